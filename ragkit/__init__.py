@@ -1,0 +1,30 @@
+"""ragkit: how people's preferences train a retrieval system, by doing.
+
+`import ragkit` is cheap: a name's module, and with it torch, transformers or faiss, loads when first used.
+"""
+
+from importlib import import_module
+
+_NAMES = {
+    "corpus": ("Passage", "Hit", "load_passages", "split_text", "split_sentences"),
+    "encoder": ("Encoder",),
+    "evaluation": ("Interval", "PerQuery", "evaluate", "load_qrels", "load_queries", "paired_interval"),
+    "library": ("Library", "retrieve", "lexical_search", "fuse"),
+    "evidence": ("Evidence", "select_evidence"),
+    "prompt": ("Prompt", "build_prompt"),
+    "generator": ("Answer", "Generator"),
+    "assistant": ("Assistant", "Turn", "complete_follow_up"),
+}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = sorted(_MODULE_OF)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str):
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'ragkit' has no attribute {name!r}")
+    return getattr(import_module(f"ragkit.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
