@@ -1,0 +1,136 @@
+"""How good is a ranking, and how sure are we? Measures by ir-measures, intervals by the bootstrap."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ragkit.corpus import Hit, read_jsonl
+
+Run = Mapping[str, Sequence[Hit] | Mapping[str, float]]
+Qrels = Mapping[str, Mapping[str, int]]
+
+
+class PerQuery(dict[str, float]):
+    """One measure's value for each judged query; `.mean` over them is the figure that papers report."""
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(list(self.values())))
+
+    def __float__(self) -> float:
+        return self.mean
+
+
+class Interval(NamedTuple):
+    """A mean difference with its confidence interval over `queries` queries."""
+
+    mean: float
+    low: float
+    high: float
+    queries: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}] (n = {self.queries})"
+
+
+def load_queries(path: str | Path) -> dict[str, str]:
+    """Query texts by id from a JSONL file in BEIR form (`_id`, `text`)."""
+    queries = {}
+    for number, row in read_jsonl(Path(path).expanduser()):
+        if not isinstance(row.get("text"), str) or "_id" not in row:
+            raise ValueError(f"{path}, line {number}: a query needs `_id` and a string `text`")
+        queries[str(row["_id"])] = row["text"]
+    return queries
+
+
+def load_qrels(path: str | Path) -> dict[str, dict[str, int]]:
+    """Grades by query id and passage id from a BEIR file: query, passage, grade, with tabs and a header."""
+    qrels: dict[str, dict[str, int]] = {}
+    for number, line in enumerate(Path(path).expanduser().read_text(encoding="utf-8").splitlines(), 1):
+        cells = line.split("\t")
+        if number == 1 and not cells[-1].lstrip("-").isdigit():
+            continue  # the header
+        try:
+            query, passage, grade = cells
+            qrels.setdefault(query, {})[passage] = int(grade)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: not query, passage and grade: {line!r}") from error
+    return qrels
+
+
+def evaluate(run: Run, qrels: Qrels, measures: Sequence[str] = ("nDCG@10",)) -> dict[str, PerQuery]:
+    """Each measure's value for each judged query: {measure: {query id: value}}, as trec_eval defines them.
+
+    `run`: hits by query id (or scores by passage id); `qrels`: grades by passage id by query id; `measures`:
+    names as ir-measures has them ("nDCG@10", "R@100", "RR@10", "AP"). A judged query that the run lacks counts
+    as 0. nDCG has linear gain and divides by the ideal over all judged passages.
+    Raises ValueError for an unknown measure and where no query of the run is judged.
+    """
+    import ir_measures
+
+    if isinstance(measures, str):
+        measures = [measures]
+    try:
+        parsed = {ir_measures.parse_measure(name): name for name in measures}
+    except (NameError, ValueError) as error:
+        raise ValueError(f"unknown measure in {list(measures)}: {error}") from error
+    if not set(run) & set(qrels):
+        raise ValueError(
+            f"no query of the run is judged: the run has {list(run)[:3]}, the qrels have {list(qrels)[:3]}"
+        )
+    scored = {query: _scores(found) for query, found in run.items() if query in qrels}
+    values = {name: PerQuery.fromkeys(qrels, 0.0) for name in measures}
+    grades = {query: {key: int(grade) for key, grade in judged.items()} for query, judged in qrels.items()}
+    for metric in ir_measures.iter_calc(list(parsed), grades, scored):
+        values[parsed[metric.measure]][metric.query_id] = float(metric.value)
+    return values
+
+
+def paired_interval(
+    base: Mapping[str, float] | Sequence[float],
+    after: Mapping[str, float] | Sequence[float],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Interval:
+    """Mean of after − base over queries, with a percentile bootstrap interval over queries.
+
+    Both are measured on the same queries, so it is their differences that are resampled. Raises ValueError
+    where the queries differ or are fewer than two.
+    """
+    from scipy.stats import bootstrap
+
+    if isinstance(base, Mapping) and isinstance(after, Mapping):
+        if base.keys() != after.keys():
+            odd = sorted(base.keys() ^ after.keys())
+            raise ValueError(f"base and after are of different queries: only one of them has {odd[:3]}")
+        base, after = list(base.values()), [after[query] for query in base]
+    base, after = np.asarray(base, dtype=float), np.asarray(after, dtype=float)
+    if base.shape != after.shape or base.ndim != 1 or len(base) < 2:
+        raise ValueError(
+            f"base has shape {base.shape} and after {after.shape}: one value a query, two queries at least"
+        )
+    difference = after - base
+    if not np.isfinite(difference).all():
+        raise ValueError(f"value {int(np.argmin(np.isfinite(difference)))} of base or after is not finite")
+    # Percentile, not the default BCa, which is NaN where base equals after.
+    result = bootstrap(
+        (difference,),
+        np.mean,
+        confidence_level=confidence,
+        n_resamples=resamples,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+        batch=max(1, 2_000_000 // len(difference)),
+    ).confidence_interval
+    return Interval(float(difference.mean()), float(result.low), float(result.high), len(difference))
+
+
+def _scores(found: Sequence[Hit] | Mapping[str, float]) -> dict[str, float]:
+    """Scores by passage id. Of hits it is −rank: trec_eval breaks ties of scores in an order of its own."""
+    if isinstance(found, Mapping):
+        return {key: float(score) for key, score in found.items()}
+    return {hit.passage.id: -float(hit.rank) for hit in found}
