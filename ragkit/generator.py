@@ -1,0 +1,270 @@
+"""From a question and its hits to an answer with sources, by a causal language model."""
+
+import re
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+
+from ragkit.corpus import DATA, Hit
+from ragkit.encoder import Encoder, quiet_loading
+from ragkit.evidence import Evidence, select_evidence
+from ragkit.grounding import grounded, sampled, token_streamer
+from ragkit.prompt import Prompt, build_prompt, plain_ids
+
+DEFAULT = "tiny-rag-lm"
+ABSTENTION = "I don't know: the passages found do not answer this."
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`citations` are 1-based positions in the hits given; `prompt` is what the model read."""
+
+    text: str
+    citations: list[int]
+    evidence: list[Evidence]
+    abstained: bool
+    prompt: str = field(default="", repr=False)
+
+
+class Generator:
+    """A language model that answers from passages: `tiny-rag-lm`, a folder, or a causal model on the Hub.
+
+    tiny-rag-lm reads sentences, not passages: `encoder` (default: the default one) picks those nearest to the
+    query. By default it may only continue what one of them says (`grounded=True`), so what it quotes is
+    verbatim. Other models read whole passages and write freely.
+    """
+
+    def __init__(
+        self,
+        name: str = DEFAULT,
+        encoder: Encoder | None = None,
+        *,
+        grounded: bool = True,
+        device: str | None = None,
+    ):
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+        self.name, self.grounded = name, grounded
+        self._encoder = encoder
+        path = DATA / DEFAULT if name == DEFAULT else Path(name).expanduser()
+        local = path.is_dir()
+        if name == DEFAULT and not local:
+            raise OSError(
+                f"no generator {name!r}: {path} is missing (it comes with a checkout of the repository)"
+            )
+        source = path if local else name
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        dtype = torch.float32 if device.type == "cpu" else "auto"
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
+            with quiet_loading():
+                model = AutoModelForCausalLM.from_pretrained(source, local_files_only=local, dtype=dtype)
+        except Exception as error:  # of many kinds, by what is missing, damaged or unknown
+            raise OSError(
+                f"no generator {name!r}: it is neither a folder with a causal transformers model nor a model "
+                f"that the Hugging Face Hub gave us now. Off-line, use {DEFAULT!r} or a folder. ({error})"
+            ) from error
+        self._model = model.to(device).eval()
+        config = model.config
+        # Of the model's own settings for generating only the tokens that end a text stay: what it recommends
+        # beside them (sampling, penalties, a maximal length) would bend greedy decoding, or warn.
+        ends = model.generation_config.eos_token_id
+        ends = {*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id} - {None}
+        self._model.generation_config = GenerationConfig(eos_token_id=sorted(ends) or None)
+        # How many numbered sentences the model was trained to read; other models have no such setting.
+        self.sentences: int | None = getattr(config, "evidence_sentences", None)
+        if self.sentences and f"[{self.sentences}]" not in self.tokenizer.get_vocab():
+            raise ValueError(
+                f"{name!r} reads {self.sentences} sentences but has no token for each of their numbers"
+            )
+        limits = (getattr(config, "max_position_embeddings", None), self.tokenizer.model_max_length)
+        self.window = int(min(limit for limit in limits if limit))
+
+    def answer(
+        self,
+        query: str,
+        hits: list[Hit],
+        *,
+        style: str = "sentence",
+        seed: int | None = None,
+        temperature: float = 0.7,
+        max_new_tokens: int = 128,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Answer:
+        """Answer `query` from `hits`; without hits, or where they hold no answer, abstain.
+
+        Greedy, or sampled at `temperature` where a `seed` is given. `style`: "sentence" or "phrase".
+        `on_text` gets the text as it is written. What does not fit in the model's window is dropped, lowest
+        hits first, with a warning. Raises ValueError for an empty query and for one that alone overflows the
+        window.
+        """
+        if not temperature > 0:
+            raise ValueError(f"temperature={temperature!r}: more than 0; without a seed, decoding is greedy")
+        if not isinstance(query, str) or not query.strip():
+            raise ValueError(f"query={query!r}: a question, as a string that is not empty")
+        prompt = self.prompt(query, hits, style=style, max_new_tokens=max_new_tokens)
+        if not prompt.evidence:
+            return self._abstain(prompt, on_text)
+        if self.sentences:
+            return self._quote(prompt, seed, temperature, max_new_tokens, on_text)
+        return self._write(prompt, seed, temperature, max_new_tokens, on_text)
+
+    def stream(self, query: str, hits: list[Hit], **settings) -> Iterator[str]:
+        """The answer's text piece by piece, as it is written; settings as `answer` has them.
+
+        The generator's return value (`answer = yield from …`) is the Answer. Closing it stops the model.
+        """
+        pieces: SimpleQueue = SimpleQueue()
+        stopped = threading.Event()
+        outcome: list = []
+
+        def on_text(piece: str) -> None:
+            if stopped.is_set():
+                raise InterruptedError
+            pieces.put(piece)
+
+        def work() -> None:
+            try:
+                outcome.append(self.answer(query, hits, on_text=on_text, **settings))
+            except BaseException as error:  # handed to the reader, whatever it is
+                outcome.append(error)
+            pieces.put(None)
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            while (piece := pieces.get()) is not None:
+                yield piece
+        finally:
+            stopped.set()
+            thread.join()
+        if isinstance(outcome[0], BaseException):
+            raise outcome[0]
+        return outcome[0]
+
+    def prompt(
+        self, query: str, hits: list[Hit], *, style: str = "sentence", max_new_tokens: int = 128
+    ) -> Prompt:
+        """What the model will read for `query` over `hits`: see `answer`."""
+
+        def build(evidence: list[Evidence]) -> Prompt:
+            return build_prompt(self.tokenizer, query, evidence, style, documents=bool(self.sentences))
+
+        room = self.window - max_new_tokens - len(build([]).ids)
+        if room < 1:
+            raise ValueError(
+                f"the query leaves no room: the model's window is {self.window} tokens, of which "
+                f"{max_new_tokens} are kept for the answer; ask a shorter question"
+            )
+        if self.sentences:
+            count = lambda text: 1 + len(self._ids(text))  # noqa: E731  (a sentence and its number)
+            self._encoder = self._encoder or Encoder()
+            return build(
+                select_evidence(query, hits, self._encoder, room, most=self.sentences, count_tokens=count)
+            )
+        evidence = [Evidence(hit.passage.full_text, n, hit.score) for n, hit in enumerate(hits, 1)]
+        kept = list(evidence)
+        prompt = build(kept)
+        while len(kept) > 1 and len(prompt.ids) > self.window - max_new_tokens:
+            kept.pop()
+            prompt = build(kept)
+        if len(kept) < len(evidence):
+            warnings.warn(
+                f"{len(kept)} of {len(evidence)} passages fit in the model's window of {self.window} tokens; "
+                "the lowest were dropped",
+                stacklevel=3,
+            )
+        if (over := len(prompt.ids) - (self.window - max_new_tokens)) > 0:
+            ids = self._ids(kept[0].text)
+            text = self.tokenizer.decode(ids[: max(0, len(ids) - over - 8)])
+            warnings.warn(
+                f"the first passage was cut: {over} of its {len(ids)} tokens do not fit", stacklevel=3
+            )
+            prompt = build([Evidence(text, kept[0].hit, kept[0].score)] if text.strip() else [])
+        return prompt
+
+    def _ids(self, text: str) -> list[int]:
+        return plain_ids(self.tokenizer, text)
+
+    def _text(self, ids: list[int]) -> str:
+        """The text of `ids`, without white space and halves of characters at its ends."""
+        text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return re.sub(r"^[\s\ufffd]+|[\s\ufffd]+$", "", text)
+
+    def _generate(self, prompt: Prompt, seed, temperature, max_new_tokens, emit, processors=()) -> list[int]:
+        """New token ids after the prompt, greedy or sampled; the caller's random state is left as it was."""
+        import torch
+
+        ids = torch.tensor([prompt.ids], device=self._model.device)
+        pad = self.tokenizer.pad_token_id
+        pad = self.tokenizer.eos_token_id if pad is None else pad
+        draw = [sampled(seed, temperature)] if seed is not None else []
+        with torch.inference_mode():
+            out = self._model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                pad_token_id=pad,
+                streamer=token_streamer(emit) if emit else None,
+                logits_processor=[*processors, *draw],
+            )
+        return out[0, len(prompt.ids) :].tolist()
+
+    def _quote(self, prompt: Prompt, seed, temperature, max_new_tokens, on_text) -> Answer:
+        """tiny-rag-lm: first the number of a sentence (or <none>), then its words."""
+        numbers = [self.tokenizer.convert_tokens_to_ids(f"[{n}]") for n in range(1, len(prompt.evidence) + 1)]
+        none = self.tokenizer.convert_tokens_to_ids("<none>")
+        spans = [self._ids(piece.text) for piece in prompt.evidence]
+        edges = [self._edges(span) for span in spans]
+        priors = [piece.score for piece in prompt.evidence]
+        processor = grounded(
+            len(prompt.ids), numbers, none, self.tokenizer.eos_token_id, priors,
+            spans if self.grounded else None, edges=edges, whole=prompt.style == "sentence",
+        )  # fmt: skip
+        emit = self._emitter(on_text, skip=1) if on_text else None
+        ids = self._generate(prompt, seed, temperature, max_new_tokens, emit, [processor])
+        if ids[0] == none:
+            return self._abstain(prompt, on_text)
+        cited = prompt.evidence[numbers.index(ids[0])]
+        return Answer(self._text(ids[1:]), [cited.hit], prompt.evidence, False, prompt.text)
+
+    def _edges(self, ids: list[int]) -> list[int]:
+        """The places between tokens that no character lies across, and that no space stands before."""
+        before = [self.tokenizer.decode(ids[:place]) for place in range(len(ids) + 1)]
+        return [place for place, text in enumerate(before) if not re.search(r"[\s\ufffd]$", text)]
+
+    def _write(self, prompt: Prompt, seed, temperature, max_new_tokens, on_text) -> Answer:
+        """Any other model: free text, in which it cites by [n]."""
+        emit = self._emitter(on_text) if on_text else None
+        ids = self._generate(prompt, seed, temperature, max_new_tokens, emit)
+        text = self._text(ids)
+        if not text:
+            return self._abstain(prompt, on_text)
+        given = {piece.hit for piece in prompt.evidence}
+        cited = [int(n) for group in re.findall(r"\[([\d,\s]+)\]", text) for n in re.findall(r"\d+", group)]
+        cited = [n for n in dict.fromkeys(cited) if n in given]
+        abstained = bool(re.match(r"I (don't|don’t|do not) know\b", text))
+        return Answer(text, [] if abstained else cited, prompt.evidence, abstained, prompt.text)
+
+    def _abstain(self, prompt: Prompt, on_text) -> Answer:
+        if on_text:
+            on_text(ABSTENTION)
+        return Answer(ABSTENTION, [], prompt.evidence, True, prompt.text)
+
+    def _emitter(self, on_text: Callable[[str], None], skip: int = 0) -> Callable[[list[int]], None]:
+        """A function of all new ids so far that passes on what is new of their text."""
+        shown = ""
+
+        def emit(ids: list[int]) -> None:
+            nonlocal shown
+            text = self._text(ids[skip:])
+            if len(text) > len(shown):
+                on_text(text[len(shown) :])
+                shown = text
+
+        return emit
