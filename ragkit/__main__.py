@@ -1,0 +1,170 @@
+"""The terminal: `python -m ragkit ask "…"`, `index PATH --out DIR`, `chat`."""
+
+import argparse
+import io
+import json
+import re
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+from ragkit.corpus import DATA
+
+EPILOG = 'Example: python -m ragkit ask "What does beta control in DPO?"'
+HELP = {
+    "library": "a folder that `index` made (default: the one that ships)",
+    "k": "how many passages to retrieve (default: 3)",
+    "generator": "tiny-rag-lm, a folder, or a causal chat model on the Hugging Face Hub",
+    "json": "print one JSON object and nothing else",
+    "chat": "a conversation; a follow-up is completed from the question before it",
+    "path": "JSONL, a BEIR folder, or a folder of Markdown or text",
+    "encoder": "another encoder: a folder or a name on the Hugging Face Hub",
+}
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # line breaks stay
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ragkit", description="Ask a library of passages.", epilog=EPILOG
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    reading = argparse.ArgumentParser(add_help=False)
+    reading.add_argument("--library", type=Path, default=DATA / "index", metavar="DIR", help=HELP["library"])
+    reading.add_argument("--k", type=int, default=3, help=HELP["k"])
+    reading.add_argument("--generator", default="tiny-rag-lm", metavar="NAME", help=HELP["generator"])
+    ask = commands.add_parser("ask", parents=[reading], help="one question, one answer with its sources")
+    ask.add_argument("question")
+    ask.add_argument("--style", choices=("sentence", "phrase"), default="sentence")
+    ask.add_argument("--json", action="store_true", help=HELP["json"])
+    commands.add_parser("chat", parents=[reading], help=HELP["chat"])
+    index = commands.add_parser("index", help="make a library of your own passages")
+    index.add_argument("path", type=Path, help=HELP["path"])
+    index.add_argument("--out", type=Path, required=True, metavar="DIR")
+    index.add_argument("--encoder", default="all-MiniLM-L6-v2", metavar="NAME", help=HELP["encoder"])
+    return parser
+
+
+def _assistant(arguments):
+    from ragkit.assistant import Assistant
+
+    if arguments.k < 1:
+        raise ValueError(f"--k {arguments.k}: at least one passage is needed to answer from")
+    return Assistant.load(arguments.library, arguments.generator)
+
+
+def _show(*parts: str, **settings) -> None:
+    """`print` without control characters but line breaks: passages must not steer the terminal."""
+    plain = lambda match: " " if match[0].isspace() else "\ufffd"  # noqa: E731
+    print(*(_CONTROL.sub(plain, part) for part in parts), **settings)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _sources(turn) -> str:
+    """The hits under an answer; a star marks those that it cites."""
+    lines = []
+    for hit in turn.hits:
+        star = "*" if hit.rank in turn.answer.citations else " "
+        name = _one_line(hit.passage.id)
+        title = _one_line(hit.passage.title) or name
+        lines.append(f"{star}[{hit.rank}] {title}  ({name}, {hit.score:.2f})")
+    return "\n".join(lines)
+
+
+def _cited(answer) -> str:
+    """The answer's citations that its text does not hold already."""
+    return "".join(f" [{number}]" for number in answer.citations if f"[{number}]" not in answer.text)
+
+
+def _ask(arguments) -> None:
+    turn = _assistant(arguments).ask(arguments.question, arguments.k, style=arguments.style)
+    if arguments.json:
+        sources = [
+            {"rank": hit.rank, "id": hit.passage.id, "title": hit.passage.title}
+            | {"score": round(hit.score, 6), "text": hit.passage.text}
+            for hit in turn.hits
+        ]
+        answer = turn.answer
+        found = {
+            "query": turn.query,
+            "answer": answer.text,
+            "abstained": answer.abstained,
+            "citations": answer.citations,
+            "evidence": [vars(piece) for piece in answer.evidence],
+            "sources": sources,
+            "timings": {step: round(seconds, 4) for step, seconds in turn.timings.items()},
+        }
+        # ASCII only: no output encoding is in the way. The one control character that JSON leaves is delete.
+        print(json.dumps(found, indent=1).replace("\x7f", "\\u007f"))
+        return
+    _show(textwrap.fill(turn.answer.text + _cited(turn.answer), 100), _sources(turn), sep="\n\n")
+
+
+def _index(arguments) -> None:
+    from ragkit.corpus import load_passages
+    from ragkit.encoder import Encoder
+    from ragkit.library import Library
+
+    started = time.perf_counter()
+    encoder = Encoder(arguments.encoder)
+    passages = load_passages(arguments.path, encoder.tokenizer)
+    if not passages:
+        raise ValueError(f"no passages in {str(arguments.path)!r}: what is there is empty")
+    library = Library.build(passages, encoder)
+    library.save(arguments.out)
+    cut = (
+        f"; {encoder.truncated} were longer than the encoder's window and cut there"
+        if encoder.truncated
+        else ""
+    )
+    print(f"{len(library):,} passages in {arguments.out} ({time.perf_counter() - started:.0f} s){cut}")
+    print(f'Ask them: python -m ragkit ask "…" --library {arguments.out}')
+
+
+def _chat(arguments) -> None:
+    from ragkit.assistant import complete_follow_up
+
+    assistant = _assistant(arguments)
+    print(f"{len(assistant.library):,} passages. Ask a question; an empty line or Ctrl-D ends the chat.")
+    previous = None
+    while True:
+        try:
+            query = input("\n> ").strip()
+        except EOFError:
+            print()
+            return
+        if not query:
+            return
+        asked = complete_follow_up(query, previous)
+        if asked != query:
+            _show(f"(read as: {asked})")
+        try:
+            turn = assistant.ask(asked, arguments.k, on_text=lambda piece: _show(piece, end="", flush=True))
+        except ValueError as error:  # a question too long, say: the chat goes on
+            _show(f"ragkit: {error}", file=sys.stderr)
+            continue
+        _show(_cited(turn.answer), _sources(turn), sep="\n\n")
+        previous = asked
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parsed = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # where the terminal has no β, "?" stands for it
+    try:
+        {"ask": _ask, "index": _index, "chat": _chat}[parsed.command](parsed)
+    except (OSError, ValueError) as error:
+        _show(f"ragkit: {_one_line(str(error))}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
