@@ -1,0 +1,267 @@
+"""Train tiny-rag-lm, the small language model that reads a few sentences and quotes the one that answers.
+
+    python data/build/train_tiny_lm.py --text FOLDER --questions FOLDER --minutes 55 --out data/tiny-rag-lm
+    python data/build/train_tiny_lm.py --text FOLDER --questions FOLDER --own data --init data/tiny-rag-lm \
+        --minutes 8 --out data/tiny-rag-lm
+
+`--text` holds JSON lines with a text field, `--questions` holds files in SQuAD format; nothing is downloaded.
+The second call goes on from weights that are there (`--init`) and mixes in the repo's own training questions.
+"""
+
+import argparse
+import math
+import random
+import time
+from pathlib import Path
+
+import torch
+from tiny_lm_data import NaturalQuestions, PseudoQuestions, load_own, load_prose, load_squad
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from torch.nn import functional as F
+
+from ragkit.encoder import Encoder
+
+VOCABULARY = 6000
+NUMBERS = [f"[{i}]" for i in range(1, 10)]
+SPECIAL = ["<pad>", "<bos>", "<eos>", "<q>", "<sentence>", "<phrase>", "<none>", *NUMBERS]
+MAX_TOKENS = 384
+TOKENS_PER_BATCH = 4096
+FULL = 5  # the curriculum's last level: up to six sentences, and natural questions
+ADVANCE = 1.2  # a level is left when the cross-entropy of copied words is below this (nats)
+ATTENTION = "eager"  # at this size, in bfloat16 on two cores, half as fast again as the fused kernel
+# The question stands before the sentences, so that each is read in its light, and again after them.
+TEMPLATE = (
+    "{{ bos_token }}{% set question = messages[-1]['content'] %}<q>{{ question }}"
+    "{% for document in documents %}[{{ loop.index }}]{{ document['text'] }}{% endfor %}"
+    "<q>{{ question }}{% if add_generation_prompt %}<{{ style | default('sentence') }}>{% endif %}"
+)
+
+
+def train_tokenizer(texts: list[str]) -> Tokenizer:
+    """Byte-level BPE. Every text gets a leading space, so that a word is the same token wherever it stands;
+    digits stand alone, so that a number never seen is still made of tokens often seen."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Prepend(" ")
+    digits = pre_tokenizers.Split(Regex(r" ?\p{N}"), "isolated")
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def encode_examples(tokenizer: Tokenizer, examples: list, styles: list[str], rng: random.Random) -> list:
+    """Examples as (ids, weights): weight 1 on the answer, 4 on its citation, 0.15 on a fifth of the rest."""
+    tokenizer.encode_special_tokens = True  # a text that contains "[1]" stays text
+    texts = [text for example in examples for text in (example.question, *example.sentences)]
+    encoded = iter(tokenizer.encode_batch(texts, add_special_tokens=False))
+    token = tokenizer.token_to_id
+    rows = []
+    for example, style in zip(examples, styles):
+        question = next(encoded).ids
+        sentences = [next(encoded) for _ in example.sentences]
+        ids = [token("<bos>"), token("<q>"), *question]
+        for number, sentence in zip(NUMBERS, sentences):
+            ids += [token(number), *sentence.ids]
+        ids += [token("<q>"), *question, token(f"<{style}>")]
+        if len(ids) > MAX_TOKENS:
+            continue
+        weights = [0.15 if rng.random() < 0.2 else 0.0 for _ in ids]
+        if example.right is None:
+            answer = [token("<none>")]
+        else:
+            chosen = sentences[example.right]
+            span = chosen.ids
+            if style == "phrase":  # the tokens of the sentence that lie on the phrase
+                first, last = example.phrase
+                span = [i for i, (a, b) in zip(chosen.ids, chosen.offsets) if b > first and a < last]
+            answer = [token(NUMBERS[example.right]), *span]
+        answer.append(token("<eos>"))
+        weights += [4.0] + [1.0] * (len(answer) - 1)
+        rows.append((ids + answer, weights))
+    return rows
+
+
+def batches(rows: list, rng: random.Random, budget: int) -> list:
+    """Rows of like length together, at most `budget` tokens a batch, in random order."""
+    rows.sort(key=lambda row: len(row[0]))
+    out, current = [], []
+    for row in rows:
+        if current and (len(current) + 1) * len(row[0]) > budget:
+            out.append(current)
+            current = []
+        current.append(row)
+    out.append(current)
+    rng.shuffle(out)
+    return out
+
+
+def loss_of(model, batch: list, device: str) -> tuple[torch.Tensor, dict]:
+    """Weighted cross-entropy. Logits are made only where a weight is: that saves most of that work."""
+    width = max(len(ids) for ids, _ in batch)
+    ids = torch.zeros(len(batch), width, dtype=torch.long)  # right padding: causal attention never sees it
+    weights = torch.zeros(len(batch), width)
+    for row, (tokens, weight) in enumerate(batch):
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+        weights[row, : len(tokens)] = torch.tensor(weight)
+    ids, weights = ids.to(device), weights.to(device)
+    states = model.model(input_ids=ids).last_hidden_state[:, :-1]  # (B, T-1, D)
+    targets, weights = ids[:, 1:], weights[:, 1:]
+    counted = weights > 0
+    logits = model.lm_head(states[counted])  # (N, V)
+    losses = F.cross_entropy(logits.float(), targets[counted], reduction="none")
+    weight = weights[counted]
+    parts = {"cite": losses[weight == 4.0].detach().mean(), "copy": losses[weight == 1.0].detach().mean()}
+    return (losses * weight).sum() / weight.sum(), parts
+
+
+def sample_examples(
+    level: int, progress: float, pseudo, natural, own, rng: random.Random, count: int
+) -> list:
+    """The curriculum: one sentence, two, three, up to six; from then on a growing share of natural questions.
+
+    The first levels put invented words into every sentence, so that only copying lowers the loss.
+    """
+    if level < FULL:
+        longest = {1: 8, 2: 20}.get(level, 45)
+        return [pseudo.sample(rng, max(1, level - 1), disturbed=1.0, longest=longest) for _ in range(count)]
+    share = 0.75 * min(1.0, 0.3 + 1.4 * progress)
+    examples = []
+    for _ in range(count):
+        if rng.random() < share:
+            examples.append((own if own and rng.random() < 0.35 else natural).sample(rng))
+        else:
+            examples.append(pseudo.sample(rng, rng.randint(2, 6)))
+    return examples
+
+
+def save(model, tokenizer: Tokenizer, folder: Path) -> None:
+    """A folder that transformers loads: fp16 safetensors, tokenizer, chat template."""
+    from transformers import PreTrainedTokenizerFast
+
+    half = type(model)(model.config)
+    half.load_state_dict(model.state_dict())
+    half.half().save_pretrained(folder)
+    tokenizer.encode_special_tokens = False
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        model_max_length=512,
+        clean_up_tokenization_spaces=False,
+    )
+    wrapped.chat_template = TEMPLATE
+    wrapped.save_pretrained(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--text", type=Path, required=True, help="folder of JSON lines with a text field")
+    parser.add_argument("--questions", type=Path, required=True, help="folder of questions in SQuAD format")
+    parser.add_argument("--own", type=Path, help="this repo's data folder: mix in its training questions")
+    parser.add_argument("--init", type=Path, help="go on from the weights and tokenizer in this folder")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=55.0)
+    parser.add_argument("--steps", type=int, help="stop after so many steps instead (repeatable to the bit)")
+    parser.add_argument("--rate", type=float, help="peak learning rate")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    rng = random.Random(arguments.seed)
+    torch.manual_seed(arguments.seed)
+    documents = load_prose(arguments.text)
+    encoder = Encoder()
+    questions = load_squad(arguments.questions, encoder)
+    own = load_own(arguments.own, encoder) if arguments.own else []
+    prose = [sentence for document in documents for paragraph in document for sentence in paragraph]
+    strangers = rng.sample(prose, 5000)
+    if arguments.init:
+        tokenizer = Tokenizer.from_file(str(arguments.init / "tokenizer.json"))
+        model = LlamaForCausalLM.from_pretrained(
+            arguments.init, dtype=torch.float32, attn_implementation=ATTENTION
+        )
+    else:
+        natural_text = [s for q in questions for s in (q.text, *q.sentences)]
+        tokenizer = train_tokenizer(prose + natural_text)
+        config = LlamaConfig(
+            vocab_size=tokenizer.get_vocab_size(),
+            hidden_size=256,
+            num_hidden_layers=4,
+            num_attention_heads=8,
+            intermediate_size=672,
+            max_position_embeddings=512,
+            initializer_range=0.05,  # at this width 0.02 leaves attention flat, and copying appears late
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.token_to_id("<pad>"),
+            bos_token_id=tokenizer.token_to_id("<bos>"),
+            eos_token_id=tokenizer.token_to_id("<eos>"),
+            attn_implementation=ATTENTION,
+            evidence_sentences=5,  # ragkit's own: how many numbered sentences to give it
+        )
+        model = LlamaForCausalLM(config)
+    model.to(arguments.device).train()
+    size = sum(p.numel() for p in model.parameters())
+    print(
+        f"{size:,} parameters, {len(prose):,} sentences, {len(questions):,} + {len(own)} questions",
+        flush=True,
+    )
+
+    pseudo = PseudoQuestions(documents)
+    natural, own = NaturalQuestions(questions, strangers), NaturalQuestions(own, strangers) if own else None
+    rate = arguments.rate or (5e-4 if arguments.init else 2e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
+    level = FULL if arguments.init else 1
+    started, step, tokens, queue, running = time.time(), 0, 0, [], {}
+    while True:
+        elapsed = (time.time() - started) / 60
+        progress = step / arguments.steps if arguments.steps else elapsed / arguments.minutes
+        if progress >= 1:
+            break
+        if not queue:
+            examples = sample_examples(
+                level, 1.0 if arguments.init else progress, pseudo, natural, own, rng, 400
+            )
+            styles = [
+                "phrase" if e.right is not None and e.phrase and rng.random() < 0.3 else
+                "phrase" if e.right is None and rng.random() < 0.3 else "sentence" for e in examples
+            ]  # fmt: skip
+            # Copying appears after so many steps rather than tokens: the first levels take small batches.
+            budget = TOKENS_PER_BATCH if level == FULL else TOKENS_PER_BATCH // 2
+            queue = batches(encode_examples(tokenizer, examples, styles, rng), rng, budget)
+        batch = queue.pop()
+        warm = min(1.0, (step + 1) / 100)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+        with torch.autocast(arguments.device, dtype=torch.bfloat16):
+            loss, parts = loss_of(model, batch, arguments.device)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        step += 1
+        tokens += sum(len(ids) for ids, _ in batch)
+        for key, value in {"loss": loss.detach(), **parts}.items():
+            if not value.isnan():
+                running[key] = 0.98 * running.get(key, float(value)) + 0.02 * float(value)
+        if level < FULL and running["copy"] < ADVANCE:
+            level, queue, running["copy"] = level + 1, [], 2 * ADVANCE
+        if step % 50 == 0:
+            figures = "  ".join(f"{key} {value:.3f}" for key, value in running.items())
+            speed = f"{tokens / (time.time() - started):,.0f} tokens/s"
+            print(f"step {step}  level {level}  {elapsed:.1f} min  {speed}  {figures}", flush=True)
+        if step % 1000 == 0:
+            save(model.cpu(), tokenizer, arguments.out)
+            model.to(arguments.device)
+    save(model.cpu(), tokenizer, arguments.out)
+    print(f"done: {step} steps, {tokens:,} tokens, {(time.time() - started) / 60:.1f} minutes", flush=True)
+
+
+if __name__ == "__main__":
+    main()
