@@ -1,0 +1,256 @@
+"""The formulas and numbers of data/build/topics/rag.toml, worked through in code."""
+
+import itertools
+import math
+
+import numpy as np
+
+
+def softmax(scores):
+    exp = np.exp(scores - np.max(scores))
+    return exp / exp.sum()
+
+
+def rag_sequence(prior, tokens):
+    """Σ_z p(z|x) Π_i p(y_i|x, z, y_<i), with tokens[z][i]."""
+    return sum(w * math.prod(row) for w, row in zip(prior, tokens))
+
+
+def rag_token(prior, tokens):
+    """Π_i Σ_z p(z|x) p(y_i|x, z, y_<i)."""
+    return math.prod(sum(w * row[i] for w, row in zip(prior, tokens)) for i in range(len(tokens[0])))
+
+
+def test_retrieval_augmented_generation():
+    """P(correct) = r·a₁ + (1 − r)·a₀: the worked 0.76, both partial derivatives, and a₁ = a₀."""
+
+    def accuracy(r, a1, a0):
+        return r * a1 + (1 - r) * a0
+
+    assert math.isclose(0.8 * 0.9, 0.72) and math.isclose(0.2 * 0.2, 0.04)
+    assert math.isclose(accuracy(0.8, 0.9, 0.2), 0.76)
+    step = 1e-6
+    by_retriever = (accuracy(0.8 + step, 0.9, 0.2) - accuracy(0.8, 0.9, 0.2)) / step
+    by_generator = (accuracy(0.8, 0.9 + step, 0.2) - accuracy(0.8, 0.9, 0.2)) / step
+    assert math.isclose(by_retriever, 0.9 - 0.2, rel_tol=1e-6)
+    assert math.isclose(by_generator, 0.8, rel_tol=1e-6)
+    assert math.isclose(accuracy(0.1, 0.5, 0.5), accuracy(0.9, 0.5, 0.5))
+
+
+def test_rag_sequence():
+    """The worked 0.494, that answers sum to one, that it is no product of mixtures, fast against thorough."""
+    prior = [0.6, 0.4]
+    assert math.isclose(rag_sequence(prior, [[0.9, 0.9], [0.1, 0.2]]), 0.494)
+    assert math.isclose(0.6 * 0.81 + 0.4 * 0.02, 0.494)
+    assert not math.isclose(rag_token(prior, [[0.9, 0.9], [0.1, 0.2]]), 0.494, rel_tol=0.1)
+    # Two binary tokens, independent under each document: a distribution over four answers ...
+    first, second = np.array([0.9, 0.1]), np.array([0.9, 0.2])
+    table = {}
+    for a, b in itertools.product([0, 1], repeat=2):
+        rows = [[p if a else 1 - p, q if b else 1 - q] for p, q in zip(first, second)]
+        table[a, b] = rag_sequence(prior, rows)
+    assert math.isclose(sum(table.values()), 1)
+    # ... under which the tokens are dependent, though they are independent given the document.
+    marginals = (table[1, 0] + table[1, 1]) * (table[0, 1] + table[1, 1])
+    assert abs(table[1, 1] - marginals) > 0.1
+    # An answer with half a fact from each document scores below one that a single document explains.
+    assert rag_sequence([0.5, 0.5], [[0.9, 0.1], [0.1, 0.9]]) < rag_sequence(
+        [0.5, 0.5], [[0.9, 0.9], [0.1, 0.1]]
+    )
+    # Fast decoding drops the terms of documents whose beam lacks the candidate: a lower bound.
+    assert 0.6 * 0.81 < rag_sequence(prior, [[0.9, 0.9], [0.1, 0.2]])
+    # The retriever's prior is a softmax; the naive product underflows where the log-sum-exp does not.
+    assert np.allclose(softmax(np.log(prior)), prior)
+    assert math.prod([0.05] * 400) == 0 and math.isfinite(400 * math.log(0.05))
+
+
+def test_rag_token():
+    """The worked 0.25 against 0.13, the two cases of equality, the mixture as a distribution, the log bug."""
+    prior, tokens = [0.5, 0.5], [[0.8, 0.1], [0.2, 0.9]]
+    assert math.isclose(0.5 * (0.8 + 0.2), 0.5) and math.isclose(0.5 * (0.1 + 0.9), 0.5)
+    assert math.isclose(rag_token(prior, tokens), 0.25)
+    assert math.isclose(rag_sequence(prior, tokens), 0.13)
+    assert math.isclose(0.5 * 0.08 + 0.5 * 0.18, 0.13)
+    assert math.isclose(rag_token([0.3, 0.7], [[0.4], [0.9]]), rag_sequence([0.3, 0.7], [[0.4], [0.9]]))
+    assert math.isclose(rag_token([1.0], [[0.4, 0.3]]), rag_sequence([1.0], [[0.4, 0.3]]))
+    mixed = np.array([0.7, 0.3]) @ np.array([[0.9, 0.1], [0.2, 0.8]])
+    assert np.allclose(mixed, [0.69, 0.31]) and math.isclose(mixed.sum(), 1)
+    geometric = np.exp(np.array([0.7, 0.3]) @ np.log([[0.9, 0.1], [0.2, 0.8]]))
+    assert geometric.sum() < 0.9
+
+
+def test_retriever_gradient():
+    """Posterior − prior against finite differences; ±0.4; sums to zero; vanishing; the query's gradient."""
+
+    def log_p(scores, likelihood):
+        return math.log(softmax(scores) @ likelihood)
+
+    def gradient(scores, likelihood):
+        prior = softmax(scores)
+        return prior * likelihood / (prior @ likelihood) - prior
+
+    rng = np.random.default_rng(0)
+    scores, likelihood, step = rng.normal(size=5), rng.uniform(0.01, 0.9, size=5), 1e-6
+    exact = gradient(scores, likelihood)
+    for z in range(5):
+        shift = step * np.eye(5)[z]
+        numeric = (log_p(scores + shift, likelihood) - log_p(scores - shift, likelihood)) / (2 * step)
+        assert math.isclose(numeric, exact[z], abs_tol=1e-8)
+    assert math.isclose(exact.sum(), 0, abs_tol=1e-12)
+    # Up if and only if the document explains the answer better than the prior-weighted average.
+    assert np.array_equal(exact > 0, likelihood > softmax(scores) @ likelihood)
+    prior = np.array([0.5, 0.5])
+    assert np.allclose(prior * [0.9, 0.1] / (prior @ [0.9, 0.1]), [0.9, 0.1])
+    assert np.allclose(gradient(np.zeros(2), np.array([0.9, 0.1])), [0.4, -0.4])
+    assert np.allclose(gradient(scores, np.full(5, 0.3)), 0)
+    documents, query = rng.normal(size=(5, 3)), rng.normal(size=3)
+    by_query = gradient(documents @ query, likelihood) @ documents
+    for i in range(3):
+        shift = step * np.eye(3)[i]
+        up, down = (log_p(documents @ (query + s * shift), likelihood) for s in (1, -1))
+        assert math.isclose((up - down) / (2 * step), by_query[i], abs_tol=1e-8)
+
+
+def test_fusion_in_decoder():
+    """Pairs k·n² against (k·n)², counted and by formula; 2,000 keys; order of keys; encoding passages apart."""
+    k, n = 10, 200
+    assert (k * n**2, (k * n) ** 2, k * n) == (400_000, 4_000_000, 2_000)
+    for small_k, small_n in [(2, 3), (3, 4)]:
+        owner = np.repeat(np.arange(small_k), small_n)
+        apart = int((owner[:, None] == owner[None, :]).sum())
+        assert apart == small_k * small_n**2
+        assert owner.size**2 == small_k * apart
+    rng = np.random.default_rng(0)
+    passages, question = rng.normal(size=(3, 5, 8)), rng.normal(size=(1, 8))
+
+    def attend(queries, keys):
+        return np.stack([softmax(query @ keys.T) @ keys for query in queries])
+
+    plain, shuffled = passages.reshape(15, 8), passages[[2, 0, 1]].reshape(15, 8)
+    assert np.allclose(attend(question, plain), attend(question, shuffled))
+    # Encoded apart, two passages do not notice a change of the third; joined, they do.
+    changed = passages.copy()
+    changed[2] = 0
+    apart = [np.stack([attend(p, p) for p in batch]) for batch in (passages, changed)]
+    assert np.array_equal(apart[0][:2], apart[1][:2]) and not np.allclose(apart[0][2], apart[1][2])
+    joined = [attend(batch.reshape(15, 8), batch.reshape(15, 8)) for batch in (passages, changed)]
+    assert not np.allclose(joined[0][:10], joined[1][:10])
+
+
+def test_chunking():
+    """Chunk counts, 5 chunks, factor 1.28, the o + 1 guarantee and the probability 0.5, by brute force."""
+
+    def windows(n, w, o):
+        """Windows laid one after another until one of them reaches the end."""
+        found = [(0, min(w, n))]
+        while found[-1][1] < n:
+            start = found[-1][0] + w - o
+            found.append((start, min(start + w, n)))
+        return found
+
+    for n, w, o in itertools.product([11, 40, 97], [5, 8, 10], [0, 1, 4]):
+        assert len(windows(n, w, o)) == 1 + math.ceil((n - w) / (w - o))
+        assert len(windows(n, w, o)) == len(range(0, max(n - o, 1), w - o))
+    assert 256 - 56 == 200 and len(windows(1000, 256, 56)) == 1 + math.ceil(744 / 200) == 5
+    assert 256 / 200 == 1.28
+    long = windows(200_000, 256, 56)
+    assert math.isclose(sum(end - start for start, end in long) / 200_000, 1.28, abs_tol=0.001)
+
+    def whole(start, length, found):
+        return any(a <= start and start + length <= b for a, b in found)
+
+    n, w, o = 400, 20, 6
+    found = windows(n, w, o)
+    assert all(whole(start, o + 1, found) for start in range(n - o))
+    assert not all(whole(start, o + 2, found) for start in range(n - o - 1))
+    for length in range(o + 1, w + 1):
+        share = np.mean([whole(start, length, found) for start in range(5 * (w - o))])
+        assert math.isclose(share, (w - length + 1) / (w - o))
+    assert (256 - 157 + 1) / (256 - 56) == 0.5
+
+
+def test_prompt_and_context():
+    """The budget of 3,400 tokens, 11 passages with 100 left over, 5 longer ones; skipping never fits less."""
+    budget = 4096 - 512 - 120 - 64
+    assert budget == 3400
+    assert divmod(budget, 300) == (11, 100)
+    assert budget // 600 == 5
+
+    def pack(lengths, room, skip):
+        used = 0
+        for length in lengths:
+            if used + length <= room:
+                used += length
+            elif not skip:
+                break
+        return used
+
+    assert pack([300, 900, 250, 200], 800, skip=True) == 750
+    assert pack([300, 900, 250, 200], 800, skip=False) == 300
+    for lengths in itertools.product([1, 3, 5], repeat=4):
+        assert pack(lengths, 7, skip=True) >= pack(lengths, 7, skip=False)
+
+
+def test_citations_and_grounding():
+    """Citation recall 0.8, precision 0.625, harmonic mean 0.70; citing everything hurts precision only."""
+    # Sentence by citation: does the cited passage support the sentence? Five sentences, eight citations.
+    support = [[True, True], [True, False], [True], [True, False], [False]]
+    recall = np.mean([any(row) for row in support])
+    precision = np.mean([cited for row in support for cited in row])
+    assert sum(len(row) for row in support) == 8
+    assert recall == 4 / 5 == 0.8 and precision == 5 / 8 == 0.625
+    assert round(2 * recall * precision / (recall + precision), 2) == 0.70
+    everything = [row + [False] * 4 for row in support]
+    assert np.mean([any(row) for row in everything]) == recall
+    assert np.mean([cited for row in everything for cited in row]) < precision
+
+
+def test_abstention():
+    """Coverage 0.6 and risk 0.1; p − λ(1 − p) > 0 exactly above λ/(1 + λ); λ = 3 gives 0.75."""
+    assert 60 / 100 == 0.6 and 6 / 60 == 0.1
+    for cost in (0.5, 1, 3, 9):
+        threshold = cost / (1 + cost)
+        assert math.isclose(threshold - cost * (1 - threshold), 0, abs_tol=1e-12)
+        for p in np.linspace(0.01, 0.99, 99):
+            if not math.isclose(p, threshold):
+                assert (p - cost * (1 - p) > 0) == (p > threshold)
+    assert 3 / (1 + 3) == 0.75
+    right = np.array([1, 1, 1, 0, 1, 0])
+    risk = np.cumsum(1 - right) / np.arange(1, 7)
+    assert np.flatnonzero(risk <= 0.2).max() + 1 == 5
+
+
+def test_lost_in_the_middle():
+    """0.695 in rank order, 0.735 with the best at the ends, and no better order among all 120."""
+    accuracy = np.array([0.8, 0.6, 0.5, 0.6, 0.8])
+    holds = np.array([0.5, 0.2, 0.15, 0.1, 0.05])
+    assert math.isclose(holds.sum(), 1)
+
+    def expected(order, curve):
+        return float(holds[[rank - 1 for rank in order]] @ curve)
+
+    ends = [1, 3, 5, 4, 2]
+    assert [1, 2, 3, 4, 5][::2] + [1, 2, 3, 4, 5][1::2][::-1] == ends
+    assert math.isclose(expected([1, 2, 3, 4, 5], accuracy), 0.695)
+    assert math.isclose(expected(ends, accuracy), 0.735)
+    values = [expected(order, accuracy) for order in itertools.permutations([1, 2, 3, 4, 5])]
+    assert math.isclose(max(values), 0.735)
+    flat = [expected(order, np.full(5, 0.7)) for order in itertools.permutations([1, 2, 3, 4, 5])]
+    assert np.allclose(flat, 0.7)
+
+
+def test_prompt_injection():
+    """1 − (1 − p)^k by enumeration, 0.18, 0.006, 0.45, and shared weaknesses beat the product."""
+    p, k = 0.02, 10
+    brute = sum(
+        math.prod(p if bad else 1 - p for bad in case)
+        for case in itertools.product([False, True], repeat=k)
+        if any(case)
+    )
+    assert math.isclose(brute, 1 - (1 - p) ** k)
+    assert round(1 - 0.98**10, 2) == 0.18
+    assert math.isclose(0.3 * 0.2 * 0.1, 0.006)
+    assert round(1 - 0.994**100, 2) == 0.45
+    # Half of the attacks are of a kind that two defences both miss more often: each misses 0.3 overall.
+    together = 0.5 * 0.5 * 0.5 + 0.5 * 0.1 * 0.1
+    assert together > 0.3 * 0.3
