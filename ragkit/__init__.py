@@ -13,7 +13,8 @@ _NAMES = {
     "evidence": ("Evidence", "select_evidence"),
     "prompt": ("Prompt", "build_prompt"),
     "generator": ("Answer", "Generator"),
-    "assistant": ("Assistant", "Turn", "complete_follow_up"),
+    "assistant": ("Assistant", "Turn"),
+    "follow_up": ("complete_follow_up",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = sorted(_MODULE_OF)

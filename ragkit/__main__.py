@@ -7,6 +7,7 @@ import re
 import sys
 import textwrap
 import time
+import warnings
 from pathlib import Path
 
 from ragkit.corpus import DATA
@@ -34,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     reading.add_argument("--k", type=int, default=3, help=HELP["k"])
     reading.add_argument("--generator", default="tiny-rag-lm", metavar="NAME", help=HELP["generator"])
     ask = commands.add_parser("ask", parents=[reading], help="one question, one answer with its sources")
-    ask.add_argument("question")
+    ask.add_argument("question", type=lambda text: text.encode(errors="replace").decode())  # broken bytes
     ask.add_argument("--style", choices=("sentence", "phrase"), default="sentence")
     ask.add_argument("--json", action="store_true", help=HELP["json"])
     commands.add_parser("chat", parents=[reading], help=HELP["chat"])
@@ -61,6 +62,10 @@ def _show(*parts: str, **settings) -> None:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+def _complain(trouble: Exception) -> None:
+    _show(f"ragkit: {_one_line(str(trouble))}", file=sys.stderr)
 
 
 def _sources(turn) -> str:
@@ -125,7 +130,7 @@ def _index(arguments) -> None:
 
 
 def _chat(arguments) -> None:
-    from ragkit.assistant import complete_follow_up
+    from ragkit.follow_up import complete_follow_up
 
     assistant = _assistant(arguments)
     print(f"{len(assistant.library):,} passages. Ask a question; an empty line or Ctrl-D ends the chat.")
@@ -144,7 +149,7 @@ def _chat(arguments) -> None:
         try:
             turn = assistant.ask(asked, arguments.k, on_text=lambda piece: _show(piece, end="", flush=True))
         except ValueError as error:  # a question too long, say: the chat goes on
-            _show(f"ragkit: {error}", file=sys.stderr)
+            _complain(error)
             continue
         _show(_cited(turn.answer), _sources(turn), sep="\n\n")
         previous = asked
@@ -152,13 +157,15 @@ def _chat(arguments) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # where the terminal has no β, "?" stands for it
     try:
-        {"ask": _ask, "index": _index, "chat": _chat}[parsed.command](parsed)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: _complain(message)
+            {"ask": _ask, "index": _index, "chat": _chat}[parsed.command](parsed)
     except (OSError, ValueError) as error:
-        _show(f"ragkit: {_one_line(str(error))}", file=sys.stderr)
+        _complain(error)
         return 2
     except KeyboardInterrupt:
         print(file=sys.stderr)

@@ -125,7 +125,7 @@ def split_text(text: str, tokenizer, *, max_tokens: int = 256, overlap: int = 32
             break
         first, done = last + 1, first
         while first - 1 > done and tokens(units[first - 1][0], units[last][1]) <= overlap:
-            if tokens(units[first - 1][0], units[last + 1][1]) > room:
+            if not fits(units[first - 1][0], units[last + 1][1]):
                 break  # with this overlap the next sentence would not fit: no progress
             first -= 1
     return [piece for piece in pieces if piece]
@@ -188,7 +188,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict]]:
             for number, line in enumerate(file, 1):
                 if not line.strip():
                     continue
-                row = json.loads(line.decode("utf-8-sig"))
+                row = json.loads(line.decode("utf-8-sig").rstrip())
                 if not isinstance(row, dict):
                     raise ValueError(f"a JSON {type(row).__name__}, not an object")
                 if b"\\ud" in line.lower():  # half of a surrogate pair is JSON, but no text to encode or save

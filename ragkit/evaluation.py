@@ -49,6 +49,8 @@ def load_qrels(path: str | Path) -> dict[str, dict[str, int]]:
     """Grades by query id and passage id from a BEIR file: query, passage, grade, with tabs and a header."""
     qrels: dict[str, dict[str, int]] = {}
     for number, line in enumerate(Path(path).expanduser().read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
         cells = line.split("\t")
         if number == 1 and not cells[-1].lstrip("-").isdigit():
             continue  # the header
@@ -64,8 +66,8 @@ def evaluate(run: Run, qrels: Qrels, measures: Sequence[str] = ("nDCG@10",)) -> 
     """Each measure's value for each judged query: {measure: {query id: value}}, as trec_eval defines them.
 
     `run`: hits by query id (or scores by passage id); `qrels`: grades by passage id by query id; `measures`:
-    names as ir-measures has them ("nDCG@10", "R@100", "RR@10", "AP"). A judged query that the run lacks counts
-    as 0. nDCG has linear gain and divides by the ideal over all judged passages.
+    names as ir-measures has them ("nDCG@10", "R@100", "RR@10", "AP"). A judged query that the run lacks
+    counts as 0. nDCG has linear gain and divides by the ideal over all judged passages.
     Raises ValueError for an unknown measure and where no query of the run is judged.
     """
     import ir_measures
@@ -73,8 +75,12 @@ def evaluate(run: Run, qrels: Qrels, measures: Sequence[str] = ("nDCG@10",)) -> 
     if isinstance(measures, str):
         measures = [measures]
     try:
-        parsed = {ir_measures.parse_measure(name): name for name in measures}
-    except (NameError, ValueError) as error:
+        parsed = {name: ir_measures.parse_measure(name) for name in measures}
+        for measure in parsed.values():
+            measure.validate_params()
+            if measure.params.get("cutoff", 1) < 1:  # trec_eval would end the whole process
+                raise ValueError(f"the cutoff of {measure} is less than 1")
+    except (NameError, ValueError, AssertionError, TypeError) as error:
         raise ValueError(f"unknown measure in {list(measures)}: {error}") from error
     if not set(run) & set(qrels):
         raise ValueError(
@@ -83,8 +89,10 @@ def evaluate(run: Run, qrels: Qrels, measures: Sequence[str] = ("nDCG@10",)) -> 
     scored = {query: _scores(found) for query, found in run.items() if query in qrels}
     values = {name: PerQuery.fromkeys(qrels, 0.0) for name in measures}
     grades = {query: {key: int(grade) for key, grade in judged.items()} for query, judged in qrels.items()}
-    for metric in ir_measures.iter_calc(list(parsed), grades, scored):
-        values[parsed[metric.measure]][metric.query_id] = float(metric.value)
+    for metric in ir_measures.iter_calc(set(parsed.values()), grades, scored):
+        for name, measure in parsed.items():  # two names may mean one measure: RR and MRR
+            if measure == metric.measure:
+                values[name][metric.query_id] = float(metric.value)
     return values
 
 

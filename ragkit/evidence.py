@@ -1,5 +1,6 @@
 """From whole passages to the few sentences that a small model can read."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ from ragkit.corpus import Hit, split_sentences
 
 @dataclass(frozen=True)
 class Evidence:
-    """A piece of text that the generator reads. `hit` is the 1-based position of its hit, as citations count."""
+    """A piece of text that the generator reads. `hit`: the 1-based position of its hit, as in citations."""
 
     text: str
     hit: int
@@ -27,9 +28,9 @@ def select_evidence(
     """The sentences of the hits that are nearest to the query, nearest first, within `budget` tokens.
 
     A sentence that would not fit is passed over and a shorter one may take its place; `most` bounds their
-    number. `count_tokens` says how the budget is counted (default: the encoder's tokens). Fenced code is left
-    out, since it is no sentence; a sentence that two hits share counts for the better hit. `score` is the
-    cosine similarity of sentence and query.
+    number. `count_tokens` says how the budget is counted (default: the encoder's tokens). Fenced code and
+    headings are left out, since they are no sentences; a sentence that two hits share counts for the better
+    hit. `score` is the cosine similarity of sentence and query.
     """
     if not isinstance(budget, int) or budget < 1:
         raise ValueError(f"budget={budget!r}: a number of tokens, at least 1")
@@ -38,14 +39,14 @@ def select_evidence(
     sources: dict[str, int] = {}
     for position, hit in enumerate(hits, 1):
         for sentence in split_sentences(hit.passage.text):
-            if not sentence.startswith(("```", "#")):
+            if not re.match(r"```|#+ ", sentence):
                 sources.setdefault(sentence, position)
     sentences = list(sources)
     if not sentences:
         return []
     scores = encoder.encode_passages(sentences, progress=False) @ encoder.encode_query(query)
     chosen: list[Evidence] = []
-    for index in scores.argsort()[::-1]:
+    for index in (-scores).argsort(kind="stable"):  # of equal scores, the better hit's first
         if most is not None and len(chosen) == most:
             break
         cost = count_tokens(sentences[index])

@@ -77,6 +77,7 @@ class Generator:
         self._model.generation_config = GenerationConfig(eos_token_id=sorted(ends) or None)
         # How many numbered sentences the model was trained to read; other models have no such setting.
         self.sentences: int | None = getattr(config, "evidence_sentences", None)
+        self.none_similarity: float = getattr(config, "none_similarity", 0.0)
         if self.sentences and f"[{self.sentences}]" not in self.tokenizer.get_vocab():
             raise ValueError(
                 f"{name!r} reads {self.sentences} sentences but has no token for each of their numbers"
@@ -225,7 +226,10 @@ class Generator:
         processor = grounded(
             len(prompt.ids), numbers, none, self.tokenizer.eos_token_id, priors,
             spans if self.grounded else None, edges=edges, whole=prompt.style == "sentence",
+            none_similarity=self.none_similarity,
         )  # fmt: skip
+        if prompt.style == "sentence" and self.grounded:  # a whole sentence, and the model's number and end
+            max_new_tokens = max(len(span) for span in spans) + 2
         emit = self._emitter(on_text, skip=1) if on_text else None
         ids = self._generate(prompt, seed, temperature, max_new_tokens, emit, [processor])
         if ids[0] == none:

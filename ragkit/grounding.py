@@ -17,15 +17,16 @@ def grounded(
     *,
     edges: list[Collection[int]] | None = None,
     whole: bool,
+    none_similarity: float = 0.0,
 ):
     """A logits processor for a model that answers "[i] words of sentence i" or "<none>".
 
     The first token is chosen by p(z|x)·p_θ([i] | x, z), with the encoder's prior p(z|x) ∝ exp(8·similarity)
-    (the latent document of arXiv 2005.11401, here a sentence); <none> where the model gives it more than
-    half. After that, with `spans` (token ids of each sentence), only tokens that continue a span of the
-    chosen sentence may follow; with `whole`, only a span that begins where the sentence does. `edges`: for
-    each sentence, the places between its tokens where a span may begin and end (default: all), since a token
-    can be half of a character.
+    (the latent document of arXiv 2005.11401, here a sentence). "None of them" stands in that choice as if it
+    were a sentence with the similarity `none_similarity`. After that, with `spans` (token ids of each
+    sentence), only tokens that continue a span of the chosen sentence may follow; with `whole`, the sentence
+    from its beginning to its end. `edges`: for each sentence, the places between its tokens where a span may
+    begin and end (default: all), since a token can be half of a character.
     """
     import torch
     from transformers import LogitsProcessor
@@ -38,12 +39,8 @@ def grounded(
             written = ids[prompt_length:]
             if not written:
                 choices = torch.tensor([*numbers, none], device=row.device)
-                logs = torch.log_softmax(row[choices].float(), dim=0)
-                if logs[-1].exp() <= 0.5:
-                    logs[:-1] += PRIOR_SCALE * torch.tensor(priors, device=row.device)
-                    logs[-1] = -torch.inf
-                else:
-                    logs[:-1] = -torch.inf
+                similarities = torch.tensor([*priors, none_similarity], device=row.device)
+                logs = torch.log_softmax(row[choices].float(), dim=0) + PRIOR_SCALE * similarities
                 return _only(row, choices.tolist(), logs)
             if written[0] == none:
                 return _only(row, [end])
@@ -58,7 +55,7 @@ def grounded(
             starts = [0] if whole else [place for place in places if place < len(span)]
             stops = [start + size for start in starts if span[start : start + size] == written]
             after = {span[stop] if stop < len(span) else end for stop in stops}
-            if written and any(stop in places for stop in stops):
+            if written and not whole and any(stop in places for stop in stops):
                 after.add(end)
             return sorted(after)
 

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import re
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,13 +14,17 @@ from ragkit.corpus import Hit, Passage, read_jsonl
 
 _MANIFEST = "library.json"
 _FORMAT = {"format": "ragkit-library", "version": 1}
+_OURS = re.compile(
+    r"\.?(vectors-[0-9a-f]{12}\.faiss|passages-[0-9a-f]{12}\.jsonl)(\.\d+\.tmp)?|\.library\.json\.\d+\.tmp"
+)
 
 
 class Library:
     """Passages with their vectors in a FAISS index (IDMap2 over Flat, inner product: exact search).
 
     Make one with `Library.build(passages, encoder)` or `Library.load(folder, encoder)`; search it with
-    `retrieve`. `fingerprint` is that of the encoder that made the vectors; `read_only` is True for a mapped one.
+    `retrieve`. `fingerprint` is that of the encoder that made the vectors; `read_only` is True for a mapped
+    one.
     """
 
     def __init__(self, encoder_name: str, fingerprint: str, dimension: int, *, index=None, encoder=None):
@@ -28,9 +34,9 @@ class Library:
         self.read_only = False
         self._encoder = encoder
         self._index = index or faiss.IndexIDMap2(faiss.IndexFlatIP(dimension))
-        self._passages: dict[
-            int, Passage
-        ] = {}  # by the number that FAISS keeps; a number is never used again
+        # By the number that FAISS keeps. Numbers grow in the order in which passages came; that of a deleted
+        # last passage is given again, so nothing outside the library may remember one.
+        self._passages: dict[int, Passage] = {}
         self._numbers: dict[str, int] = {}  # the number of each passage id
         self._bm25 = None
 
@@ -62,7 +68,7 @@ class Library:
         self._insert(passages, progress)
 
     def replace(self, passages: Iterable[Passage], *, progress: bool = True) -> None:
-        """Give passages that are there new texts. Raises KeyError, and changes none, where an id is unknown."""
+        """Give known passages new texts. Raises KeyError, and changes none, where an id is unknown."""
         passages = list(passages)
         self._check_ids(passages, known=True)
         vectors = self._encode(passages, progress)  # first what can fail
@@ -94,12 +100,12 @@ class Library:
         folder.mkdir(parents=True, exist_ok=True)
         old = _read_manifest(folder) if (folder / _MANIFEST).exists() else {"files": {}}
         lines = [
-            json.dumps({"n": n, "_id": p.id, "title": p.title, "text": p.text, "metadata": p.metadata}, ensure_ascii=False)
+            {"n": n, "_id": p.id, "title": p.title, "text": p.text, "metadata": p.metadata}
             for n, p in self._passages.items()
-        ]  # fmt: skip
+        ]
         contents = {
             "vectors.faiss": faiss.serialize_index(self._index).tobytes(),
-            "passages.jsonl": "".join(line + "\n" for line in lines).encode(),
+            "passages.jsonl": "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode(),
         }
         files = {}
         for name, content in contents.items():
@@ -115,8 +121,9 @@ class Library:
             "files": files,
         }
         _write(folder / _MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
-        for name in old["files"].keys() - files.keys():
-            (folder / name).unlink(missing_ok=True)
+        for path in folder.iterdir():
+            if path.name not in files and (path.name in old["files"] or _left_over(path)):
+                path.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, folder: str | Path, encoder=None, *, read_only: bool = False) -> "Library":
@@ -126,10 +133,21 @@ class Library:
         `read_only=True` the vectors are mapped from disk, not read into memory, and nothing can be changed.
         Raises FileNotFoundError where no library is, ValueError where one is damaged or does not fit.
         """
-        import faiss
-
         folder = Path(folder).expanduser()
         manifest = _read_manifest(folder)
+        while True:
+            try:
+                return cls._load(folder, manifest, encoder, read_only)
+            except (OSError, RuntimeError, ValueError):
+                before, manifest = manifest, _read_manifest(folder)
+                if manifest == before:
+                    raise
+                # Else another process has saved a new version, and deleted these files, while we read.
+
+    @classmethod
+    def _load(cls, folder: Path, manifest: dict, encoder, read_only: bool) -> "Library":
+        import faiss
+
         if encoder is not None:
             check_encoder(encoder, manifest["fingerprint"], manifest["encoder"])
         paths = {
@@ -175,6 +193,11 @@ class Library:
         if self._encoder is None:
             raise ValueError("this library was loaded without its encoder: Library.load(folder, encoder)")
         vectors = self._encoder.encode_passages([p.full_text for p in passages], progress=progress)
+        if vectors.shape != (len(passages), self.dimension):
+            raise ValueError(
+                f"the encoder gave vectors of shape {vectors.shape} for {len(passages)} passages, not "
+                f"({len(passages)}, {self.dimension})"
+            )
         if not np.isfinite(vectors).all():
             bad = int(np.argmin(np.isfinite(vectors).all(axis=1)))
             raise ValueError(f"the encoder gave NaN or infinity for passage {passages[bad].id!r}")
@@ -196,8 +219,9 @@ class Library:
 def retrieve(library: Library, query_vector: np.ndarray, k: int) -> list[Hit]:
     """The k passages with the largest inner product with the query vector, best first.
 
-    This is f(library, query vector, k). `query_vector`: (D,), as `Encoder.encode_query` gives it. Fewer than k
-    hits come back from a smaller library; none from an empty one. Equal scores keep the library's order.
+    This is f(library, query vector, k). `query_vector`: (D,), as `Encoder.encode_query` gives it. Fewer
+    than k hits come back from a smaller library; none from an empty one. Equal scores keep the library's
+    order.
     Raises ValueError for a vector of another dimension or with NaN or infinity in it, or for k < 0.
     """
     vector = np.asarray(query_vector, dtype=np.float32)
@@ -214,8 +238,15 @@ def retrieve(library: Library, query_vector: np.ndarray, k: int) -> list[Hit]:
     k = min(_check_k(k), len(library))
     if k == 0:
         return []
-    scores, numbers = library._index.search(vector[None], k)  # (1, k) each
-    found = sorted(zip((-scores[0]).tolist(), numbers[0].tolist()))
+    width = k
+    while True:
+        # FAISS takes any of the passages that tie for the last place: look on until the tie is seen whole.
+        width = min(width + 1, len(library))
+        scores, numbers = library._index.search(vector[None], width)  # (1, width) each
+        if width == len(library) or scores[0, -1] < scores[0, k - 1]:
+            break
+        width *= 2
+    found = sorted(zip((-scores[0]).tolist(), numbers[0].tolist()))[:k]
     return [Hit(library._passages[number], -score, rank) for rank, (score, number) in enumerate(found, 1)]
 
 
@@ -307,6 +338,11 @@ def _write(path: Path, content: bytes) -> None:
             os.close(descriptor)
 
 
+def _left_over(path: Path) -> bool:
+    """Whether a save that was killed left this file; one of the last hour may belong to a save under way."""
+    return bool(_OURS.fullmatch(path.name)) and time.time() - path.stat().st_mtime > 3600
+
+
 def _read_manifest(folder: Path) -> dict:
     path = folder / _MANIFEST
     if not path.is_file():
@@ -316,17 +352,15 @@ def _read_manifest(folder: Path) -> dict:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         kind = {key: manifest.get(key) for key in _FORMAT}
-        names = [name.split("-")[0] for name in manifest.get("files", {})]
-    except (ValueError, AttributeError) as error:
+        files = manifest.get("files", {})
+        if kind == _FORMAT:
+            names = [name.split("-")[0] for name, facts in files.items() if {"sha256", "bytes"} <= {*facts}]
+    except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); build the library again") from error
     if kind != _FORMAT:
         raise ValueError(f"{path} is not a library that this ragkit reads: it says {kind}, not {_FORMAT}")
-    if sorted(names) != ["passages", "vectors"] or any(
-        "/" in name or "\\" in name for name in manifest["files"]
-    ):
-        raise ValueError(
-            f"{path} is damaged (its files are {list(manifest['files'])}); build the library again"
-        )
+    if sorted(names) != ["passages", "vectors"] or any("/" in name or "\\" in name for name in files):
+        raise ValueError(f"{path} is damaged (its files are {files}); build the library again")
     missing = [key for key in ("encoder", "fingerprint", "dimension") if key not in manifest]
     if missing:
         raise ValueError(f"{path} is damaged (no {', '.join(missing)}); build the library again")
@@ -347,6 +381,7 @@ def _checked(path: Path, facts: dict) -> Path:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != facts["sha256"]:
         raise ValueError(
-            f"{path} is damaged: its sha256 is {found[:12]}…, not {facts['sha256'][:12]}…; build the library again"
+            f"{path} is damaged: its sha256 is {found[:12]}…, not {facts['sha256'][:12]}…; "
+            "build the library again"
         )
     return path

@@ -3,7 +3,7 @@
     python data/build/pool_judgements.py --out FOLDER
 
 writes passages.txt (all passages, to be read once) and one FAMILY.tsv a family: query id, question, ids of
-the candidates. A judge writes judgements/FAMILY.tsv: query id, passage id, grade (2 answers, 1 helps, 0 neither).
+the candidates. A judge writes judgements/FAMILY.tsv: query id, passage id, grade (2 answers, 1 helps, 0 no).
 """
 
 import argparse

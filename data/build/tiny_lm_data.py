@@ -114,7 +114,9 @@ def disturb(sentence: str, rng: random.Random, most: float) -> str:
     return " ".join(words)
 
 
-def pseudo_question(sentence: str, rng: random.Random) -> tuple[str, tuple[int, int] | None]:
+def pseudo_question(
+    sentence: str, rng: random.Random, easy: bool = False
+) -> tuple[str, tuple[int, int] | None]:
     """A question that the sentence answers, made from its own words, and the span left out as the phrase."""
     defined = re.match(r"^(?:The |An? )?([^,;:]{3,50}?) (is|are|means) ", sentence)
     if defined and rng.random() < 0.4:
@@ -129,13 +131,14 @@ def pseudo_question(sentence: str, rng: random.Random) -> tuple[str, tuple[int, 
     phrase = (spans[first][0], spans[first + length - 1][1])
     rest = [sentence[a:b].strip('.,;:!?()"') for a, b in spans[:first] + spans[first + length :]]
     content = [word for word in rest if word.lower() not in STOP] or rest
-    kept = max(1, round(len(content) * rng.uniform(0.25, 0.8)))
+    kept = max(1, round(len(content) * rng.uniform(0.5 if easy else 0.25, 0.8)))
     chosen = sorted(rng.sample(range(len(content)), min(kept, len(content)))) if content else []
     words = [content[i] for i in chosen]
-    if rng.random() < 0.5:
+    if not easy and rng.random() < 0.5:
         rng.shuffle(words)
     question = " ".join([rng.choice(QUESTION_WORDS), *words]).strip() + rng.choice(["?", "?", ""])
-    question = question.lower() if rng.random() < 0.4 else question[:1].upper() + question[1:]
+    if not easy:
+        question = question.lower() if rng.random() < 0.4 else question[:1].upper() + question[1:]
     while phrase[1] > phrase[0] + 1 and sentence[phrase[1] - 1] in ".,;:!?":
         phrase = (phrase[0], phrase[1] - 1)
     return question, phrase
@@ -147,7 +150,9 @@ class PseudoQuestions:
     def __init__(self, documents: list[list[list[str]]]):
         self.documents = documents
 
-    def sample(self, rng: random.Random, count: int, disturbed: float = 0.5, longest: int = 45) -> Example:
+    def sample(
+        self, rng: random.Random, count: int, disturbed: float = 0.5, longest: int = 45, easy: bool = False
+    ) -> Example:
         document = rng.choice(self.documents)
         paragraph = rng.choice(document)
         sentences = list(paragraph) if rng.random() < 0.5 else [s for p in document for s in p]
@@ -162,8 +167,8 @@ class PseudoQuestions:
             sentences = [_stretch(sentence, rng.randint(3, longest), rng) for sentence in sentences]
         rng.shuffle(sentences)
         right = rng.randrange(count)
-        question, phrase = pseudo_question(sentences[right], rng)
-        if rng.random() < 0.05 and count > 1:
+        question, phrase = pseudo_question(sentences[right], rng, easy)
+        if not easy and rng.random() < 0.05 and count > 1:
             return Example(question, sentences[:right] + sentences[right + 1 :], None)
         return Example(question, sentences, right, phrase)
 

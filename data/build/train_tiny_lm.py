@@ -26,8 +26,9 @@ NUMBERS = [f"[{i}]" for i in range(1, 10)]
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<q>", "<sentence>", "<phrase>", "<none>", *NUMBERS]
 MAX_TOKENS = 384
 TOKENS_PER_BATCH = 4096
+CITE = 15.0  # the citation is one token among thirty, and the hard one
 FULL = 5  # the curriculum's last level: up to six sentences, and natural questions
-ADVANCE = 1.2  # a level is left when the cross-entropy of copied words is below this (nats)
+COPIES, MATCHES = 1.2, 0.75  # a level is left below this cross-entropy (nats), above this share of right ones
 ATTENTION = "eager"  # at this size, in bfloat16 on two cores, half as fast again as the fused kernel
 # The question stands before the sentences, so that each is read in its light, and again after them.
 TEMPLATE = (
@@ -54,8 +55,13 @@ def train_tokenizer(texts: list[str]) -> Tokenizer:
     return tokenizer
 
 
-def encode_examples(tokenizer: Tokenizer, examples: list, styles: list[str], rng: random.Random) -> list:
-    """Examples as (ids, weights): weight 1 on the answer, 4 on its citation, 0.15 on a fifth of the rest."""
+def encode_examples(
+    tokenizer: Tokenizer, examples: list, styles: list[str], rng: random.Random, short: float
+) -> list:
+    """Examples as (ids, weights): 1 on the answer, CITE on its citation, 0.15 on a fifth of the rest.
+
+    `short` is the share of answers that are cut after their first words.
+    """
     tokenizer.encode_special_tokens = True  # a text that contains "[1]" stays text
     texts = [text for example in examples for text in (example.question, *example.sentences)]
     encoded = iter(tokenizer.encode_batch(texts, add_special_tokens=False))
@@ -81,7 +87,9 @@ def encode_examples(tokenizer: Tokenizer, examples: list, styles: list[str], rng
                 span = [i for i, (a, b) in zip(chosen.ids, chosen.offsets) if b > first and a < last]
             answer = [token(NUMBERS[example.right]), *span]
         answer.append(token("<eos>"))
-        weights += [4.0] + [1.0] * (len(answer) - 1)
+        if rng.random() < short:
+            answer = answer[:4]
+        weights += [CITE] + [1.0] * (len(answer) - 1)
         rows.append((ids + answer, weights))
     return rows
 
@@ -115,21 +123,31 @@ def loss_of(model, batch: list, device: str) -> tuple[torch.Tensor, dict]:
     logits = model.lm_head(states[counted])  # (N, V)
     losses = F.cross_entropy(logits.float(), targets[counted], reduction="none")
     weight = weights[counted]
-    parts = {"cite": losses[weight == 4.0].detach().mean(), "copy": losses[weight == 1.0].detach().mean()}
+    cited = weight == CITE
+    parts = {
+        "cite": losses[cited].detach().mean(),
+        "right": (logits[cited].argmax(-1) == targets[counted][cited]).float().mean(),
+        "copy": losses[weight == 1.0].detach().mean(),
+    }
     return (losses * weight).sum() / weight.sum(), parts
 
 
 def sample_examples(
     level: int, progress: float, pseudo, natural, own, rng: random.Random, count: int
 ) -> list:
-    """The curriculum: one sentence, two, three, up to six; from then on a growing share of natural questions.
+    """The curriculum. Levels 1 and 2: one sentence, to copy; 3 and 4: several short ones, to tell which one a
+    question is about; 5: sentences as they are, two to six, and a growing share of natural questions.
 
-    The first levels put invented words into every sentence, so that only copying lowers the loss.
+    Up to level 4 every sentence has invented words in it, so that only copying and matching lower the loss.
     """
     if level < FULL:
-        longest = {1: 8, 2: 20}.get(level, 45)
-        return [pseudo.sample(rng, max(1, level - 1), disturbed=1.0, longest=longest) for _ in range(count)]
-    share = 0.75 * min(1.0, 0.3 + 1.4 * progress)
+        most, longest = {1: (1, 8), 2: (1, 20), 3: (3, 10), 4: (5, 20)}[level]
+        least = 1 if most == 1 else 2
+        return [
+            pseudo.sample(rng, rng.randint(least, most), disturbed=1.0, longest=longest, easy=True)
+            for _ in range(count)
+        ]
+    share = 0.3 + 0.45 * progress
     examples = []
     for _ in range(count):
         if rng.random() < share:
@@ -168,6 +186,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=55.0)
     parser.add_argument("--steps", type=int, help="stop after so many steps instead (repeatable to the bit)")
+    parser.add_argument("--level", type=int, default=1, help="where in the curriculum to begin, 1 to 5")
     parser.add_argument("--rate", type=float, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -215,9 +234,9 @@ def main() -> None:
 
     pseudo = PseudoQuestions(documents)
     natural, own = NaturalQuestions(questions, strangers), NaturalQuestions(own, strangers) if own else None
-    rate = arguments.rate or (5e-4 if arguments.init else 2e-3)
+    rate = arguments.rate or (1e-3 if arguments.init else 2e-3)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
-    level = FULL if arguments.init else 1
+    level = arguments.level
     started, step, tokens, queue, running = time.time(), 0, 0, [], {}
     while True:
         elapsed = (time.time() - started) / 60
@@ -225,16 +244,15 @@ def main() -> None:
         if progress >= 1:
             break
         if not queue:
-            examples = sample_examples(
-                level, 1.0 if arguments.init else progress, pseudo, natural, own, rng, 400
-            )
+            examples = sample_examples(level, progress, pseudo, natural, own, rng, 400)
             styles = [
                 "phrase" if e.right is not None and e.phrase and rng.random() < 0.3 else
                 "phrase" if e.right is None and rng.random() < 0.3 else "sentence" for e in examples
             ]  # fmt: skip
+            short = 0.75 if level in (3, 4) else 0.0  # where matching is learned, most answers are cut
             # Copying appears after so many steps rather than tokens: the first levels take small batches.
-            budget = TOKENS_PER_BATCH if level == FULL else TOKENS_PER_BATCH // 2
-            queue = batches(encode_examples(tokenizer, examples, styles, rng), rng, budget)
+            budget = TOKENS_PER_BATCH if level > 2 else TOKENS_PER_BATCH // 2
+            queue = batches(encode_examples(tokenizer, examples, styles, rng, short), rng, budget)
         batch = queue.pop()
         warm = min(1.0, (step + 1) / 100)
         for group in optimizer.param_groups:
@@ -250,8 +268,8 @@ def main() -> None:
         for key, value in {"loss": loss.detach(), **parts}.items():
             if not value.isnan():
                 running[key] = 0.98 * running.get(key, float(value)) + 0.02 * float(value)
-        if level < FULL and running["copy"] < ADVANCE:
-            level, queue, running["copy"] = level + 1, [], 2 * ADVANCE
+        if running["copy"] < COPIES if level < 3 else level < FULL and running["right"] > MATCHES:
+            level, queue, running["copy"], running["right"] = level + 1, [], 2 * COPIES, 0.5
         if step % 50 == 0:
             figures = "  ".join(f"{key} {value:.3f}" for key, value in running.items())
             speed = f"{tokens / (time.time() - started):,.0f} tokens/s"

@@ -118,7 +118,7 @@ def test_product_quantization():
 
 
 def test_hnsw():
-    """Level distribution, the worked draw, link memory, defaults, efSearch against recall, the metric trap."""
+    """Level distribution, a worked draw, link memory, defaults, efSearch against recall, the metric trap."""
     m_l = 1 / math.log(16)
     assert round(-math.log(0.05), 3) == 2.996 and round(m_l, 3) == 0.361
     assert round(-math.log(0.05) * m_l, 2) == 1.08 and math.floor(-math.log(0.05) * m_l) == 1

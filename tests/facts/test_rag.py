@@ -112,7 +112,7 @@ def test_retriever_gradient():
 
 
 def test_fusion_in_decoder():
-    """Pairs k·n² against (k·n)², counted and by formula; 2,000 keys; order of keys; encoding passages apart."""
+    """Pairs k·n² and (k·n)², counted and by formula; 2,000 keys; order of keys; passages encoded apart."""
     k, n = 10, 200
     assert (k * n**2, (k * n) ** 2, k * n) == (400_000, 4_000_000, 2_000)
     for small_k, small_n in [(2, 3), (3, 4)]:

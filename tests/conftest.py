@@ -1,0 +1,209 @@
+"""What several test files share: no network, small models with random weights, a toy library."""
+
+import os
+
+from tests.run_notebooks import ENVIRONMENT
+
+os.environ.update(ENVIRONMENT)  # before any test imports transformers
+
+import pytest
+
+from ragkit.corpus import Hit, Passage
+
+PASSAGES = [
+    Passage("dpo", "Beta controls how far DPO may move from the reference. A small β lets it move far. "
+            "The loss needs no reward model, since log-ratios stand for rewards.", "DPO"),
+    Passage("ipo", "IPO regresses the margin onto 1/(2τ). It doesn't saturate when labels are certain. "
+            "Zürich's naïve readers know it as “squared loss” – 損失 🙂 in one line.", "IPO"),
+    Passage("bm25", "BM25 counts shared words; k1 = 1.5 bounds how much a repeated word adds. "
+            "Its other parameter, b = 0.75, discounts long passages.", "BM25"),
+    Passage("milvus", "Milvus keeps vectors on a cluster. The same client opens a local file.", "Milvus"),
+    Passage("faiss", "FAISS searches vectors in memory. IndexFlatIP is exact: it compares with all of them. "
+            "HNSW cannot delete.", "FAISS"),
+]  # fmt: skip
+TEXTS = [text for p in PASSAGES for text in (p.title, p.text)] + [
+    "Answer the question from the numbered passages below and from nothing else.",
+    "user assistant system You are a helpful assistant. What does beta control in DPO?",
+]
+
+# The template of tiny-rag-lm, and those of two families on the Hub, as far as one turn needs them.
+TINY = (
+    "{{ bos_token }}{% set question = messages[-1]['content'] %}<q>{{ question }}"
+    "{% for document in documents %}[{{ loop.index }}]{{ document['text'] }}{% endfor %}"
+    "<q>{{ question }}{% if add_generation_prompt %}<{{ style | default('sentence') }}>{% endif %}"
+)
+CHATML = (
+    "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    "{% endif %}{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
+    "{% endif %}"
+)
+LLAMA3 = (
+    "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message.role }}<|end_header_id|>\n\n"
+    "{{ message.content | trim }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+# How these families cut text into words before BPE.
+WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
+    r"\s+(?!\S)|\s+"
+)
+SHAPE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "initializer_range": 0.3,
+    "tie_word_embeddings": True,
+}
+
+
+def _byte_level_bpe(special: list[str], *, tiny: bool = False):
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    if tiny:  # as data/build/train_tiny_lm.py makes it
+        tokenizer.normalizer = normalizers.Prepend(" ")
+        split = pre_tokenizers.Split(Regex(r" ?\p{N}"), "isolated")
+    else:
+        split = pre_tokenizers.Split(Regex(WORDS), "isolated")
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=tiny)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, words])
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        TEXTS,
+        trainers.BpeTrainer(
+            vocab_size=500,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    return tokenizer
+
+
+def _save(folder, tokenizer, template, model, *, plain: tuple[str, ...] = (), **settings):
+    """A checkpoint that transformers loads. `plain`: added tokens that are not called special."""
+    import torch
+    from tokenizers import AddedToken
+    from transformers import PreTrainedTokenizerFast
+
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **settings
+    )
+    wrapped.add_tokens([AddedToken(token, special=False, normalized=False) for token in plain])
+    wrapped.chat_template = template
+    wrapped.save_pretrained(folder)
+    kind, config = model
+    torch.manual_seed(0)
+    config = config(vocab_size=len(wrapped), **SHAPE)
+    config.pad_token_id, config.bos_token_id = wrapped.pad_token_id, wrapped.bos_token_id
+    config.eos_token_id = wrapped.eos_token_id
+    model = kind(config).half()
+    if "<none>" in tokenizer.get_vocab():  # so that random weights don't always prefer to say nothing
+        with torch.no_grad():
+            model.get_input_embeddings().weight[wrapped.convert_tokens_to_ids("<none>")] = 0
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    """A model in the shape of tiny-rag-lm: its tokens, its template, random weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    special = ["<pad>", "<bos>", "<eos>", "<q>", "<sentence>", "<phrase>", "<none>"]
+    return _save(
+        tmp_path_factory.mktemp("tiny"),
+        _byte_level_bpe([*special, *(f"[{n}]" for n in range(1, 10))], tiny=True),
+        TINY,
+        (
+            LlamaForCausalLM,
+            lambda **shape: LlamaConfig(evidence_sentences=5, max_position_embeddings=512, **shape),
+        ),
+        pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", model_max_length=512,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def qwen_folder(tmp_path_factory):
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    return _save(
+        tmp_path_factory.mktemp("qwen"),
+        _byte_level_bpe(["<|endoftext|>", "<|im_start|>", "<|im_end|>"]),
+        CHATML,
+        (Qwen3ForCausalLM, lambda **shape: Qwen3Config(max_position_embeddings=1024, head_dim=8, **shape)),
+        plain=("<think>", "</think>", "<tool_call>"),
+        pad_token="<|endoftext|>", eos_token="<|im_end|>",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def llama_folder(tmp_path_factory):
+    """With the settings for generating that such models have on the Hub: several ends, sampling, a limit."""
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+    markers = ["begin_of_text", "end_of_text", "start_header_id", "end_header_id", "eot_id"]
+    folder = _save(
+        tmp_path_factory.mktemp("llama"),
+        _byte_level_bpe([f"<|{marker}|>" for marker in markers]),
+        LLAMA3,
+        (LlamaForCausalLM, lambda **shape: LlamaConfig(max_position_embeddings=1024, **shape)),
+        bos_token="<|begin_of_text|>", eos_token="<|eot_id|>",
+    )  # fmt: skip
+    GenerationConfig(
+        bos_token_id=0, eos_token_id=[1, 4], do_sample=True, temperature=0.6, top_p=0.9, top_k=20,
+        repetition_penalty=1.3, max_length=300,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoder():
+    from ragkit.encoder import Encoder
+
+    return Encoder()
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder, encoder):
+    from ragkit.generator import Generator
+
+    return Generator(tiny_folder, encoder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def qwen(qwen_folder):
+    from ragkit.generator import Generator
+
+    return Generator(qwen_folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def llama(llama_folder):
+    from ragkit.generator import Generator
+
+    return Generator(llama_folder, device="cpu")
+
+
+@pytest.fixture(params=["tiny", "qwen", "llama"])
+def generator(request):
+    """Each family in turn."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def hits():
+    return [Hit(passage, 1.0 - rank / 10, rank) for rank, passage in enumerate(PASSAGES, 1)]
+
+
+@pytest.fixture(scope="session")
+def library_folder(tmp_path_factory, encoder):
+    from ragkit.library import Library
+
+    folder = tmp_path_factory.mktemp("library")
+    Library.build(PASSAGES, encoder).save(folder)
+    return folder

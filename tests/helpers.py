@@ -1,0 +1,37 @@
+"""What several test files use beside the fixtures of conftest.py."""
+
+import hashlib
+
+import numpy as np
+
+from ragkit.corpus import Hit, Passage
+
+
+class FakeEncoder:
+    """An encoder without a model: a text's vector is drawn from a hash of the text."""
+
+    name = "fake"
+    dimension = 16
+
+    def __init__(self, seed: int = 0):
+        self.seed = seed
+        self.fingerprint = hashlib.sha256(f"fake {seed}".encode()).hexdigest()
+
+    def encode_query(self, query: str) -> np.ndarray:
+        digest = hashlib.sha256(f"{self.seed} {query}".encode()).digest()
+        vector = np.random.default_rng(list(digest)).normal(size=self.dimension)
+        return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+    def encode_passages(self, texts: list[str], *, progress: bool = True) -> np.ndarray:
+        vectors = [self.encode_query(text) for text in texts]
+        return np.array(vectors, dtype=np.float32).reshape(-1, self.dimension)
+
+
+def passages(*texts: str, first: int = 0) -> list[Passage]:
+    """Passages with ids p0, p1, …"""
+    return [Passage(f"p{number}", text) for number, text in enumerate(texts, first)]
+
+
+def hits(*texts: str) -> list[Hit]:
+    """Hits in this order, best first."""
+    return [Hit(passage, 1 / rank, rank) for rank, passage in enumerate(passages(*texts), 1)]

@@ -1,0 +1,48 @@
+"""Execute the notebooks in place, as nbval will: `python -m tests.run_notebooks [NOTEBOOK ...]`.
+
+Outputs are committed, since nbval compares against them. Widget state is stripped: it is large, and a viewer
+refuses a notebook whose state is incomplete.
+"""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+# The environment that pytest runs under too (tests/conftest.py), so that outputs come out alike.
+ENVIRONMENT = {"PYTHONHASHSEED": "0", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def run(path: Path, timeout: int = 300) -> float:
+    """Execute one notebook in place; seconds it took. A cell that raises leaves the file as it was."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(path, as_version=4)
+    started = time.perf_counter()
+    NotebookClient(
+        notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+    ).execute()
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for cell in notebook.cells:
+        for key in ("execution", "trusted"):
+            cell.metadata.pop(key, None)
+    nbformat.write(notebook, path)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("notebooks", nargs="*", type=Path, help="default: all of notebooks/")
+    os.environ.update(ENVIRONMENT)
+    for path in parser.parse_args().notebooks or sorted(NOTEBOOKS.glob("*.ipynb")):
+        print(f"{path.name}: {run(path):.0f} s", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

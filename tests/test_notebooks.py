@@ -1,0 +1,98 @@
+"""What must hold of every notebook as a file; nbval checks what its cells give."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.name)
+def path(request):
+    return request.param
+
+
+@pytest.fixture
+def notebook(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def code(notebook):
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def source(cell) -> str:
+    return "".join(cell["source"])
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+def test_every_cell_was_run_once_in_order(code):
+    # nbval never checks a cell whose count is null, so a cell that was not run would pass unseen.
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+
+
+def test_cells_that_print_or_draw_have_outputs(code):
+    silent = [
+        source(c) for c in code if re.search(r"^\s*(print|display)\(", source(c), re.M) and not c["outputs"]
+    ]
+    assert not silent
+
+
+def test_no_output_is_an_unexpected_error(code):
+    for cell in code:
+        if "raises-exception" not in cell["metadata"].get("tags", []):
+            assert all(output["output_type"] != "error" for output in cell["outputs"]), source(cell)
+
+
+def test_few_cells_are_hidden_from_nbval(code):
+    hidden = [c for c in code if any(t.startswith("nbval-") for t in c["metadata"].get("tags", []))]
+    assert len(hidden) * 12 <= len(code)
+
+
+def test_every_figure_has_alt_text(code):
+    for cell in code:
+        for output in cell["outputs"]:
+            for kind in ("image/png", "image/svg+xml"):
+                if kind in output.get("data", {}):
+                    assert output["metadata"].get(kind, {}).get("alt"), source(cell)
+
+
+def test_markdown_images_have_alt_text_and_are_local(notebook):
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            for alt, target in re.findall(r"!\[([^\]]*)\]\(([^)\s]*)", source(cell)):
+                assert alt and not target.startswith("http"), target
+            assert "<img" not in source(cell)
+
+
+def test_the_kernel_is_python3_and_no_widget_state_is_kept(notebook):
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    assert "widgets" not in notebook["metadata"]
+
+
+def test_no_path_of_a_machine_is_in_it(path):
+    text = path.read_text(encoding="utf-8")
+    found = re.findall(r"(?:/home/|/root/|/Users/|/tmp/|/work/|/opt/|[A-Z]:\\\\)[^\s\"']{0,60}", text)
+    assert not found
+
+
+def test_it_is_small(path):
+    assert path.stat().st_size < 2_000_000
+
+
+def test_cells_are_short(code):
+    assert all(len(source(cell).splitlines()) <= 40 for cell in code)
+
+
+def test_one_title_and_links_that_lead_somewhere(path, notebook):
+    text = "\n".join(source(c) for c in notebook["cells"] if c["cell_type"] == "markdown")
+    assert len(re.findall(r"^# ", text, re.M)) == 1
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        if not re.match(r"https?:", target):
+            assert (path.parent / target).exists(), target
