@@ -24,11 +24,22 @@ class Encoder:
     `name` is "all-MiniLM-L6-v2" (off-line, its weights checked against the published sha256), a folder, or
     any encoder on the Hugging Face Hub. Pooling and window come from the model's own sentence-transformers
     files where it has them; otherwise mean pooling over the whole window (Reimers & Gurevych, arXiv
-    1908.10084). Some models want a prefix on one side, as E5 does: `query_prefix="query: "`.
+    1908.10084). Some models want a prefix on one side, as E5 does: `query_prefix="query: "`. `device`: where
+    it runs (default: a CUDA GPU where there is one).
     """
 
-    def __init__(self, name: str = DEFAULT, *, query_prefix: str = "", passage_prefix: str = ""):
+    def __init__(
+        self,
+        name: str = DEFAULT,
+        *,
+        query_prefix: str = "",
+        passage_prefix: str = "",
+        device: str | None = None,
+    ):
+        import torch
+
         self.name = name
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.query_prefix, self.passage_prefix = query_prefix, passage_prefix
         self.truncated = 0  # texts cut at the window so far
         self._weights_sha = ""
@@ -44,7 +55,8 @@ class Encoder:
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
             with quiet_loading():
-                self._model = AutoModel.from_pretrained(source, local_files_only=local).float().eval()
+                model = AutoModel.from_pretrained(source, local_files_only=local)
+            self._model = model.float().eval().to(self.device)
             modules = _sidecar(source, "modules.json") or []
             kinds = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in modules}
             pooling = _sidecar(source, f"{kinds.get('Pooling', '1_Pooling')}/config.json")
@@ -77,7 +89,7 @@ class Encoder:
         digest = hashlib.sha256(self._weights_sha.encode())
         if not self._weights_sha:
             for key, tensor in sorted(self._model.state_dict().items()):
-                digest.update(key.encode() + tensor.contiguous().numpy().tobytes())
+                digest.update(key.encode() + tensor.cpu().contiguous().numpy().tobytes())
         settings = [self.pooling, self.max_tokens, self.query_prefix, self.passage_prefix]
         vocabulary = sorted(self.tokenizer.get_vocab().items())
         digest.update(json.dumps([settings, vocabulary]).encode())
@@ -120,6 +132,7 @@ class Encoder:
         with bar, torch.inference_mode():
             for batch in _batches(lengths):
                 padded = self.tokenizer.pad({"input_ids": [rows[i] for i in batch]}, return_tensors="pt")
+                padded = padded.to(self.device)
                 mask = padded["attention_mask"]  # (B, T)
                 states = self._model(**padded).last_hidden_state  # (B, T, D)
                 if self.pooling == "cls":
@@ -127,7 +140,7 @@ class Encoder:
                 else:
                     weights = mask[..., None].float()
                     pooled = (states * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
-                vectors[batch] = torch.nn.functional.normalize(pooled, dim=-1).numpy()
+                vectors[batch] = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
                 bar.update(len(batch))
         return vectors
 

@@ -1,22 +1,21 @@
 """The library: passages and their vectors, exact search, and what keeps the two from drifting apart."""
 
-import hashlib
 import json
-import os
-import re
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from ragkit.corpus import Hit, Passage, read_jsonl
+from ragkit.storage import VersionedFolder
 
-_MANIFEST = "library.json"
-_FORMAT = {"format": "ragkit-library", "version": 1}
-_OURS = re.compile(
-    r"\.?(vectors-[0-9a-f]{12}\.faiss|passages-[0-9a-f]{12}\.jsonl)(\.\d+\.tmp)?|\.library\.json\.\d+\.tmp"
-)
+_PARTS = ("vectors.faiss", "passages.jsonl")
+
+
+def _versions(folder: str | Path) -> VersionedFolder:
+    kind = {"format": "ragkit-library", "version": 1}
+    keys = ("encoder", "fingerprint", "dimension")
+    return VersionedFolder(Path(folder).expanduser(), "library.json", kind, _PARTS, keys)
 
 
 class Library:
@@ -91,39 +90,22 @@ class Library:
     def save(self, folder: str | Path) -> None:
         """Write the library to `folder`, whole or not at all.
 
-        The data files carry their checksum in their name and the manifest, put in place last and in one step,
-        names them: whoever loads the folder, at any moment, gets the old library or the new one.
+        Whoever loads the folder, at any moment, gets the old library or the new one.
         """
         import faiss
 
-        folder = Path(folder).expanduser()
-        folder.mkdir(parents=True, exist_ok=True)
-        old = _read_manifest(folder) if (folder / _MANIFEST).exists() else {"files": {}}
-        lines = [
-            {"n": n, "_id": p.id, "title": p.title, "text": p.text, "metadata": p.metadata}
-            for n, p in self._passages.items()
-        ]
-        contents = {
-            "vectors.faiss": faiss.serialize_index(self._index).tobytes(),
-            "passages.jsonl": "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode(),
-        }
-        files = {}
-        for name, content in contents.items():
-            digest = hashlib.sha256(content).hexdigest()
-            stem, suffix = name.split(".")
-            files[f"{stem}-{digest[:12]}.{suffix}"] = {"sha256": digest, "bytes": len(content)}
-            _write(folder / f"{stem}-{digest[:12]}.{suffix}", content)
-        manifest = _FORMAT | {
+        facts = {
             "encoder": self.encoder_name,
             "fingerprint": self.fingerprint,
             "dimension": self.dimension,
             "passages": len(self),
-            "files": files,
         }
-        _write(folder / _MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
-        for path in folder.iterdir():
-            if path.name not in files and (path.name in old["files"] or _left_over(path)):
-                path.unlink(missing_ok=True)
+        vectors, passages = _PARTS
+        writers = {
+            vectors: lambda path: faiss.write_index(self._index, str(path)),
+            passages: self._write_passages,
+        }
+        _versions(folder).write(facts, writers)
 
     @classmethod
     def load(cls, folder: str | Path, encoder=None, *, read_only: bool = False) -> "Library":
@@ -133,26 +115,24 @@ class Library:
         `read_only=True` the vectors are mapped from disk, not read into memory, and nothing can be changed.
         Raises FileNotFoundError where no library is, ValueError where one is damaged or does not fit.
         """
-        folder = Path(folder).expanduser()
-        manifest = _read_manifest(folder)
+        versions = _versions(folder)
+        manifest = versions.manifest()
         while True:
             try:
-                return cls._load(folder, manifest, encoder, read_only)
+                return cls._load(versions, manifest, encoder, read_only)
             except (OSError, RuntimeError, ValueError):
-                before, manifest = manifest, _read_manifest(folder)
+                before, manifest = manifest, versions.manifest()
                 if manifest == before:
                     raise
                 # Else another process has saved a new version, and deleted these files, while we read.
 
     @classmethod
-    def _load(cls, folder: Path, manifest: dict, encoder, read_only: bool) -> "Library":
+    def _load(cls, versions: VersionedFolder, manifest: dict, encoder, read_only: bool) -> "Library":
         import faiss
 
         if encoder is not None:
             check_encoder(encoder, manifest["fingerprint"], manifest["encoder"])
-        paths = {
-            name.split("-")[0]: _checked(folder / name, facts) for name, facts in manifest["files"].items()
-        }
+        paths = versions.files(manifest)
         # IO_FLAG_MMAP alone would read a flat index into memory; a mapped one must never be written to.
         flags = faiss.IO_FLAG_MMAP_IFC if read_only else 0
         index = faiss.read_index(str(paths["vectors"]), flags)
@@ -166,10 +146,17 @@ class Library:
         stored = set(faiss.vector_to_array(index.id_map).tolist())
         if index.d != library.dimension or stored != set(library._passages):
             raise ValueError(
-                f"{folder}: vectors and passages do not belong together ({index.ntotal} vectors of {index.d} "
-                f"dimensions, {len(library)} passages of {library.dimension}); build the library again"
+                f"{versions.path}: vectors and passages do not belong together "
+                f"({index.ntotal} vectors of {index.d} dimensions, {len(library)} passages of {library.dimension}); "
+                "build the library again"
             )
         return library
+
+    def _write_passages(self, path: Path) -> None:
+        with open(path, "w", encoding="utf-8", newline="\n") as file:
+            for number, p in self._passages.items():
+                row = {"n": number, "_id": p.id, "title": p.title, "text": p.text, "metadata": p.metadata}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def _check_writable(self) -> None:
         if self.read_only:
@@ -308,7 +295,7 @@ def check_encoder(encoder, fingerprint: str, encoder_name: str) -> None:
 
 def library_encoder(folder: str | Path) -> str:
     """The name of the encoder that built the library in `folder`, from its manifest alone."""
-    return _read_manifest(Path(folder).expanduser())["encoder"]
+    return _versions(folder).manifest()["encoder"]
 
 
 def _check_k(k: int) -> int:
@@ -317,71 +304,3 @@ def _check_k(k: int) -> int:
     if k < 0:
         raise ValueError(f"k={k}: the number of hits cannot be negative")
     return int(k)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Put `content` at `path` in one step: a temporary file, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if hasattr(os, "O_DIRECTORY"):  # not on Windows
-        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _left_over(path: Path) -> bool:
-    """Whether a save that was killed left this file; one of the last hour may belong to a save under way."""
-    return bool(_OURS.fullmatch(path.name)) and time.time() - path.stat().st_mtime > 3600
-
-
-def _read_manifest(folder: Path) -> dict:
-    path = folder / _MANIFEST
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no library in {str(folder)!r}: it has no {_MANIFEST} (python -m ragkit index makes one)"
-        )
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        kind = {key: manifest.get(key) for key in _FORMAT}
-        files = manifest.get("files", {})
-        if kind == _FORMAT:
-            names = [name.split("-")[0] for name, facts in files.items() if {"sha256", "bytes"} <= {*facts}]
-    except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); build the library again") from error
-    if kind != _FORMAT:
-        raise ValueError(f"{path} is not a library that this ragkit reads: it says {kind}, not {_FORMAT}")
-    if sorted(names) != ["passages", "vectors"] or any("/" in name or "\\" in name for name in files):
-        raise ValueError(f"{path} is damaged (its files are {files}); build the library again")
-    missing = [key for key in ("encoder", "fingerprint", "dimension") if key not in manifest]
-    if missing:
-        raise ValueError(f"{path} is damaged (no {', '.join(missing)}); build the library again")
-    return manifest
-
-
-def _checked(path: Path, facts: dict) -> Path:
-    """`path`, once its size and checksum are what the manifest says."""
-    if not path.is_file():
-        raise ValueError(
-            f"{path} is missing, though the library's manifest names it; build the library again"
-        )
-    if (size := path.stat().st_size) != facts["bytes"]:
-        raise ValueError(
-            f"{path} has {size} bytes, not {facts['bytes']}: truncated or changed; build the library again"
-        )
-    with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != facts["sha256"]:
-        raise ValueError(
-            f"{path} is damaged: its sha256 is {found[:12]}…, not {facts['sha256'][:12]}…; "
-            "build the library again"
-        )
-    return path

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import ragkit
-import ragkit.library
+import ragkit.storage
 from ragkit.corpus import Hit, Passage
 from ragkit.library import Library, fuse, lexical_search, library_encoder, retrieve
 from tests.helpers import FakeEncoder, hits, passages
@@ -383,7 +383,7 @@ def test_what_cannot_be_saved_leaves_the_old_library(library, encoder, tmp_path)
 
 def test_a_library_that_is_replaced_while_it_is_loaded_is_loaded_new(library, encoder, tmp_path, monkeypatch):
     library.save(tmp_path)
-    checked = ragkit.library._checked
+    checked = ragkit.storage._checked
 
     def saved_meanwhile(path, facts):
         if "p0" in library:
@@ -391,7 +391,7 @@ def test_a_library_that_is_replaced_while_it_is_loaded_is_loaded_new(library, en
             library.save(tmp_path)
         return checked(path, facts)
 
-    monkeypatch.setattr(ragkit.library, "_checked", saved_meanwhile)
+    monkeypatch.setattr(ragkit.storage, "_checked", saved_meanwhile)
     assert state(Library.load(tmp_path, encoder)) == state(library)
 
 

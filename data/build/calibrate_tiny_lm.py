@@ -3,8 +3,8 @@
     python data/build/calibrate_tiny_lm.py
 
 In the choice of a sentence, "none" stands as if it were a sentence of a certain similarity. This sets that
-number so that 8 % of the answerable questions on training topics are declined, and prints what then happens on
-test topics.
+number so that 8 % of the answerable questions on training topics are declined, and prints what then
+happens on test topics.
 """
 
 import argparse
