@@ -147,8 +147,8 @@ class Library:
         if index.d != library.dimension or stored != set(library._passages):
             raise ValueError(
                 f"{versions.path}: vectors and passages do not belong together "
-                f"({index.ntotal} vectors of {index.d} dimensions, {len(library)} passages of {library.dimension}); "
-                "build the library again"
+                f"({index.ntotal} vectors of {index.d} dimensions, {len(library)} passages of "
+                f"{library.dimension}); build the library again"
             )
         return library
 
