@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import ragkit.generator
-from ragkit.corpus import DATA, Hit, Passage
+from ragkit.corpus import Hit, Passage
 from ragkit.evidence import Evidence
 from ragkit.generator import ABSTENTION, Generator
 from ragkit.grounding import PRIOR_SCALE, grounded, sampled
@@ -340,7 +340,6 @@ def test_the_default_model_missing_is_said_plainly(monkeypatch, tmp_path):
         Generator()
 
 
-@pytest.mark.skipif(not (DATA / "tiny-rag-lm").is_dir(), reason="tiny-rag-lm is not trained yet")
 def test_the_model_that_ships_quotes_numbered_sentences(encoder, hits):
     shipped = Generator(encoder=encoder, device="cpu")
     assert 1 < shipped.sentences <= 9

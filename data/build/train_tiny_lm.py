@@ -1,11 +1,12 @@
 """Train tiny-rag-lm, the small language model that reads a few sentences and quotes the one that answers.
 
-    python data/build/train_tiny_lm.py --text FOLDER --questions FOLDER --minutes 55 --out data/tiny-rag-lm
-    python data/build/train_tiny_lm.py --text FOLDER --questions FOLDER --own data --init data/tiny-rag-lm \
-        --minutes 8 --out data/tiny-rag-lm
+    python data/build/train_tiny_lm.py --text FOLDER --questions FOLDER --own data --minutes 60 \
+        --out data/tiny-rag-lm
+    python data/build/calibrate_tiny_lm.py
 
-`--text` holds JSON lines with a text field, `--questions` holds files in SQuAD format; nothing is downloaded.
-The second call goes on from weights that are there (`--init`) and mixes in the repo's own training questions.
+`--text` holds JSON lines with a text field, `--questions` holds files in SQuAD format, `--own` mixes in this
+repo's questions on training topics; nothing is downloaded. `--init FOLDER --level 5` goes on from weights
+that are there.
 """
 
 import argparse
@@ -163,6 +164,7 @@ def save(model, tokenizer: Tokenizer, folder: Path) -> None:
 
     half = type(model)(model.config)
     half.load_state_dict(model.state_dict())
+    half.config.evidence_sentences = 5  # ragkit's own setting: how many numbered sentences to give it
     half.half().save_pretrained(folder)
     tokenizer.encode_special_tokens = False
     wrapped = PreTrainedTokenizerFast(
@@ -181,7 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--text", type=Path, required=True, help="folder of JSON lines with a text field")
     parser.add_argument("--questions", type=Path, required=True, help="folder of questions in SQuAD format")
-    parser.add_argument("--own", type=Path, help="this repo's data folder: mix in its training questions")
+    parser.add_argument("--own", type=Path, help="this repo's data folder")
     parser.add_argument("--init", type=Path, help="go on from the weights and tokenizer in this folder")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=55.0)
@@ -222,7 +224,6 @@ def main() -> None:
             bos_token_id=tokenizer.token_to_id("<bos>"),
             eos_token_id=tokenizer.token_to_id("<eos>"),
             attn_implementation=ATTENTION,
-            evidence_sentences=5,  # ragkit's own: how many numbered sentences to give it
         )
         model = LlamaForCausalLM(config)
     model.to(arguments.device).train()
