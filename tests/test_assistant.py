@@ -40,7 +40,7 @@ def test_a_turn_holds_all_that_came_of_the_question(assistant, encoder):
     assert turn.hits[0].passage.id == "dpo"
     assert turn.prompt == turn.answer.prompt and QUESTION in turn.prompt
     assert turn.answer.text and not turn.answer.abstained
-    assert turn.answer == assistant.generator.answer(QUESTION, turn.hits)
+    assert turn.answer.text == assistant.generator.answer(QUESTION, turn.hits).text
 
 
 def test_each_step_is_timed(assistant):
@@ -78,7 +78,8 @@ def test_k_style_seed_and_on_text_reach_their_step(assistant):
     assert len(turn.hits) == 2
     assert turn.prompt.endswith("<phrase>")
     assert "".join(pieces) == turn.answer.text
-    assert turn.answer == assistant.generator.answer(QUESTION, turn.hits, style="phrase", seed=5)
+    again = assistant.generator.answer(QUESTION, turn.hits, style="phrase", seed=5)
+    assert (turn.answer.text, turn.answer.citations) == (again.text, again.citations)
 
 
 def test_without_passages_it_abstains(encoder, tiny):

