@@ -73,7 +73,10 @@ class Assistant:
         clock.append(time.perf_counter())
 
         # 4. A language model answers from the query and the documents.
-        answer = self.generator.answer(query, hits, style=style, seed=seed, on_text=on_text)
+        shared = query_vector if self.generator.encoder is self.encoder else None
+        answer = self.generator.answer(
+            query, hits, style=style, seed=seed, on_text=on_text, query_vector=shared
+        )
         clock.append(time.perf_counter())
 
         steps = ("encode", "retrieve", "rerank", "generate")

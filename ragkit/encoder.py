@@ -56,7 +56,7 @@ class Encoder:
             self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
             with quiet_loading():
                 model = AutoModel.from_pretrained(source, local_files_only=local)
-            self._model = model.float().eval().to(self.device)
+            self.model = model.float().eval().to(self.device)
             modules = _sidecar(source, "modules.json") or []
             kinds = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in modules}
             pooling = _sidecar(source, f"{kinds.get('Pooling', '1_Pooling')}/config.json")
@@ -77,18 +77,18 @@ class Encoder:
         limits = (
             sizes.get("max_seq_length"),
             self.tokenizer.model_max_length,
-            getattr(self._model.config, "max_position_embeddings", None),
+            getattr(self.model.config, "max_position_embeddings", None),
         )
         self.max_tokens = int(min(limit for limit in limits if limit))
         self.tokenizer.model_max_length = self.max_tokens
-        self.dimension = int(self._model.config.hidden_size)
+        self.dimension = int(self.model.config.hidden_size)
 
     @cached_property
     def fingerprint(self) -> str:
         """A sha256 that changes when any vector could: weights, vocabulary, pooling, window, prefixes."""
         digest = hashlib.sha256(self._weights_sha.encode())
         if not self._weights_sha:
-            for key, tensor in sorted(self._model.state_dict().items()):
+            for key, tensor in sorted(self.model.state_dict().items()):
                 digest.update(key.encode() + tensor.cpu().contiguous().numpy().tobytes())
         settings = [self.pooling, self.max_tokens, self.query_prefix, self.passage_prefix]
         vocabulary = sorted(self.tokenizer.get_vocab().items())
@@ -134,7 +134,7 @@ class Encoder:
                 padded = self.tokenizer.pad({"input_ids": [rows[i] for i in batch]}, return_tensors="pt")
                 padded = padded.to(self.device)
                 mask = padded["attention_mask"]  # (B, T)
-                states = self._model(**padded).last_hidden_state  # (B, T, D)
+                states = self.model(**padded).last_hidden_state  # (B, T, D)
                 if self.pooling == "cls":
                     pooled = states[:, 0]
                 else:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 
+import numpy as np
+
 from ragkit.corpus import DATA, Hit
 from ragkit.encoder import Encoder, quiet_loading
 from ragkit.evidence import Evidence, select_evidence
@@ -49,7 +51,7 @@ class Generator:
         from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
         self.name, self.grounded = name, grounded
-        self._encoder = encoder
+        self.encoder = encoder
         path = DATA / DEFAULT if name == DEFAULT else Path(name).expanduser()
         local = path.is_dir()
         if name == DEFAULT and not local:
@@ -68,13 +70,13 @@ class Generator:
                 f"no generator {name!r}: it is neither a folder with a causal transformers model nor a model "
                 f"that the Hugging Face Hub gave us now. Off-line, use {DEFAULT!r} or a folder. ({error})"
             ) from error
-        self._model = model.to(device).eval()
+        self.model = model.to(device).eval()
         config = model.config
         # Of the model's own settings for generating only the tokens that end a text stay: what it recommends
         # beside them (sampling, penalties, a maximal length) would bend greedy decoding, or warn.
         ends = model.generation_config.eos_token_id
         ends = {*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id} - {None}
-        self._model.generation_config = GenerationConfig(eos_token_id=sorted(ends) or None)
+        self.model.generation_config = GenerationConfig(eos_token_id=sorted(ends) or None)
         # How many numbered sentences the model was trained to read; other models have no such setting.
         self.sentences: int | None = getattr(config, "evidence_sentences", None)
         self.none_similarity: float = getattr(config, "none_similarity", 0.0)
@@ -95,19 +97,22 @@ class Generator:
         temperature: float = 0.7,
         max_new_tokens: int = 128,
         on_text: Callable[[str], None] | None = None,
+        query_vector: np.ndarray | None = None,
     ) -> Answer:
         """Answer `query` from `hits`; without hits, or where they hold no answer, abstain.
 
         Greedy, or sampled at `temperature` where a `seed` is given. `style`: "sentence" or "phrase".
-        `on_text` gets the text as it is written. What does not fit in the model's window is dropped, lowest
-        hits first, with a warning. Raises ValueError for an empty query and for one that alone overflows the
-        window.
+        `on_text` gets the text as it is written; `query_vector` saves encoding the query again. What does not
+        fit in the model's window is dropped, lowest hits first, with a warning. Raises ValueError for an
+        empty query and for one that alone overflows the window.
         """
         if not temperature > 0:
             raise ValueError(f"temperature={temperature!r}: more than 0; without a seed, decoding is greedy")
         if not isinstance(query, str) or not query.strip():
             raise ValueError(f"query={query!r}: a question, as a string that is not empty")
-        prompt = self.prompt(query, hits, style=style, max_new_tokens=max_new_tokens)
+        prompt = self.prompt(
+            query, hits, style=style, max_new_tokens=max_new_tokens, query_vector=query_vector
+        )
         if not prompt.evidence:
             return self._abstain(prompt, on_text)
         if self.sentences:
@@ -148,7 +153,13 @@ class Generator:
         return outcome[0]
 
     def prompt(
-        self, query: str, hits: list[Hit], *, style: str = "sentence", max_new_tokens: int = 128
+        self,
+        query: str,
+        hits: list[Hit],
+        *,
+        style: str = "sentence",
+        max_new_tokens: int = 128,
+        query_vector: np.ndarray | None = None,
     ) -> Prompt:
         """What the model will read for `query` over `hits`: see `answer`."""
 
@@ -163,10 +174,9 @@ class Generator:
             )
         if self.sentences:
             count = lambda text: 1 + len(self._ids(text))  # noqa: E731  (a sentence and its number)
-            self._encoder = self._encoder or Encoder()
-            return build(
-                select_evidence(query, hits, self._encoder, room, most=self.sentences, count_tokens=count)
-            )
+            self.encoder = self.encoder or Encoder()
+            settings = {"most": self.sentences, "count_tokens": count, "query_vector": query_vector}
+            return build(select_evidence(query, hits, self.encoder, room, **settings))
         evidence = [Evidence(hit.passage.full_text, n, hit.score) for n, hit in enumerate(hits, 1)]
         kept = list(evidence)
         prompt = build(kept)
@@ -188,6 +198,26 @@ class Generator:
             prompt = build([Evidence(text, kept[0].hit, kept[0].score)] if text.strip() else [])
         return prompt
 
+    def citation_log_probs(self, prompt: Prompt) -> np.ndarray:
+        """log p_θ of the answer's first token, (n + 1,): each of the n sentences' numbers, last `<none>`.
+
+        The first factor of what the model makes of its evidence; `answer` multiplies it by the encoder's
+        prior, see `grounding.grounded`. Raises ValueError for a model that does not cite by such tokens.
+        """
+        import torch
+
+        if not self.sentences:
+            raise ValueError(f"{self.name!r} writes freely: it has no token for a citation")
+        numbers, none = self._choices(prompt)
+        with torch.inference_mode():
+            ids = torch.tensor([prompt.ids], device=self.model.device)
+            logits = self.model(ids, logits_to_keep=1).logits[0, -1]  # (V,)
+        return logits[[*numbers, none]].float().log_softmax(0).cpu().numpy()
+
+    def _choices(self, prompt: Prompt) -> tuple[list[int], int]:
+        numbers = [self.tokenizer.convert_tokens_to_ids(f"[{n}]") for n in range(1, len(prompt.evidence) + 1)]
+        return numbers, self.tokenizer.convert_tokens_to_ids("<none>")
+
     def _ids(self, text: str) -> list[int]:
         return plain_ids(self.tokenizer, text)
 
@@ -200,12 +230,12 @@ class Generator:
         """New token ids after the prompt, greedy or sampled; the caller's random state is left as it was."""
         import torch
 
-        ids = torch.tensor([prompt.ids], device=self._model.device)
+        ids = torch.tensor([prompt.ids], device=self.model.device)
         pad = self.tokenizer.pad_token_id
         pad = self.tokenizer.eos_token_id if pad is None else pad
         draw = [sampled(seed, temperature)] if seed is not None else []
         with torch.inference_mode():
-            out = self._model.generate(
+            out = self.model.generate(
                 ids,
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=max_new_tokens,
@@ -218,8 +248,7 @@ class Generator:
 
     def _quote(self, prompt: Prompt, seed, temperature, max_new_tokens, on_text) -> Answer:
         """tiny-rag-lm: first the number of a sentence (or <none>), then its words."""
-        numbers = [self.tokenizer.convert_tokens_to_ids(f"[{n}]") for n in range(1, len(prompt.evidence) + 1)]
-        none = self.tokenizer.convert_tokens_to_ids("<none>")
+        numbers, none = self._choices(prompt)
         spans = [self._ids(piece.text) for piece in prompt.evidence]
         edges = [self._edges(span) for span in spans]
         priors = [piece.score for piece in prompt.evidence]

@@ -60,6 +60,13 @@ class Library:
         """All passages, in the order in which they came."""
         return list(self._passages.values())
 
+    @property
+    def vectors(self) -> np.ndarray:
+        """A copy of the passages' vectors, (N, D), in the order of `passages`."""
+        numbers = np.array(list(self._passages), dtype=np.int64)
+        vectors = np.empty((len(numbers), self.dimension), dtype=np.float32)
+        return self._index.reconstruct_batch(numbers, vectors) if len(numbers) else vectors
+
     def add(self, passages: Iterable[Passage], *, progress: bool = True) -> None:
         """Add new passages. Raises ValueError, and adds none, where an id is there already or comes twice."""
         passages = list(passages)

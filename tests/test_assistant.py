@@ -10,6 +10,7 @@ from ragkit.assistant import Assistant
 from ragkit.encoder import Encoder
 from ragkit.follow_up import complete_follow_up
 from ragkit.library import Library
+from tests.helpers import FakeEncoder
 
 QUESTION = "What does beta control in DPO?"
 
@@ -41,6 +42,22 @@ def test_a_turn_holds_all_that_came_of_the_question(assistant, encoder):
     assert turn.prompt == turn.answer.prompt and QUESTION in turn.prompt
     assert turn.answer.text and not turn.answer.abstained
     assert turn.answer.text == assistant.generator.answer(QUESTION, turn.hits).text
+
+
+def test_a_query_is_encoded_once(encoder, library, tiny, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        Encoder, "encode_query", lambda self, query: asked.append(query) or encoder.encode(query)
+    )
+    Assistant(encoder, library, tiny).ask(QUESTION)
+    assert asked == [QUESTION]
+
+
+def test_a_generator_with_another_encoder_makes_its_own_vector(encoder, library, tiny):
+    other = copy.copy(tiny)
+    other.encoder = FakeEncoder()  # of 16 dimensions: the assistant's vector would not fit
+    other.encoder.tokenizer = encoder.tokenizer
+    assert Assistant(encoder, library, other).ask(QUESTION).answer.prompt
 
 
 def test_each_step_is_timed(assistant):
@@ -105,7 +122,7 @@ def test_an_encoder_that_did_not_build_the_library_is_refused(encoder, library, 
 def test_load_takes_the_encoder_that_built_the_library(library_folder, tiny_folder):
     assistant = Assistant.load(library_folder, str(tiny_folder))
     assert assistant.encoder.name == "all-MiniLM-L6-v2"
-    assert assistant.generator._encoder is assistant.encoder  # loaded once
+    assert assistant.generator.encoder is assistant.encoder  # loaded once
     with pytest.raises(FileNotFoundError, match="no library in"):
         Assistant.load(library_folder / "nowhere", str(tiny_folder))
 

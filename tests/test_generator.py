@@ -10,6 +10,7 @@ import time
 import warnings
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 
@@ -32,7 +33,7 @@ def logits(generator, change):
         steps.append(len(steps))
         return change(steps[-1], output)
 
-    handle = generator._model.get_output_embeddings().register_forward_hook(hook)
+    handle = generator.model.get_output_embeddings().register_forward_hook(hook)
     try:
         yield steps
     finally:
@@ -56,12 +57,12 @@ def writing(generator, text: str | list[int], end: int | None = None, pause: flo
 def shaken(generator, seed: int) -> Generator:
     """The same generator with other random weights, made to answer."""
     other = copy.copy(generator)
-    other._model = copy.deepcopy(generator._model)
+    other.model = copy.deepcopy(generator.model)
     noise = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for weight in other._model.parameters():
+        for weight in other.model.parameters():
             weight.normal_(0, 0.4, generator=noise)
-        weight = other._model.get_input_embeddings().weight
+        weight = other.model.get_input_embeddings().weight
         weight[other.tokenizer.convert_tokens_to_ids("<none>")] = 0
     return other
 
@@ -83,13 +84,33 @@ def long_hit(rank: int, words: int) -> Hit:
 # Decoding
 
 
+def test_the_citations_log_probs_are_those_of_the_first_token(tiny, hits):
+    prompt = tiny.prompt(QUESTION, hits)
+    found = tiny.citation_log_probs(prompt)
+    names = [f"[{n}]" for n in range(1, len(prompt.evidence) + 1)] + ["<none>"]
+    tokens = tiny.tokenizer.convert_tokens_to_ids(names)
+    with torch.inference_mode():
+        logits = tiny.model(torch.tensor([prompt.ids])).logits[0, -1, tokens]
+    torch.testing.assert_close(torch.from_numpy(found), logits.log_softmax(0), atol=1e-5, rtol=0)
+    # The answer follows from them: prior times likelihood, where "none" has a similarity of its own.
+    similarities = [*(piece.score for piece in prompt.evidence), tiny.none_similarity]
+    best = int((found + PRIOR_SCALE * np.array(similarities)).argmax())
+    answer = tiny.answer(QUESTION, hits)
+    assert answer.abstained if best == len(prompt.evidence) else prompt.evidence[best].text == answer.text
+
+
+def test_a_model_that_writes_freely_has_no_citation_token(qwen, hits):
+    with pytest.raises(ValueError, match="writes freely"):
+        qwen.citation_log_probs(qwen.prompt(QUESTION, hits))
+
+
 def test_greedy_is_the_argmax_of_each_step_whatever_the_model_recommends(llama, hits):
     """The fixture's generation_config asks for sampling, a repetition penalty and a maximal length."""
     prompt = llama.prompt(QUESTION, hits)
     ids = list(prompt.ids)
     with torch.inference_mode():
         for _ in range(24):
-            ids.append(int(llama._model(torch.tensor([ids])).logits[0, -1].argmax()))
+            ids.append(int(llama.model(torch.tensor([ids])).logits[0, -1].argmax()))
             if ids[-1] in (1, 4):
                 break
     expected = llama._text(ids[len(prompt.ids) :])
@@ -359,8 +380,8 @@ def test_damaged_weights_are_said_plainly(tiny_folder, tmp_path, content):
 
 def test_on_a_cpu_weights_are_float32_elsewhere_as_stored(tiny_folder):
     for device in ("cpu", "cpu:0", torch.device("cpu")):
-        assert Generator(tiny_folder, device=device)._model.dtype == torch.float32
-    assert Generator(tiny_folder, device="meta")._model.dtype == torch.float16
+        assert Generator(tiny_folder, device=device).model.dtype == torch.float32
+    assert Generator(tiny_folder, device="meta").model.dtype == torch.float16
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

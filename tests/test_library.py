@@ -154,6 +154,19 @@ def test_added_replaced_and_deleted_passages_are_found_as_if_built_so(library, e
     assert library.passages[-1] == Passage("p7", "beta beta anew")
 
 
+def test_vectors_stand_in_the_order_of_the_passages(library, encoder):
+    np.testing.assert_allclose(
+        library.vectors, encoder.encode_passages([p.full_text for p in library.passages]), atol=1e-6
+    )
+    gone = library.passages[1].id
+    library.delete([gone])
+    library.add([Passage("late", "comes last")])
+    np.testing.assert_allclose(
+        library.vectors, encoder.encode_passages([p.full_text for p in library.passages]), atol=1e-6
+    )
+    assert Library.build([], encoder).vectors.shape == (0, encoder.dimension)
+
+
 def test_a_number_that_is_used_again_does_no_harm(library, encoder, tmp_path):
     """Numbers are FAISS's names for passages; that of a deleted last passage comes back."""
     query = encoder.encode_query(library.passages[-1].text)
