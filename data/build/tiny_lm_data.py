@@ -8,36 +8,18 @@ import gzip
 import json
 import random
 import re
-import string
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pseudo_questions import disturb, easy_question, pseudo_question, rename
 
 from ragkit.corpus import split_sentences
 
-STOP = set(
-    """a an the of to in on at by for with from and or but if then than that this these those it its is are
-    was were be been being as not no do does did has have had can could will would may might must shall should
-    you
-    your we our they their he she his her i my me us them which who whom whose what when where why how so such
-    there here also only into over under about up down out all any each more most other some""".split()
-)
-QUESTION_WORDS = [
-    "what",
-    "which",
-    "how",
-    "why",
-    "when",
-    "where",
-    "who",
-    "what is",
-    "how does",
-    "does",
-    "is",
-    "",
-]
-HELD_OUT = 10  # every tenth paragraph of the natural questions is never trained on
+# Of the natural questions' paragraphs, every tenth is for the report and never trained on.
+HELD_OUT = 10
+# Of the training topics, every sixth is for choosing settings and never trained on either.
+DEV = 6
 
 
 @dataclass
@@ -85,92 +67,44 @@ def load_prose(folder: Path) -> list[list[list[str]]]:
     return documents
 
 
-def _invent(rng: random.Random) -> str:
-    """A name, a word or a number that no training text holds: what forces the model to copy."""
-    kind = rng.random()
-    if kind < 0.25:
-        return str(rng.choice([rng.randint(0, 99), rng.randint(100, 99999), round(rng.random() * 100, 2)]))
-    letters = "".join(
-        rng.choice("bcdfghjklmnprstvwxz") + rng.choice(["a", "e", "i", "o", "u", "ou", "ea", "y"])
-        for _ in range(rng.randint(1, 4))
-    )
-    word = letters + rng.choice(["", "n", "r", "s", "l", "th", "x"])
-    if kind < 0.35:
-        return word.upper()[: rng.randint(2, 5)] + rng.choice(["", "-" + str(rng.randint(1, 99))])
-    if kind < 0.4:
-        return "".join(
-            rng.choice(string.ascii_letters + string.digits + "_βσπθλΔ") for _ in range(rng.randint(2, 9))
-        )
-    return word.capitalize() if kind < 0.75 else word
-
-
-def disturb(sentence: str, rng: random.Random, most: float) -> str:
-    """The sentence with some of its words, at most the share `most`, replaced by invented ones."""
-    words = sentence.split(" ")
-    for index in rng.sample(range(len(words)), k=max(1, int(len(words) * rng.uniform(0.05, most)))):
-        bare = words[index].strip(".,;:!?()")
-        if bare and bare.lower() not in STOP:
-            words[index] = words[index].replace(bare, _invent(rng))
-    return " ".join(words)
-
-
-def pseudo_question(
-    sentence: str, rng: random.Random, easy: bool = False
-) -> tuple[str, tuple[int, int] | None]:
-    """A question that the sentence answers, made from its own words, and the span left out as the phrase."""
-    defined = re.match(r"^(?:The |An? )?([^,;:]{3,50}?) (is|are|means) ", sentence)
-    if defined and rng.random() < 0.4:
-        question = f"What {'are' if defined[2] == 'are' else 'is'} {defined[1]}?"
-        return (question.lower() if rng.random() < 0.4 else question), (
-            defined.end(),
-            len(sentence.rstrip(".!?")),
-        )
-    spans = [match.span() for match in re.finditer(r"\S+", sentence)]
-    length = rng.randint(1, max(1, min(8, len(spans) // 2)))
-    first = rng.randint(0, len(spans) - length)
-    phrase = (spans[first][0], spans[first + length - 1][1])
-    rest = [sentence[a:b].strip('.,;:!?()"') for a, b in spans[:first] + spans[first + length :]]
-    content = [word for word in rest if word.lower() not in STOP] or rest
-    kept = max(1, round(len(content) * rng.uniform(0.5 if easy else 0.25, 0.8)))
-    chosen = sorted(rng.sample(range(len(content)), min(kept, len(content)))) if content else []
-    words = [content[i] for i in chosen]
-    if not easy and rng.random() < 0.5:
-        rng.shuffle(words)
-    question = " ".join([rng.choice(QUESTION_WORDS), *words]).strip() + rng.choice(["?", "?", ""])
-    if not easy:
-        question = question.lower() if rng.random() < 0.4 else question[:1].upper() + question[1:]
-    while phrase[1] > phrase[0] + 1 and sentence[phrase[1] - 1] in ".,;:!?":
-        phrase = (phrase[0], phrase[1] - 1)
-    return question, phrase
-
-
 class PseudoQuestions:
-    """Endless examples made from prose; `count` is how many sentences each holds."""
+    """Endless examples made from prose; `count` is how many sentences each holds.
 
-    def __init__(self, documents: list[list[list[str]]]):
-        self.documents = documents
+    `articles` are more documents: a fifth of the examples come from them, however few they are.
+    """
 
-    def sample(
-        self, rng: random.Random, count: int, disturbed: float = 0.5, longest: int = 45, easy: bool = False
-    ) -> Example:
-        document = rng.choice(self.documents)
+    def __init__(self, documents: list[list[list[str]]], articles: list[list[list[str]]] = ()):
+        self.documents, self.articles = documents, articles
+
+    def easy(self, rng: random.Random, count: int, longest: int) -> Example:
+        """Stretches of sentences, full of invented words: only copying and matching lower the loss."""
+        sentences = [disturb(s, rng, 0.8) for s in self._sentences(rng, count)]
+        sentences = [_stretch(s, rng.randint(3, longest), rng) for s in sentences]
+        right = rng.randrange(count)
+        question, phrase = easy_question(sentences[right], rng)
+        return Example(question, sentences, right, phrase)
+
+    def sample(self, rng: random.Random, count: int) -> Example:
+        sentences = self._sentences(rng, count)
+        if rng.random() < 0.5:
+            sentences = [disturb(sentence, rng, 0.3) for sentence in sentences]
+        right = rng.randrange(count)
+        question, phrase = pseudo_question(sentences[right], rng)
+        if rng.random() < 0.1 and count > 1:
+            return Example(question, sentences[:right] + sentences[right + 1 :], None)
+        return Example(question, sentences, right, phrase)
+
+    def _sentences(self, rng: random.Random, count: int) -> list[str]:
+        use_articles = self.articles and rng.random() < 0.2
+        document = rng.choice(self.articles if use_articles else self.documents)
         paragraph = rng.choice(document)
         sentences = list(paragraph) if rng.random() < 0.5 else [s for p in document for s in p]
         start = rng.randrange(len(sentences))
         sentences = sentences[start : start + count] if len(sentences) > count else sentences
         while len(sentences) < count:
             sentences = sentences + [rng.choice(rng.choice(document))]
-        if rng.random() < disturbed:
-            most = 0.3 if disturbed < 1 else 0.8
-            sentences = [disturb(sentence, rng, most) for sentence in sentences]
-        if longest < 45:  # a stretch of each
-            sentences = [_stretch(sentence, rng.randint(3, longest), rng) for sentence in sentences]
         rng.shuffle(sentences)
-        right = rng.randrange(count)
-        question, phrase = pseudo_question(sentences[right], rng, easy)
-        if not easy and rng.random() < 0.05 and count > 1:
-            return Example(question, sentences[:right] + sentences[right + 1 :], None)
-        return Example(question, sentences, right, phrase)
+        return sentences
 
 
 def _stretch(sentence: str, length: int, rng: random.Random) -> str:
@@ -181,11 +115,11 @@ def _stretch(sentence: str, length: int, rng: random.Random) -> str:
 
 @dataclass
 class Question:
-    """A natural question: candidate sentences nearest first, and which one answers."""
+    """A natural question: candidate sentences nearest first, and which one answers (None: none does)."""
 
     text: str
     sentences: list[str]
-    right: int
+    right: int | None
     phrases: list[tuple[int, int]]
 
 
@@ -197,57 +131,100 @@ class NaturalQuestions:
 
     def sample(self, rng: random.Random) -> Example:
         question = rng.choice(self.questions)
-        count = rng.choice([2, 3, 4, 4, 5, 5, 6])
-        chosen = list(range(min(count, len(question.sentences))))
-        if question.right not in chosen:
-            chosen[-1] = question.right
+        count = rng.choice([1, 2, 3, 4, 5, 5, 5, 6])
+        sentences = question.sentences
+        chosen = list(range(min(count, len(sentences))))
         draw = rng.random()
-        if draw < 0.15:
-            rng.shuffle(chosen)
-        if 0.15 <= draw < 0.23:  # the answer taken away: abstain
-            chosen = [i for i in range(min(count + 1, len(question.sentences))) if i != question.right]
-            return Example(question.text, [question.sentences[i] for i in chosen], None)
-        if 0.23 <= draw < 0.27:  # nothing to the point at all: abstain
-            return Example(question.text, rng.sample(self.strangers, count), None)
-        phrase = rng.choice(question.phrases) if question.phrases else None
-        sentences = [question.sentences[i] for i in chosen]
-        return Example(question.text, sentences, chosen.index(question.right), phrase)
+        if question.right is None:
+            example = Example(question.text, [sentences[i] for i in chosen], None)
+        elif draw < 0.13:  # the answer taken away: abstain
+            chosen = [i for i in range(min(count + 1, len(sentences))) if i != question.right]
+            example = Example(question.text, [sentences[i] for i in chosen], None)
+        elif draw < 0.17:  # nothing to the point at all: abstain
+            example = Example(question.text, rng.sample(self.strangers, count), None)
+        else:
+            if question.right not in chosen:
+                chosen[-1] = question.right
+            if draw < 0.32:
+                rng.shuffle(chosen)
+            phrase = rng.choice(question.phrases) if question.phrases else None
+            right = chosen.index(question.right)
+            example = Example(question.text, [sentences[i] for i in chosen], right, phrase)
+        return _renamed(example, rng) if rng.random() < 0.4 else example
 
 
-def load_squad(folder: Path, encoder, held_out: bool = False, seed: int = 0) -> list[Question]:
-    """Questions in SQuAD format; candidates are the sentences of the paragraph and of two others."""
-    rng = random.Random(seed)
-    rows = []  # (question, sentences of its paragraph, index of the right one, phrases)
-    paragraphs = []
+def _renamed(example: Example, rng: random.Random) -> Example:
+    """The same example with other names and numbers: what is learned is how to read, not who won."""
+    if example.right is None or example.phrase is None:
+        question, *sentences = rename([example.question, *example.sentences], rng)
+        return Example(question, sentences, example.right, None)
+    (start, end), right = example.phrase, example.sentences[example.right]
+    parts = [right[:start], right[start:end], right[end:]]
+    question, before, phrase, after, *sentences = rename([example.question, *parts, *example.sentences], rng)
+    sentences[example.right] = before + phrase + after
+    return Example(question, sentences, example.right, (len(before), len(before) + len(phrase)))
+
+
+@dataclass
+class Paragraph:
+    """One paragraph of an article: its text, its sentences, and questions with where they are answered."""
+
+    article: int
+    text: str
+    sentences: list[str]
+    questions: list[tuple[str, int, list[tuple[int, int]]]]  # text, right sentence, spans of the phrases
+
+
+def read_squad(folder: Path, held_out: bool = False) -> list[Paragraph]:
+    """The paragraphs to train on, or those held out, of files in SQuAD format (.json or .json.gz)."""
+    paragraphs, number, articles = [], 0, 0
     for path in sorted([*folder.glob("*.json"), *folder.glob("*.json.gz")]):
         opener = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rt", encoding="utf-8") as file:
-            articles = json.load(file)["data"]
-        for paragraph in (p for article in articles for p in article["paragraphs"]):
-            paragraphs.append(split_sentences(paragraph["context"]))
-            if (len(paragraphs) % HELD_OUT == 0) != held_out:
-                continue
-            for qa in paragraph["qas"]:
-                if found := _locate(paragraphs[-1], paragraph["context"], qa["answers"]):
-                    rows.append((" ".join(qa["question"].split()), len(paragraphs) - 1, *found))
-    if not rows:
+            data = json.load(file)["data"]
+        for article in data:
+            articles += 1
+            for row in article["paragraphs"]:
+                number += 1
+                if (number % HELD_OUT == 0) == held_out:
+                    sentences = split_sentences(row["context"])
+                    asked = [(qa, _locate(sentences, row["context"], qa["answers"])) for qa in row["qas"]]
+                    questions = [(" ".join(qa["question"].split()), *found) for qa, found in asked if found]
+                    paragraphs.append(Paragraph(articles, row["context"], sentences, questions))
+    if not any(paragraph.questions for paragraph in paragraphs):
         raise SystemExit(f"{folder}: no question in SQuAD format whose answer is found in its paragraph")
-    every = [sentence for paragraph in paragraphs for sentence in paragraph]
-    starts = np.cumsum([0] + [len(p) for p in paragraphs])
+    return paragraphs
+
+
+def load_squad(folder: Path, encoder, seed: int = 0) -> tuple[list[Question], list[list[list[str]]]]:
+    """Questions to train on, and the articles that they are about (paragraphs of sentences).
+
+    A question's candidates are the sentences of its paragraph and of two others, nearest first.
+    """
+    rng = random.Random(seed)
+    paragraphs = read_squad(folder)
+    articles: dict[int, list[list[str]]] = {}
+    for paragraph in paragraphs:
+        articles.setdefault(paragraph.article, []).append(paragraph.sentences)
+    every = [sentence for paragraph in paragraphs for sentence in paragraph.sentences]
+    starts = np.cumsum([0] + [len(paragraph.sentences) for paragraph in paragraphs])
+    rows = [(home, *question) for home, p in enumerate(paragraphs) for question in p.questions]
     vectors = encoder.encode(every)
-    asked = encoder.encode([row[0] for row in rows])
+    asked = encoder.encode([text for _, text, *_ in rows])
     questions = []
-    for (text, home, right, phrases), vector in zip(rows, asked):
-        others = rng.sample(range(len(paragraphs)), 2)
-        pool = [i for p in dict.fromkeys([home, *others]) for i in range(starts[p], starts[p + 1])]
+    for (home, text, right, phrases), vector in zip(rows, asked):
+        near = dict.fromkeys([home, *rng.sample(range(len(paragraphs)), 2)])
+        pool = [i for p in near for i in range(starts[p], starts[p + 1])]
         pool.sort(key=lambda i: -float(vectors[i] @ vector))
         gold = pool.index(starts[home] + right)
-        questions.append(Question(text, [every[i] for i in pool[:10]] + [every[pool[gold]]] * (gold >= 10),
-                                  min(gold, 10), phrases))  # fmt: skip
-    return questions
+        chosen = pool[:10] if gold < 10 else [*pool[:10], pool[gold]]
+        questions.append(Question(text, [every[i] for i in chosen], min(gold, 10), phrases))
+    return questions, list(articles.values())
 
 
-def _locate(sentences: list[str], context: str, answers: list[dict]):
+def _locate(
+    sentences: list[str], context: str, answers: list[dict]
+) -> tuple[int, list[tuple[int, int]]] | None:
     """(index of the answering sentence, spans of the answers in it), or None where no sentence holds one."""
     flat = " ".join(context.split())
     starts, position = [], 0
@@ -265,28 +242,41 @@ def _locate(sentences: list[str], context: str, answers: list[dict]):
     return (right, spans) if spans else None
 
 
-def load_own(folder: Path, encoder, split: str = "train") -> list[Question]:
-    """This repo's questions on the topics of one split, the evidence chosen as `ragkit ask` chooses it."""
+def topics_of(queries: list[dict], part: str) -> set[str]:
+    """The topics of one part: "train" and "dev" share the split "train", "test" is the split "test"."""
+    names = sorted({q["metadata"].get("topic", "") for q in queries if q["metadata"]["split"] == "train"})
+    dev = set(names[1::DEV])
+    train = set(names) - dev
+    return {"train": train, "dev": dev}[part]
+
+
+def load_own(folder: Path, encoder) -> list[Question]:
+    """This repo's questions on training topics, the evidence chosen as `ragkit ask` chooses it.
+
+    Near misses and off-topic questions are among them: none of their sentences answers.
+    """
     passages = [json.loads(line) for line in _lines(folder, "corpus.jsonl")]
-    texts = {p["_id"]: p["text"] for p in passages}
     answers = {a["query_id"]: a for a in map(json.loads, _lines(folder, "answers.jsonl"))}
     queries = [json.loads(line) for line in _lines(folder, "queries.jsonl")]
-    queries = [q for q in queries if q["metadata"]["split"] == split and q["_id"] in answers]
-    documents = encoder.encode([p["text"] for p in passages])
+    topics = topics_of(queries, "train")
+    queries = [q for q in queries if q["metadata"]["split"] == "train"]
+    queries = [q for q in queries if q["metadata"].get("topic", "") in topics]
+    documents = encoder.encode([f"{p['title']}\n{p['text']}" for p in passages])
     asked = encoder.encode([q["text"] for q in queries])
-    sentences = {key: split_sentences(text) for key, text in texts.items()}
-    every = sorted({s for found in sentences.values() for s in found if "```" not in s})
+    sentences = [[s for s in split_sentences(p["text"]) if "```" not in s] for p in passages]
+    every = sorted({s for found in sentences for s in found})
     vectors = dict(zip(every, encoder.encode(every)))
     questions = []
     for query, vector in zip(queries, asked):
-        answer = answers[query["_id"]]
-        nearest = np.argsort(-(documents @ vector))[:3]
-        pool = {s for i in nearest for s in sentences[passages[i]["_id"]] if "```" not in s}
-        pool |= {answer["support"]}
+        pool = {s for i in np.argsort(-(documents @ vector))[:3] for s in sentences[i]}
         pool = sorted(pool, key=lambda s: -float(vectors[s] @ vector))[:10]
+        answer = answers.get(query["_id"])
+        if not answer:
+            questions.append(Question(query["text"], pool, None, []))
+            continue
         if answer["support"] not in pool:
             pool.append(answer["support"])
         at = answer["support"].find(answer["key"])
-        questions.append(Question(query["text"], pool, pool.index(answer["support"]),
-                                  [(at, at + len(answer["key"]))]))  # fmt: skip
+        spans = [(at, at + len(answer["key"]))]
+        questions.append(Question(query["text"], pool, pool.index(answer["support"]), spans))
     return questions

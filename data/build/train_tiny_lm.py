@@ -1,6 +1,6 @@
 """Train tiny-rag-lm, the small language model that reads a few sentences and quotes the one that answers.
 
-    python data/build/train_tiny_lm.py --text FOLDER --questions FOLDER --own data --minutes 60 \
+    python data/build/train_tiny_lm.py --text FOLDER --questions FOLDER --own data --minutes 100 \
         --out data/tiny-rag-lm
     python data/build/calibrate_tiny_lm.py
 
@@ -13,10 +13,11 @@ import argparse
 import math
 import random
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tiny_lm_data import NaturalQuestions, PseudoQuestions, load_own, load_prose, load_squad
+from tiny_lm_data import Example, NaturalQuestions, PseudoQuestions, load_own, load_prose, load_squad
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch.nn import functional as F
 
@@ -29,6 +30,10 @@ MAX_TOKENS = 384
 TOKENS_PER_BATCH = 4096
 CITE = 15.0  # the citation is one token among thirty, and the hard one
 FULL = 5  # the curriculum's last level: up to six sentences, and natural questions
+LAYERS, HIDDEN, HEADS, FEED_FORWARD = 5, 256, 8, 672  # 5.4 million parameters
+# While it is trained, the state at the end of each sentence, one layer below the top, has to tell whether
+# that sentence answers: a signal for each sentence, and in place before the layer that names one.
+TELL_LAYER = LAYERS - 1
 COPIES, MATCHES = 1.2, 0.75  # a level is left below this cross-entropy (nats), above this share of right ones
 ATTENTION = "eager"  # at this size, in bfloat16 on two cores, half as fast again as the fused kernel
 # The question stands before the sentences, so that each is read in its light, and again after them.
@@ -56,10 +61,20 @@ def train_tokenizer(texts: list[str]) -> Tokenizer:
     return tokenizer
 
 
+@dataclass
+class Row:
+    """One sequence: token ids, the weight of each as a target, where its sentences end, which one answers."""
+
+    ids: list[int]
+    weights: list[float]
+    ends: list[int]
+    right: int | None
+
+
 def encode_examples(
-    tokenizer: Tokenizer, examples: list, styles: list[str], rng: random.Random, short: float
-) -> list:
-    """Examples as (ids, weights): 1 on the answer, CITE on its citation, 0.15 on a fifth of the rest.
+    tokenizer: Tokenizer, examples: list[Example], styles: list[str], rng: random.Random, short: float
+) -> list[Row]:
+    """Weights are 1 on the answer, CITE on its citation, 0.15 on a fifth of the other tokens.
 
     `short` is the share of answers that are cut after their first words.
     """
@@ -71,9 +86,10 @@ def encode_examples(
     for example, style in zip(examples, styles):
         question = next(encoded).ids
         sentences = [next(encoded) for _ in example.sentences]
-        ids = [token("<bos>"), token("<q>"), *question]
+        ids, ends = [token("<bos>"), token("<q>"), *question], []
         for number, sentence in zip(NUMBERS, sentences):
             ids += [token(number), *sentence.ids]
+            ends.append(len(ids) - 1)
         ids += [token("<q>"), *question, token(f"<{style}>")]
         if len(ids) > MAX_TOKENS:
             continue
@@ -91,16 +107,16 @@ def encode_examples(
         if rng.random() < short:
             answer = answer[:4]
         weights += [CITE] + [1.0] * (len(answer) - 1)
-        rows.append((ids + answer, weights))
+        rows.append(Row(ids + answer, weights, ends, example.right))
     return rows
 
 
-def batches(rows: list, rng: random.Random, budget: int) -> list:
+def batches(rows: list[Row], rng: random.Random, budget: int) -> list[list[Row]]:
     """Rows of like length together, at most `budget` tokens a batch, in random order."""
-    rows.sort(key=lambda row: len(row[0]))
+    rows.sort(key=lambda row: len(row.ids))
     out, current = [], []
     for row in rows:
-        if current and (len(current) + 1) * len(row[0]) > budget:
+        if current and (len(current) + 1) * len(row.ids) > budget:
             out.append(current)
             current = []
         current.append(row)
@@ -109,53 +125,97 @@ def batches(rows: list, rng: random.Random, budget: int) -> list:
     return out
 
 
-def loss_of(model, batch: list, device: str) -> tuple[torch.Tensor, dict]:
-    """Weighted cross-entropy. Logits are made only where a weight is: that saves most of that work."""
-    width = max(len(ids) for ids, _ in batch)
+def loss_of(model, tell, batch: list[Row], device: str) -> tuple[torch.Tensor, dict]:
+    """Weighted cross-entropy, and that of telling which sentences answer (`tell`, a linear layer).
+
+    Logits are made only where a weight is: that saves most of that work.
+    """
+    width = max(len(row.ids) for row in batch)
     ids = torch.zeros(len(batch), width, dtype=torch.long)  # right padding: causal attention never sees it
     weights = torch.zeros(len(batch), width)
-    for row, (tokens, weight) in enumerate(batch):
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-        weights[row, : len(tokens)] = torch.tensor(weight)
-    ids, weights = ids.to(device), weights.to(device)
-    states = model.model(input_ids=ids).last_hidden_state[:, :-1]  # (B, T-1, D)
+    for number, row in enumerate(batch):
+        ids[number, : len(row.ids)] = torch.tensor(row.ids)
+        weights[number, : len(row.ids)] = torch.tensor(row.weights)
+    ends = [(number, end) for number, row in enumerate(batch) for end in row.ends]
+    answers = [float(i == row.right) for row in batch for i in range(len(row.ends))]
+    ids, weights, ends = ids.to(device), weights.to(device), torch.tensor(ends, device=device)
+    out = model.model(input_ids=ids, output_hidden_states=True)
+    states = out.last_hidden_state[:, :-1]  # (B, T-1, D)
     targets, weights = ids[:, 1:], weights[:, 1:]
     counted = weights > 0
     logits = model.lm_head(states[counted])  # (N, V)
     losses = F.cross_entropy(logits.float(), targets[counted], reduction="none")
     weight = weights[counted]
+    told = tell(out.hidden_states[TELL_LAYER][ends[:, 0], ends[:, 1]]).squeeze(-1)
+    telling = F.binary_cross_entropy_with_logits(told.float(), torch.tensor(answers, device=device))
     cited = weight == CITE
     parts = {
         "cite": losses[cited].detach().mean(),
         "right": (logits[cited].argmax(-1) == targets[counted][cited]).float().mean(),
         "copy": losses[weight == 1.0].detach().mean(),
+        "tell": telling.detach(),
     }
-    return (losses * weight).sum() / weight.sum(), parts
+    return (losses * weight).sum() / weight.sum() + telling, parts
 
 
-def sample_examples(
-    level: int, progress: float, pseudo, natural, own, rng: random.Random, count: int
-) -> list:
-    """The curriculum. Levels 1 and 2: one sentence, to copy; 3 and 4: several short ones, to tell which one a
-    question is about; 5: sentences as they are, two to six, and a growing share of natural questions.
+class Curriculum:
+    """Levels 1 and 2: one sentence, to copy; 3 and 4: several short ones, to tell which one a question is
+    about; 5: sentences as they are, one to six, and a growing share of natural questions.
 
     Up to level 4 every sentence has invented words in it, so that only copying and matching lower the loss.
     """
-    if level < FULL:
-        most, longest = {1: (1, 8), 2: (1, 20), 3: (3, 10), 4: (5, 20)}[level]
-        least = 1 if most == 1 else 2
-        return [
-            pseudo.sample(rng, rng.randint(least, most), disturbed=1.0, longest=longest, easy=True)
-            for _ in range(count)
+
+    def __init__(self, pseudo: PseudoQuestions, natural: NaturalQuestions, own: NaturalQuestions | None):
+        self.pseudo, self.natural, self.own = pseudo, natural, own
+
+    def sample(self, level: int, progress: float, rng: random.Random, count: int) -> list[Example]:
+        if level < FULL:
+            most, longest = {1: (1, 8), 2: (1, 20), 3: (3, 10), 4: (5, 20)}[level]
+            least = 1 if most == 1 else 2
+            return [self.pseudo.easy(rng, rng.randint(least, most), longest) for _ in range(count)]
+        share = 0.3 + 0.5 * progress
+        examples = []
+        for _ in range(count):
+            if rng.random() < share:
+                use_own = self.own and rng.random() < 0.2
+                examples.append((self.own if use_own else self.natural).sample(rng))
+            else:
+                examples.append(self.pseudo.sample(rng, rng.randint(1, 6)))
+        return examples
+
+    def batches(
+        self, level: int, progress: float, tokenizer: Tokenizer, rng: random.Random
+    ) -> list[list[Row]]:
+        examples = self.sample(level, progress, rng, 400)
+        styles = [
+            "phrase" if (e.right is None or e.phrase) and rng.random() < 0.33 else "sentence"
+            for e in examples
         ]
-    share = 0.3 + 0.45 * progress
-    examples = []
-    for _ in range(count):
-        if rng.random() < share:
-            examples.append((own if own and rng.random() < 0.35 else natural).sample(rng))
-        else:
-            examples.append(pseudo.sample(rng, rng.randint(2, 6)))
-    return examples
+        short = 0.75 if level in (3, 4) else 0.0  # where matching is learned, most answers are cut
+        # Copying appears after so many steps rather than tokens: the first levels take small batches.
+        budget = TOKENS_PER_BATCH if level > 2 else TOKENS_PER_BATCH // 2
+        return batches(encode_examples(tokenizer, examples, styles, rng, short), rng, budget)
+
+
+def new_model(tokenizer: Tokenizer):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=tokenizer.get_vocab_size(),
+            hidden_size=HIDDEN,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=HEADS,
+            intermediate_size=FEED_FORWARD,
+            max_position_embeddings=512,
+            initializer_range=0.05,  # at this width 0.02 leaves attention flat, and copying appears late
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.token_to_id("<pad>"),
+            bos_token_id=tokenizer.token_to_id("<bos>"),
+            eos_token_id=tokenizer.token_to_id("<eos>"),
+            attn_implementation=ATTENTION,
+        )
+    )
 
 
 def save(model, tokenizer: Tokenizer, folder: Path) -> None:
@@ -179,64 +239,14 @@ def save(model, tokenizer: Tokenizer, folder: Path) -> None:
     wrapped.save_pretrained(folder)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--text", type=Path, required=True, help="folder of JSON lines with a text field")
-    parser.add_argument("--questions", type=Path, required=True, help="folder of questions in SQuAD format")
-    parser.add_argument("--own", type=Path, help="this repo's data folder")
-    parser.add_argument("--init", type=Path, help="go on from the weights and tokenizer in this folder")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=55.0)
-    parser.add_argument("--steps", type=int, help="stop after so many steps instead (repeatable to the bit)")
-    parser.add_argument("--level", type=int, default=1, help="where in the curriculum to begin, 1 to 5")
-    parser.add_argument("--rate", type=float, help="peak learning rate")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    arguments = parser.parse_args()
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    rng = random.Random(arguments.seed)
-    torch.manual_seed(arguments.seed)
-    documents = load_prose(arguments.text)
-    encoder = Encoder()
-    questions = load_squad(arguments.questions, encoder)
-    own = load_own(arguments.own, encoder) if arguments.own else []
-    prose = [sentence for document in documents for paragraph in document for sentence in paragraph]
-    strangers = rng.sample(prose, 5000)
-    if arguments.init:
-        tokenizer = Tokenizer.from_file(str(arguments.init / "tokenizer.json"))
-        model = LlamaForCausalLM.from_pretrained(
-            arguments.init, dtype=torch.float32, attn_implementation=ATTENTION
-        )
-    else:
-        natural_text = [s for q in questions for s in (q.text, *q.sentences)]
-        tokenizer = train_tokenizer(prose + natural_text)
-        config = LlamaConfig(
-            vocab_size=tokenizer.get_vocab_size(),
-            hidden_size=256,
-            num_hidden_layers=4,
-            num_attention_heads=8,
-            intermediate_size=672,
-            max_position_embeddings=512,
-            initializer_range=0.05,  # at this width 0.02 leaves attention flat, and copying appears late
-            tie_word_embeddings=True,
-            pad_token_id=tokenizer.token_to_id("<pad>"),
-            bos_token_id=tokenizer.token_to_id("<bos>"),
-            eos_token_id=tokenizer.token_to_id("<eos>"),
-            attn_implementation=ATTENTION,
-        )
-        model = LlamaForCausalLM(config)
-    model.to(arguments.device).train()
-    size = sum(p.numel() for p in model.parameters())
-    print(
-        f"{size:,} parameters, {len(prose):,} sentences, {len(questions):,} + {len(own)} questions",
-        flush=True,
+def train(model, tokenizer: Tokenizer, curriculum: Curriculum, rng: random.Random, arguments) -> None:
+    device = arguments.device
+    tell = torch.nn.Linear(model.config.hidden_size, 1).to(device)
+    model.to(device).train()
+    parameters = [*model.parameters(), *tell.parameters()]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=arguments.rate, betas=(0.9, 0.98), weight_decay=0.05, fused=True
     )
-
-    pseudo = PseudoQuestions(documents)
-    natural, own = NaturalQuestions(questions, strangers), NaturalQuestions(own, strangers) if own else None
-    rate = arguments.rate or (1e-3 if arguments.init else 2e-3)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
     level = arguments.level
     started, step, tokens, queue, running = time.time(), 0, 0, [], {}
     while True:
@@ -244,28 +254,19 @@ def main() -> None:
         progress = step / arguments.steps if arguments.steps else elapsed / arguments.minutes
         if progress >= 1:
             break
-        if not queue:
-            examples = sample_examples(level, progress, pseudo, natural, own, rng, 400)
-            styles = [
-                "phrase" if e.right is not None and e.phrase and rng.random() < 0.3 else
-                "phrase" if e.right is None and rng.random() < 0.3 else "sentence" for e in examples
-            ]  # fmt: skip
-            short = 0.75 if level in (3, 4) else 0.0  # where matching is learned, most answers are cut
-            # Copying appears after so many steps rather than tokens: the first levels take small batches.
-            budget = TOKENS_PER_BATCH if level > 2 else TOKENS_PER_BATCH // 2
-            queue = batches(encode_examples(tokenizer, examples, styles, rng, short), rng, budget)
+        queue = queue or curriculum.batches(level, progress, tokenizer, rng)
         batch = queue.pop()
         warm = min(1.0, (step + 1) / 100)
         for group in optimizer.param_groups:
-            group["lr"] = rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
-        with torch.autocast(arguments.device, dtype=torch.bfloat16):
-            loss, parts = loss_of(model, batch, arguments.device)
+            group["lr"] = arguments.rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+        with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
+            loss, parts = loss_of(model, tell, batch, device)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         step += 1
-        tokens += sum(len(ids) for ids, _ in batch)
+        tokens += sum(len(row.ids) for row in batch)
         for key, value in {"loss": loss.detach(), **parts}.items():
             if not value.isnan():
                 running[key] = 0.98 * running.get(key, float(value)) + 0.02 * float(value)
@@ -277,9 +278,56 @@ def main() -> None:
             print(f"step {step}  level {level}  {elapsed:.1f} min  {speed}  {figures}", flush=True)
         if step % 1000 == 0:
             save(model.cpu(), tokenizer, arguments.out)
-            model.to(arguments.device)
+            model.to(device)
     save(model.cpu(), tokenizer, arguments.out)
     print(f"done: {step} steps, {tokens:,} tokens, {(time.time() - started) / 60:.1f} minutes", flush=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--text", type=Path, required=True, help="folder of JSON lines with a text field")
+    parser.add_argument("--questions", type=Path, required=True, help="folder of questions in SQuAD format")
+    parser.add_argument("--own", type=Path, help="this repo's data folder")
+    parser.add_argument("--init", type=Path, help="go on from the weights and tokenizer in this folder")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=100.0)
+    parser.add_argument("--steps", type=int, help="stop after so many steps instead (repeatable to the bit)")
+    parser.add_argument("--level", type=int, default=1, help="where in the curriculum to begin, 1 to 5")
+    parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args(arguments)
+
+    rng = random.Random(arguments.seed)
+    torch.manual_seed(arguments.seed)
+    documents = load_prose(arguments.text)
+    encoder = Encoder()
+    questions, articles = load_squad(arguments.questions, encoder)
+    own = load_own(arguments.own, encoder) if arguments.own else []
+    prose = [sentence for document in documents for paragraph in document for sentence in paragraph]
+    strangers = rng.sample(prose, min(5000, len(prose)))
+    if arguments.init:
+        from transformers import LlamaForCausalLM
+
+        tokenizer = Tokenizer.from_file(str(arguments.init / "tokenizer.json"))
+        model = LlamaForCausalLM.from_pretrained(
+            arguments.init, dtype=torch.float32, attn_implementation=ATTENTION
+        )
+    else:
+        natural_text = [s for q in questions for s in (q.text, *q.sentences)]
+        tokenizer = train_tokenizer(prose + natural_text)
+        model = new_model(tokenizer)
+    size = sum(p.numel() for p in model.parameters())
+    print(
+        f"{size:,} parameters, {len(prose):,} sentences, {len(questions):,} + {len(own)} questions",
+        flush=True,
+    )
+    curriculum = Curriculum(
+        PseudoQuestions(documents, articles),
+        NaturalQuestions(questions, strangers),
+        NaturalQuestions(own, strangers) if own else None,
+    )
+    train(model, tokenizer, curriculum, rng, arguments)
 
 
 if __name__ == "__main__":
