@@ -257,8 +257,11 @@ def _default_tokenizer():
 
 
 def _plain_markdown(text: str) -> str:
-    """Markdown without what is not read aloud: front matter, comments, images, tags, link targets."""
-    text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.S)
+    """Markdown without what is not read aloud: front matter, comments, images, tags, links, bold marks.
+
+    Code blocks that are told by their indentation get fences, by which the rest of ragkit tells them.
+    """
+    text = _fence_indented(re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.S))
     parts, fences = _FENCE.split(text), _FENCE.findall(text)
     target = r"\((?:[^()]|\([^()]*\))*\)"
     for index, part in enumerate(parts):
@@ -266,8 +269,36 @@ def _plain_markdown(text: str) -> str:
         part = re.sub(rf"\[([^\]]*)\]{target}", r"\1", part)
         # `inline code` keeps its <T>; a tag that parts two words leaves a space
         part = re.sub(r"(`[^`\n]+`)|</?(?:br|p|div|li|t[dhr])\b[^<>\n]*>", lambda m: m[1] or " ", part)
-        parts[index] = re.sub(r"(`[^`\n]+`)|</?[A-Za-z][^<>\n]*>", lambda m: m[1] or "", part)
+        part = re.sub(r"(`[^`\n]+`)|</?[A-Za-z][^<>\n]*>", lambda m: m[1] or "", part)
+        parts[index] = re.sub(r"(`[^`\n]+`)|(\*\*|\b__)(?=\S)(.+?)(?<=\S)\2", lambda m: m[1] or m[3], part)
     return "".join(a + b for a, b in zip(parts, [*fences, ""]))
+
+
+def _fence_indented(text: str) -> str:
+    """Blocks indented by four spaces or a tab, after a blank line and outside lists, put into fences."""
+    out: list[str] = []
+    fenced = listed = False  # inside a fence; after a list item, whose paragraphs are indented too
+    code: list[str] = []
+    for line in [*text.split("\n"), ""]:
+        if line.lstrip().startswith("```"):
+            fenced = not fenced
+        indented = not fenced and not listed and re.match(r"(?: {4}|\t)\s*\S", line)
+        if indented and (code or not out or not out[-1].strip()):
+            code.append(re.sub(r"^(?: {4}|\t)", "", line))
+            continue
+        if code and not line.strip() and not fenced:
+            code.append("")  # a blank line may stand inside the block
+            continue
+        if code:
+            blank = len(code) - len("\n".join(code).rstrip("\n").split("\n"))
+            out += ["```", *code[: len(code) - blank], "```", *[""] * blank]
+            code = []
+        if line.strip() and not fenced:
+            listed = bool(re.match(r"\s*(?:[-*+•]|\d+[.)])\s", line)) or (listed and line[0] in " \t")
+        out.append(line)
+    if code:
+        out += ["```", *"\n".join(code).rstrip("\n").split("\n"), "```", ""]
+    return "\n".join(out[:-1])
 
 
 def _hidden(path: Path) -> bool:

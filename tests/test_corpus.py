@@ -369,3 +369,54 @@ def test_sentences_never_lose_a_letter():
         assert "".join("".join(split_sentences(text)).split()) == "".join(text.split())
 
     for_weird_texts(check)
+
+
+MARKDOWN = """# Guide
+
+Take **all of it** and __this__, but `**not**` here, nor 2**3 and a__b__c.
+
+    $ run --now
+    x = 1
+
+    y = 2
+
+After the block.
+
+- an item
+
+    still **the item**
+
+Text again.
+
+```python
+def f():
+
+    return 1
+```
+"""
+
+
+def test_bold_and_indented_code_of_markdown_reach_no_sentence(tmp_path):
+    (tmp_path / "guide.md").write_text(MARKDOWN, encoding="utf-8")
+    (passage,) = load_passages(tmp_path)
+    found = split_sentences(passage.text)
+    assert "Take all of it and this, but `**not**` here, nor 2**3 and a__b__c." in found
+    assert "```\n$ run --now\nx = 1\n\ny = 2\n```" in found
+    assert "```python\ndef f():\n\n    return 1\n```" in found
+    assert "still the item" in found  # a list's second paragraph is no code
+    assert not [s for s in found if "$ run" in s and not s.startswith("```")]
+
+
+@pytest.mark.parametrize(
+    "text, plain",
+    [
+        ("plain\n", "plain\n"),
+        ("", ""),
+        ("    all code", "```\nall code\n```"),
+        ("a\n\n\tcode\n", "a\n\n```\ncode\n```"),
+        ("a line\n    that goes on\n", "a line\n    that goes on\n"),
+        ("1. one\n\n    of one\n\nafter\n\n    code\n", "1. one\n\n    of one\n\nafter\n\n```\ncode\n```"),
+    ],
+)
+def test_indented_code_gets_fences(text, plain):
+    assert ragkit.corpus._plain_markdown(text).rstrip("\n") == plain.rstrip("\n")
