@@ -250,17 +250,21 @@ class Generator:
         """tiny-rag-lm: first the number of a sentence (or <none>), then its words."""
         numbers, none = self._choices(prompt)
         spans = [self._ids(piece.text) for piece in prompt.evidence]
-        edges = [self._edges(span) for span in spans]
-        priors = [piece.score for piece in prompt.evidence]
+        # Once a whole sentence is chosen, nothing is left to decide: its words need no model.
+        forced = self.grounded and prompt.style == "sentence"
         processor = grounded(
-            len(prompt.ids), numbers, none, self.tokenizer.eos_token_id, priors,
-            spans if self.grounded else None, edges=edges, whole=prompt.style == "sentence",
+            len(prompt.ids), numbers, none, self.tokenizer.eos_token_id,
+            [piece.score for piece in prompt.evidence], spans if self.grounded else None,
+            edges=None if forced else [self._edges(span) for span in spans],
             none_similarity=self.none_similarity,
         )  # fmt: skip
-        if prompt.style == "sentence" and self.grounded:  # a whole sentence, and the model's number and end
-            max_new_tokens = max(len(span) for span in spans) + 2
         emit = self._emitter(on_text, skip=1) if on_text else None
-        ids = self._generate(prompt, seed, temperature, max_new_tokens, emit, [processor])
+        ids = self._generate(prompt, seed, temperature, 1 if forced else max_new_tokens, emit, [processor])
+        if forced and ids[0] != none:
+            for token in spans[numbers.index(ids[0])]:
+                ids.append(token)
+                if emit:
+                    emit(ids)
         if ids[0] == none:
             return self._abstain(prompt, on_text)
         cited = prompt.evidence[numbers.index(ids[0])]

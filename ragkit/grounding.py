@@ -16,7 +16,6 @@ def grounded(
     spans: list[list[int]] | None,
     *,
     edges: list[Collection[int]] | None = None,
-    whole: bool,
     none_similarity: float = 0.0,
 ):
     """A logits processor for a model that answers "[i] words of sentence i" or "<none>".
@@ -24,9 +23,9 @@ def grounded(
     The first token is chosen by p(z|x)·p_θ([i] | x, z), with the encoder's prior p(z|x) ∝ exp(8·similarity)
     (the latent document of arXiv 2005.11401, here a sentence). "None of them" stands in that choice as if it
     were a sentence with the similarity `none_similarity`. After that, with `spans` (token ids of each
-    sentence), only tokens that continue a span of the chosen sentence may follow; with `whole`, the sentence
-    from its beginning to its end. `edges`: for each sentence, the places between its tokens where a span may
-    begin and end (default: all), since a token can be half of a character.
+    sentence), only tokens that continue a span of the chosen sentence may follow. `edges`: for each sentence,
+    the places between its tokens where a span may begin and end (default: all), since a token can be half of
+    a character.
     """
     import torch
     from transformers import LogitsProcessor
@@ -52,10 +51,10 @@ def grounded(
 
         def _continuations(self, span: list[int], places: Collection[int], written: list[int]) -> list[int]:
             size = len(written)
-            starts = [0] if whole else [place for place in places if place < len(span)]
+            starts = [place for place in places if place < len(span)]
             stops = [start + size for start in starts if span[start : start + size] == written]
             after = {span[stop] if stop < len(span) else end for stop in stops}
-            if written and not whole and any(stop in places for stop in stops):
+            if written and any(stop in places for stop in stops):
                 after.add(end)
             return sorted(after)
 

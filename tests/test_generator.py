@@ -503,13 +503,21 @@ def test_without_grounding_it_writes_freely_but_still_cites_first(tiny, hits):
         assert free.answer(QUESTION, hits).citations
 
 
+def test_a_whole_sentence_costs_one_step_and_is_streamed_word_by_word(tiny, hits):
+    second = tiny.tokenizer.convert_tokens_to_ids("[2]")
+    with writing(tiny, [second]) as steps:
+        pieces, answer = drain(tiny.stream(QUESTION, hits))
+    assert len(steps) == 1 and len(pieces) > 5
+    assert "".join(pieces) == answer.text == answer.evidence[1].text
+
+
 def test_none_is_an_abstention(tiny, hits):
     with writing(tiny, [tiny.tokenizer.convert_tokens_to_ids("<none>")]) as steps:
         pieces, answer = drain(tiny.stream(QUESTION, hits))
     assert (answer.text, answer.citations, answer.abstained) == (ABSTENTION, [], True)
     assert len(answer.evidence) == 5
     assert pieces == [ABSTENTION]
-    assert len(steps) == 2
+    assert len(steps) == 1
 
 
 def test_a_model_without_opinion_leaves_the_choice_to_the_encoder(tiny):
@@ -533,9 +541,9 @@ NONE, END = 3, 9
 SPANS = [[4, 5, 6], [7, 5, 8, 5, 6]]
 
 
-def allowed(written, *, whole, logit=None, priors=(0.0, 0.0), spans=SPANS, numbers=(1, 2), **settings):
+def allowed(written, *, logit=None, priors=(0.0, 0.0), spans=SPANS, numbers=(1, 2), **settings):
     """{token: score} of what may follow a prompt of two tokens and `written`."""
-    processor = grounded(2, list(numbers), NONE, END, list(priors), spans, whole=whole, **settings)
+    processor = grounded(2, list(numbers), NONE, END, list(priors), spans, **settings)
     scores = torch.zeros(1, 10) if logit is None else torch.tensor([logit])
     out = processor(torch.tensor([[0, 0, *written]]), scores)[0]
     return {token: float(score) for token, score in enumerate(out) if score > -math.inf}
@@ -544,7 +552,7 @@ def allowed(written, *, whole, logit=None, priors=(0.0, 0.0), spans=SPANS, numbe
 def test_first_comes_a_number_or_none_with_its_prior():
     logit = [5.0] * 10  # what the rest of the vocabulary gets does not count
     logit[1], logit[2], logit[NONE] = (math.log(share) for share in (0.2, 0.3, 0.5))
-    found = allowed([], whole=True, logit=logit, priors=(0.5, 0.25), none_similarity=0.125)
+    found = allowed([], logit=logit, priors=(0.5, 0.25), none_similarity=0.125)
     assert found == pytest.approx(
         {
             1: math.log(0.2) + 0.5 * PRIOR_SCALE,
@@ -555,55 +563,47 @@ def test_first_comes_a_number_or_none_with_its_prior():
 
 
 def test_without_sentences_only_none_is_left():
-    assert set(allowed([], whole=True, priors=(), spans=[], numbers=())) == {NONE}
+    assert set(allowed([], priors=(), spans=[], numbers=())) == {NONE}
 
 
 def test_after_none_comes_the_end():
-    assert set(allowed([NONE], whole=True)) == {END}
+    assert set(allowed([NONE])) == {END}
 
 
 @pytest.mark.parametrize(
-    ("written", "whole", "after"),
+    ("written", "after"),
     [
-        ([1], True, {4}),
-        ([1, 4], True, {5}),  # a whole sentence does not end before its end
-        ([1, 4, 5, 6], True, {END}),
-        ([1], False, {4, 5, 6}),
-        ([2], False, {5, 6, 7, 8}),
-        ([2, 5], False, {8, 6, END}),  # two places in the sentence go on differently
-        ([2, 5, 6], False, {END}),
-        ([2, 5, 8], False, {5, END}),
+        ([1], {4, 5, 6}),
+        ([1, 4, 5, 6], {END}),
+        ([2], {5, 6, 7, 8}),
+        ([2, 5], {8, 6, END}),  # two places in the sentence go on differently
+        ([2, 5, 6], {END}),
+        ([2, 5, 8], {5, END}),
     ],
 )
-def test_only_a_span_of_the_chosen_sentence_goes_on(written, whole, after):
+def test_only_a_span_of_the_chosen_sentence_goes_on(written, after):
     logit = [float(n) for n in range(10)]
-    found = allowed(written, whole=whole, logit=logit)
+    found = allowed(written, logit=logit)
     assert found == {token: float(token) for token in after}  # their own scores
 
 
 @pytest.mark.parametrize(
-    ("written", "whole", "after"),
-    [
-        ([1], False, {4, 6}),
-        ([1, 4], False, {5}),
-        ([1, 4], True, {5}),
-        ([1, 4, 5], True, {6}),
-        ([1, 6], False, {END}),
-    ],
+    ("written", "after"),
+    [([1], {4, 6}), ([1, 4], {5}), ([1, 4, 5], {6, END}), ([1, 6], {END})],
 )
-def test_spans_begin_and_end_at_edges_only(written, whole, after):
+def test_spans_begin_and_end_at_edges_only(written, after):
     edges = [[0, 2, 3], [0, 5]]  # tokens 4 and 5 are halves of one character
-    assert set(allowed(written, whole=whole, edges=edges)) == after
+    assert set(allowed(written, edges=edges)) == after
 
 
 def test_without_spans_the_rest_is_free():
-    assert len(allowed([1], whole=True, spans=None)) == 10
+    assert len(allowed([1], spans=None)) == 10
 
 
 def test_each_row_of_a_batch_goes_its_own_way():
-    processor = grounded(1, [1, 2], NONE, END, [0.0, 0.0], SPANS, whole=True)
+    processor = grounded(1, [1, 2], NONE, END, [0.0, 0.0], SPANS)
     out = processor(torch.tensor([[0, 1], [0, 2], [0, NONE]]), torch.zeros(3, 10))
-    assert [row.argmax().item() for row in out] == [4, 7, END]
+    assert [row.argmax().item() for row in out] == [4, 5, END]
 
 
 def test_the_prior_counts_evidence_scores_not_positions(tiny):
