@@ -20,7 +20,7 @@ import numpy as np
 
 from ragkit.corpus import DATA, Hit, Passage, read_jsonl
 from ragkit.encoder import Encoder
-from ragkit.evaluation import paired_interval
+from ragkit.evaluation import load_qrels, paired_interval
 from ragkit.generator import Generator
 from ragkit.grounding import PRIOR_SCALE
 from ragkit.library import Library, retrieve
@@ -33,12 +33,14 @@ FALSE_ABSTENTIONS = 0.08
 
 @dataclass
 class Case:
-    """A question over its hits. `support`: the sentence that answers; `golds`: what an answer must hold."""
+    """A question over its hits. `support`: the sentence that answers; `golds`: what an answer must hold;
+    `judged`: ids of the passages that were judged to answer, where they were judged."""
 
     query: str
     hits: list[Hit]
     support: str = ""
     golds: list[str] = field(default_factory=list)
+    judged: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -47,6 +49,7 @@ class Reading:
 
     case: Case
     nearest: str
+    nearest_passage: str
     similarity: float
     alone: str  # the sentence with the largest p_θ
     chosen: str  # the sentence with the largest p_η·p_θ
@@ -100,12 +103,15 @@ def corpus_cases(encoder: Encoder, limit: int | None, k: int = 3) -> dict[str, l
     """The questions on test topics over what `ragkit ask` retrieves for them."""
     library = Library.load(DATA / "index", encoder)
     answers = {row["query_id"]: row for _, row in read_jsonl(DATA / "answers.jsonl")}
+    qrels = load_qrels(DATA / "qrels.tsv")
     cases: dict[str, list[Case]] = {"answerable": [], "near miss": [], "off topic": []}
     for _, row in read_jsonl(DATA / "queries.jsonl"):
         if row["metadata"]["split"] == "test":
             hits = retrieve(library, encoder.encode_query(row["text"]), k)
             if answer := answers.get(row["_id"]):
-                cases["answerable"].append(Case(row["text"], hits, answer["support"], [answer["key"]]))
+                judged = {passage for passage, grade in qrels[row["_id"]].items() if grade == 2}
+                case = Case(row["text"], hits, answer["support"], [answer["key"]], judged)
+                cases["answerable"].append(case)
             else:
                 cases[row["metadata"]["kind"]].append(Case(row["text"], hits))
     return {kind: found[:limit] for kind, found in cases.items()}
@@ -118,9 +124,15 @@ def read(generator: Generator, case: Case) -> Reading:
     logs = generator.citation_log_probs(prompt)  # (n + 1,), last that of "none"
     product = logs[:-1] + PRIOR_SCALE * similarities
     return Reading(
-        case, texts[0], float(similarities[0]), texts[int(logs[:-1].argmax())], texts[int(product.argmax())],
-        float(product.max() - logs[-1]) / PRIOR_SCALE, case.support in texts,
-    )  # fmt: skip
+        case=case,
+        nearest=texts[0],
+        nearest_passage=case.hits[prompt.evidence[0].hit - 1].passage.id,
+        similarity=float(similarities[0]),
+        alone=texts[int(logs[:-1].argmax())],
+        chosen=texts[int(product.argmax())],
+        margin=float(product.max() - logs[-1]) / PRIOR_SCALE,
+        within=case.support in texts,
+    )
 
 
 def normalised(text: str) -> list[str]:
@@ -179,6 +191,12 @@ def report(title: str, cases: dict[str, list[Case]], model: str, encoder: Encode
     holds = [any(gold in r.nearest for gold in r.case.golds) for r in asked]
     cites = [not r.answers["grounded"].abstained and r.chosen == r.case.support for r in asked]
     line("cites the right sentence", right["nearest"], cites)
+    if any(r.case.judged for r in asked):
+        sources = [
+            {r.case.hits[number - 1].passage.id for number in r.answers["grounded"].citations} for r in asked
+        ]
+        good = [bool(found & r.case.judged) for found, r in zip(sources, asked)]
+        line("cites a passage judged to answer", [r.nearest_passage in r.case.judged for r in asked], good)
     for way in ("grounded", "free"):
         answers = [r.answers[way] for r in asked]
         text = [not a.abstained and any(g in a.text for g in r.case.golds) for a, r in zip(answers, asked)]
