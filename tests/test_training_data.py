@@ -10,6 +10,7 @@ import pytest
 
 from ragkit.corpus import DATA, read_jsonl
 from ragkit.generator import Generator
+from ragkit.grounding import PRIOR_SCALE
 from tests.helpers import FakeEncoder, hits
 
 sys.path.insert(0, str(DATA / "build"))
@@ -27,7 +28,7 @@ from tiny_lm_data import (
     read_squad,
     topics_of,
 )
-from train_tiny_lm import CITE, SPECIAL, batches, encode_examples, main, train_tokenizer
+from train_tiny_lm import CITE, NONE_SIMILARITY, SPECIAL, batches, encode_examples, main, train_tokenizer
 
 SENTENCES = [
     "In 1932 the bridge over the bay was opened by Lady Ashcroft of Penrith.",
@@ -37,6 +38,7 @@ SENTENCES = [
     "The engineers tested the steel at Middlesbrough before it was shipped in March 1928.",
     "Painting the bridge takes twelve years, and then the painters begin again.",
 ]
+NEAR = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4]
 DOCUMENTS = [[SENTENCES[:3], SENTENCES[3:]], [SENTENCES[::-1]]]
 
 
@@ -136,7 +138,7 @@ def test_examples_from_prose_hold_their_phrase_and_sometimes_no_answer():
 def test_a_natural_example_names_the_sentence_that_holds_its_phrase():
     """Through shuffling, renaming and taking away, the label stays with the sentence."""
     rng = random.Random(5)
-    known = Question("Who opened it in 1932?", SENTENCES, 0, [(51, 70)])
+    known = Question("Who opened it in 1932?", SENTENCES, NEAR, 0, [(51, 70)])
     assert SENTENCES[0][51:70] == "Ashcroft of Penrith"
     source = NaturalQuestions([known], ["A stranger's sentence."] * 20)
     seen = Counter()
@@ -151,12 +153,14 @@ def test_a_natural_example_names_the_sentence_that_holds_its_phrase():
             sentence = example.sentences[example.right]
             start, end = example.phrase
             assert sentence[:start].split()[-2] == "by" and sentence[end:] == "."
+            assert example.similarities[example.right] == 0.9
             assert sentence[start:end].split()[1] == "of"
+        assert len(example.similarities) == len(example.sentences)
     assert 40 < seen[True] < 160
 
 
 def test_a_question_without_an_answer_stays_one():
-    source = NaturalQuestions([Question("Who painted it?", SENTENCES, None, [])], ["Strange."] * 20)
+    source = NaturalQuestions([Question("Who painted it?", SENTENCES, NEAR, None, [])], ["Strange."] * 20)
     rng = random.Random(6)
     assert all(source.sample(rng).right is None for _ in range(50))
 
@@ -218,7 +222,8 @@ def test_own_questions_are_those_on_training_topics():
 
 def test_rows_weigh_the_citation_and_copy_the_sentence():
     tokenizer = train_tokenizer(SENTENCES)
-    source = NaturalQuestions([Question("Who opened it?", SENTENCES, 0, [(50, 70)])], ["Strange [1]."] * 9)
+    known = Question("Who opened it?", SENTENCES, NEAR, 0, [(50, 70)])
+    source = NaturalQuestions([known], ["Strange [1]."] * 9)
     rng = random.Random(7)
     examples = [source.sample(rng) for _ in range(60)]
     styles = ["phrase" if e.phrase and i % 2 else "sentence" for i, e in enumerate(examples)]
@@ -230,10 +235,12 @@ def test_rows_weigh_the_citation_and_copy_the_sentence():
         assert len(row.ids) == len(row.weights) and row.ids[at - 1] == tokenizer.token_to_id(f"<{style}>")
         assert answer[-1] == tokenizer.token_to_id("<eos>")
         assert len(row.ends) == len(example.sentences)
+        assert row.prior[tokenizer.token_to_id("<none>")] == PRIOR_SCALE * NONE_SIMILARITY
         if example.right is None:
             assert answer[0] == tokenizer.token_to_id("<none>")
             continue
         assert answer[0] == tokenizer.token_to_id(f"[{example.right + 1}]")
+        assert row.prior[answer[0]] == PRIOR_SCALE * 0.9 and len(row.prior) == len(example.sentences) + 1
         wanted = example.sentences[example.right]
         wanted = wanted[slice(*example.phrase)] if style == "phrase" else wanted
         assert wanted in tokenizer.decode(answer)

@@ -30,6 +30,7 @@ class Example:
     sentences: list[str]
     right: int | None
     phrase: tuple[int, int] | None = None  # the answering span of the right sentence, in characters
+    similarities: list[float] | None = None  # of the sentences to the question, where an encoder told
 
 
 def _lines(folder: Path, pattern: str):
@@ -119,6 +120,7 @@ class Question:
 
     text: str
     sentences: list[str]
+    similarities: list[float]
     right: int | None
     phrases: list[tuple[int, int]]
 
@@ -135,21 +137,25 @@ class NaturalQuestions:
         sentences = question.sentences
         chosen = list(range(min(count, len(sentences))))
         draw = rng.random()
-        if question.right is None:
-            example = Example(question.text, [sentences[i] for i in chosen], None)
+        right, phrase = question.right, None
+        if right is None:
+            pass
         elif draw < 0.13:  # the answer taken away: abstain
-            chosen = [i for i in range(min(count + 1, len(sentences))) if i != question.right]
-            example = Example(question.text, [sentences[i] for i in chosen], None)
+            chosen = [i for i in range(min(count + 1, len(sentences))) if i != right]
+            right = None
         elif draw < 0.17:  # nothing to the point at all: abstain
-            example = Example(question.text, rng.sample(self.strangers, count), None)
+            strangers = rng.sample(self.strangers, count)
+            far = sorted((rng.uniform(-0.05, 0.25) for _ in strangers), reverse=True)
+            return Example(question.text, strangers, None, None, far)
         else:
-            if question.right not in chosen:
-                chosen[-1] = question.right
+            if right not in chosen:
+                chosen[-1] = right
             if draw < 0.32:
                 rng.shuffle(chosen)
             phrase = rng.choice(question.phrases) if question.phrases else None
-            right = chosen.index(question.right)
-            example = Example(question.text, [sentences[i] for i in chosen], right, phrase)
+            right = chosen.index(right)
+        near = [question.similarities[i] for i in chosen]
+        example = Example(question.text, [sentences[i] for i in chosen], right, phrase, near)
         return _renamed(example, rng) if rng.random() < 0.4 else example
 
 
@@ -157,12 +163,13 @@ def _renamed(example: Example, rng: random.Random) -> Example:
     """The same example with other names and numbers: what is learned is how to read, not who won."""
     if example.right is None or example.phrase is None:
         question, *sentences = rename([example.question, *example.sentences], rng)
-        return Example(question, sentences, example.right, None)
+        return Example(question, sentences, example.right, None, example.similarities)
     (start, end), right = example.phrase, example.sentences[example.right]
     parts = [right[:start], right[start:end], right[end:]]
     question, before, phrase, after, *sentences = rename([example.question, *parts, *example.sentences], rng)
     sentences[example.right] = before + phrase + after
-    return Example(question, sentences, example.right, (len(before), len(before) + len(phrase)))
+    span = (len(before), len(before) + len(phrase))
+    return Example(question, sentences, example.right, span, example.similarities)
 
 
 @dataclass
@@ -215,10 +222,12 @@ def load_squad(folder: Path, encoder, seed: int = 0) -> tuple[list[Question], li
     for (home, text, right, phrases), vector in zip(rows, asked):
         near = dict.fromkeys([home, *rng.sample(range(len(paragraphs)), 2)])
         pool = [i for p in near for i in range(starts[p], starts[p + 1])]
-        pool.sort(key=lambda i: -float(vectors[i] @ vector))
+        near = {i: float(vectors[i] @ vector) for i in pool}
+        pool.sort(key=lambda i: -near[i])
         gold = pool.index(starts[home] + right)
         chosen = pool[:10] if gold < 10 else [*pool[:10], pool[gold]]
-        questions.append(Question(text, [every[i] for i in chosen], min(gold, 10), phrases))
+        sentences, similarities = [every[i] for i in chosen], [near[i] for i in chosen]
+        questions.append(Question(text, sentences, similarities, min(gold, 10), phrases))
     return questions, list(articles.values())
 
 
@@ -271,12 +280,13 @@ def load_own(folder: Path, encoder) -> list[Question]:
         pool = {s for i in np.argsort(-(documents @ vector))[:3] for s in sentences[i]}
         pool = sorted(pool, key=lambda s: -float(vectors[s] @ vector))[:10]
         answer = answers.get(query["_id"])
-        if not answer:
-            questions.append(Question(query["text"], pool, None, []))
-            continue
-        if answer["support"] not in pool:
+        if answer and answer["support"] not in pool:
             pool.append(answer["support"])
-        at = answer["support"].find(answer["key"])
-        spans = [(at, at + len(answer["key"]))]
-        questions.append(Question(query["text"], pool, pool.index(answer["support"]), spans))
+        near = [float(vectors[s] @ vector) for s in pool]
+        if answer:
+            at = answer["support"].find(answer["key"])
+            span = (at, at + len(answer["key"]))
+            questions.append(Question(query["text"], pool, near, pool.index(answer["support"]), [span]))
+        else:
+            questions.append(Question(query["text"], pool, near, None, []))
     return questions

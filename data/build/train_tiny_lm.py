@@ -22,12 +22,14 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from torch.nn import functional as F
 
 from ragkit.encoder import Encoder
+from ragkit.grounding import PRIOR_SCALE
 
 VOCABULARY = 6000
 NUMBERS = [f"[{i}]" for i in range(1, 10)]
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<q>", "<sentence>", "<phrase>", "<none>", *NUMBERS]
 MAX_TOKENS = 384
 TOKENS_PER_BATCH = 4096
+NONE_SIMILARITY = 0.5  # of "none of them", while training; what is shipped is calibrated
 CITE = 15.0  # the citation is one token among thirty, and the hard one
 FULL = 5  # the curriculum's last level: up to six sentences, and natural questions
 LAYERS, HIDDEN, HEADS, FEED_FORWARD = 4, 256, 8, 672  # 4.65 million parameters
@@ -60,12 +62,16 @@ def train_tokenizer(texts: list[str]) -> Tokenizer:
 
 @dataclass
 class Row:
-    """One sequence: token ids, the weight of each as a target, where its sentences end, which one answers."""
+    """One sequence: token ids, the weight of each as a target, where its sentences end, which one answers.
+
+    `prior`: what the encoder adds to the log-probability of each citation, by token.
+    """
 
     ids: list[int]
     weights: list[float]
     ends: list[int]
     right: int | None
+    prior: dict[int, float]
 
 
 def encode_examples(
@@ -104,7 +110,11 @@ def encode_examples(
         if rng.random() < short:
             answer = answer[:4]
         weights += [CITE] + [1.0] * (len(answer) - 1)
-        rows.append(Row(ids + answer, weights, ends, example.right))
+        prior = {}
+        if example.similarities:
+            prior = {token(n): PRIOR_SCALE * near for n, near in zip(NUMBERS, example.similarities)}
+            prior[token("<none>")] = PRIOR_SCALE * NONE_SIMILARITY
+        rows.append(Row(ids + answer, weights, ends, example.right, prior))
     return rows
 
 
@@ -142,13 +152,20 @@ def loss_of(model, tell, batch: list[Row], device: str) -> tuple[torch.Tensor, d
     states = out.last_hidden_state[:, :-1]  # (B, T-1, D)
     targets, weights = ids[:, 1:], weights[:, 1:]
     counted = weights > 0
-    logits = model.lm_head(states[counted])  # (N, V)
-    losses = F.cross_entropy(logits.float(), targets[counted], reduction="none")
+    logits = model.lm_head(states[counted]).float()  # (N, V)
     weight = weights[counted]
+    cited = weight == CITE
+    # A citation is chosen by prior times likelihood, so that is what is trained: the model learns where to
+    # differ from the encoder. Each row has one citation, so their order is that of the rows.
+    prior = torch.zeros(len(batch), logits.shape[1])
+    for number, row in enumerate(batch):
+        for token, value in row.prior.items():
+            prior[number, token] = value
+    logits[cited] += prior.to(device)
+    losses = F.cross_entropy(logits, targets[counted], reduction="none")
     at_ends = out.hidden_states[-2][ends[:, 0], ends[:, 1]]  # (N, D)
     told = tell(F.layer_norm(at_ends, at_ends.shape[-1:])).squeeze(-1)
     telling = F.binary_cross_entropy_with_logits(told.float(), torch.tensor(answers, device=device))
-    cited = weight == CITE
     parts = {
         "cite": losses[cited].detach().mean(),
         "right": (logits[cited].argmax(-1) == targets[counted][cited]).float().mean(),

@@ -174,7 +174,7 @@ def report(title: str, cases: dict[str, list[Case]], model: str, encoder: Encode
         way: [getattr(r, way) == r.case.support for r in asked] for way in ("nearest", "alone", "chosen")
     }
     line("the evidence holds the right sentence", [r.within for r in asked])
-    line("the model alone", right["nearest"], right["alone"])
+    line("the model's factor alone (trained as a correction)", right["nearest"], right["alone"])
     line("encoder × model", right["nearest"], right["chosen"])
     wrong = [chosen for chosen, nearest in zip(right["chosen"], right["nearest"]) if not nearest]
     line("right where the nearest sentence is wrong", wrong, note=f"of {len(wrong)}")
