@@ -13,7 +13,7 @@ import numpy as np
 from ragkit.corpus import DATA, Hit
 from ragkit.encoder import Encoder, quiet_loading
 from ragkit.evidence import Evidence, select_evidence
-from ragkit.grounding import grounded, sampled, token_streamer
+from ragkit.grounding import PRIOR_SCALE, grounded, sampled, token_streamer
 from ragkit.prompt import Prompt, build_prompt, plain_ids
 
 DEFAULT = "tiny-rag-lm"
@@ -201,22 +201,41 @@ class Generator:
     def citation_log_probs(self, prompt: Prompt) -> np.ndarray:
         """log p_θ of the answer's first token, (n + 1,): each of the n sentences' numbers, last `<none>`.
 
-        The first factor of what the model makes of its evidence; `answer` multiplies it by the encoder's
-        prior, see `grounding.grounded`. Raises ValueError for a model that does not cite by such tokens.
+        The mean over two readings, nearest first and nearest last: where a sentence stands is no reason to
+        cite it, and a small model takes it for one. `answer` adds the encoder's log prior, 8 · similarity.
+        Raises ValueError for a model that does not cite by such tokens.
         """
         import torch
 
         if not self.sentences:
             raise ValueError(f"{self.name!r} writes freely: it has no token for a citation")
-        numbers, none = self._choices(prompt)
+        size = len(prompt.evidence)
+        names = [f"[{n}]" for n in range(1, size + 1)]
+        tokens = self.tokenizer.convert_tokens_to_ids([*names, "<none>"])
+        turned = build_prompt(
+            self.tokenizer, prompt.query, prompt.evidence[::-1], prompt.style, documents=True
+        )
         with torch.inference_mode():
-            ids = torch.tensor([prompt.ids], device=self.model.device)
-            logits = self.model(ids, logits_to_keep=1).logits[0, -1]  # (V,)
-        return logits[[*numbers, none]].float().log_softmax(0).cpu().numpy()
+            ids = torch.tensor([prompt.ids, turned.ids], device=self.model.device)  # as long as each other
+            logits = self.model(ids, logits_to_keep=1).logits[:, -1, tokens].float()  # (2, n + 1)
+        first, second = logits.log_softmax(-1).cpu().numpy()
+        return (first + second[[*range(size)[::-1], size]]) / 2
 
-    def _choices(self, prompt: Prompt) -> tuple[list[int], int]:
-        numbers = [self.tokenizer.convert_tokens_to_ids(f"[{n}]") for n in range(1, len(prompt.evidence) + 1)]
-        return numbers, self.tokenizer.convert_tokens_to_ids("<none>")
+    def _cite(self, prompt: Prompt, seed: int | None, temperature: float) -> int | None:
+        """Which sentence of the evidence to quote, None for none of them.
+
+        By p(z|x)·p_θ([i] | x, z), with the encoder's prior p(z|x) ∝ exp(8 · similarity): the latent document
+        of arXiv 2005.11401, here a sentence. "None of them" stands in that choice as if it were a sentence
+        with the similarity `none_similarity`.
+        """
+        import torch
+
+        similarities = [*(piece.score for piece in prompt.evidence), self.none_similarity]
+        scores = torch.from_numpy(self.citation_log_probs(prompt)) + PRIOR_SCALE * torch.tensor(similarities)
+        if seed is not None:
+            scores = sampled(seed, temperature)(None, scores)
+        best = int(scores.argmax())
+        return best if best < len(prompt.evidence) else None
 
     def _ids(self, text: str) -> list[int]:
         return plain_ids(self.tokenizer, text)
@@ -226,49 +245,47 @@ class Generator:
         text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return re.sub(r"^[\s\ufffd]+|[\s\ufffd]+$", "", text)
 
-    def _generate(self, prompt: Prompt, seed, temperature, max_new_tokens, emit, processors=()) -> list[int]:
-        """New token ids after the prompt, greedy or sampled; the caller's random state is left as it was."""
+    def _generate(self, ids: list[int], seed, temperature, max_new_tokens, emit, processors=()) -> list[int]:
+        """New token ids after `ids`, greedy or sampled; the caller's random state is left as it was."""
         import torch
 
-        ids = torch.tensor([prompt.ids], device=self.model.device)
+        before = torch.tensor([ids], device=self.model.device)
         pad = self.tokenizer.pad_token_id
         pad = self.tokenizer.eos_token_id if pad is None else pad
         draw = [sampled(seed, temperature)] if seed is not None else []
         with torch.inference_mode():
             out = self.model.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
+                before,
+                attention_mask=torch.ones_like(before),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 pad_token_id=pad,
                 streamer=token_streamer(emit) if emit else None,
                 logits_processor=[*processors, *draw],
             )
-        return out[0, len(prompt.ids) :].tolist()
+        return out[0, len(ids) :].tolist()
 
     def _quote(self, prompt: Prompt, seed, temperature, max_new_tokens, on_text) -> Answer:
         """tiny-rag-lm: first the number of a sentence (or <none>), then its words."""
-        numbers, none = self._choices(prompt)
-        spans = [self._ids(piece.text) for piece in prompt.evidence]
-        # Once a whole sentence is chosen, nothing is left to decide: its words need no model.
-        forced = self.grounded and prompt.style == "sentence"
-        processor = grounded(
-            len(prompt.ids), numbers, none, self.tokenizer.eos_token_id,
-            [piece.score for piece in prompt.evidence], spans if self.grounded else None,
-            edges=None if forced else [self._edges(span) for span in spans],
-            none_similarity=self.none_similarity,
-        )  # fmt: skip
-        emit = self._emitter(on_text, skip=1) if on_text else None
-        ids = self._generate(prompt, seed, temperature, 1 if forced else max_new_tokens, emit, [processor])
-        if forced and ids[0] != none:
-            for token in spans[numbers.index(ids[0])]:
+        chosen = self._cite(prompt, seed, temperature)
+        if chosen is None:
+            return self._abstain(prompt, on_text)
+        cited = prompt.evidence[chosen]
+        span = self._ids(cited.text)
+        emit = self._emitter(on_text) if on_text else None
+        ids: list[int] = []
+        if self.grounded and prompt.style == "sentence":
+            for token in span:  # nothing is left to decide: its words need no model
                 ids.append(token)
                 if emit:
                     emit(ids)
-        if ids[0] == none:
-            return self._abstain(prompt, on_text)
-        cited = prompt.evidence[numbers.index(ids[0])]
-        return Answer(self._text(ids[1:]), [cited.hit], prompt.evidence, False, prompt.text)
+        elif max_new_tokens > 1:  # the number is a token too
+            before = [*prompt.ids, self.tokenizer.convert_tokens_to_ids(f"[{chosen + 1}]")]
+            end = self.tokenizer.eos_token_id
+            within = [grounded(len(before), span, end, edges=self._edges(span))] if self.grounded else []
+            again = None if seed is None else seed + 1  # another draw than the citation's
+            ids = self._generate(before, again, temperature, max_new_tokens - 1, emit, within)
+        return Answer(self._text(ids), [cited.hit], prompt.evidence, False, prompt.text)
 
     def _edges(self, ids: list[int]) -> list[int]:
         """The places between tokens that no character lies across, and that no space stands before."""
@@ -278,7 +295,7 @@ class Generator:
     def _write(self, prompt: Prompt, seed, temperature, max_new_tokens, on_text) -> Answer:
         """Any other model: free text, in which it cites by [n]."""
         emit = self._emitter(on_text) if on_text else None
-        ids = self._generate(prompt, seed, temperature, max_new_tokens, emit)
+        ids = self._generate(prompt.ids, seed, temperature, max_new_tokens, emit)
         text = self._text(ids)
         if not text:
             return self._abstain(prompt, on_text)
@@ -293,13 +310,13 @@ class Generator:
             on_text(ABSTENTION)
         return Answer(ABSTENTION, [], prompt.evidence, True, prompt.text)
 
-    def _emitter(self, on_text: Callable[[str], None], skip: int = 0) -> Callable[[list[int]], None]:
+    def _emitter(self, on_text: Callable[[str], None]) -> Callable[[list[int]], None]:
         """A function of all new ids so far that passes on what is new of their text."""
         shown = ""
 
         def emit(ids: list[int]) -> None:
             nonlocal shown
-            text = self._text(ids[skip:])
+            text = self._text(ids)
             if len(text) > len(shown):
                 on_text(text[len(shown) :])
                 shown = text

@@ -19,10 +19,11 @@ STYLES = {
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the model reads: its token ids, the same as text, and the evidence that found room in it."""
+    """What the model reads: its token ids, the same as text, and what it was made from."""
 
     ids: list[int]
     text: str
+    query: str
     evidence: list[Evidence]
     style: str
 
@@ -63,7 +64,7 @@ def build_prompt(tokenizer, query: str, evidence: list[Evidence], style: str, *,
             ids += plain_ids(tokenizer, slots[part])
         elif part:
             ids += tokenizer(part, add_special_tokens=False, verbose=False).input_ids
-    return Prompt(ids, "".join(slots.get(part, part) for part in parts), evidence, style)
+    return Prompt(ids, "".join(slots.get(part, part) for part in parts), query, evidence, style)
 
 
 def plain_ids(tokenizer, text: str) -> list[int]:

@@ -19,7 +19,7 @@ from ragkit.corpus import Hit, Passage
 from ragkit.evidence import Evidence
 from ragkit.generator import ABSTENTION, Generator
 from ragkit.grounding import PRIOR_SCALE, grounded, sampled
-from ragkit.prompt import plain_ids
+from ragkit.prompt import build_prompt, plain_ids
 
 QUESTION = "What does beta control in DPO?"
 
@@ -84,19 +84,33 @@ def long_hit(rank: int, words: int) -> Hit:
 # Decoding
 
 
-def test_the_citations_log_probs_are_those_of_the_first_token(tiny, hits):
+def test_the_citations_log_probs_are_the_mean_over_both_orders(tiny, hits):
     prompt = tiny.prompt(QUESTION, hits)
-    found = tiny.citation_log_probs(prompt)
-    names = [f"[{n}]" for n in range(1, len(prompt.evidence) + 1)] + ["<none>"]
-    tokens = tiny.tokenizer.convert_tokens_to_ids(names)
-    with torch.inference_mode():
-        logits = tiny.model(torch.tensor([prompt.ids])).logits[0, -1, tokens]
-    torch.testing.assert_close(torch.from_numpy(found), logits.log_softmax(0), atol=1e-5, rtol=0)
-    # The answer follows from them: prior times likelihood, where "none" has a similarity of its own.
-    similarities = [*(piece.score for piece in prompt.evidence), tiny.none_similarity]
-    best = int((found + PRIOR_SCALE * np.array(similarities)).argmax())
-    answer = tiny.answer(QUESTION, hits)
-    assert answer.abstained if best == len(prompt.evidence) else prompt.evidence[best].text == answer.text
+    size = len(prompt.evidence)
+    tokens = tiny.tokenizer.convert_tokens_to_ids([f"[{n}]" for n in range(1, size + 1)] + ["<none>"])
+    found = []
+    for evidence in (prompt.evidence, prompt.evidence[::-1]):
+        read = build_prompt(tiny.tokenizer, QUESTION, evidence, "sentence", documents=True)
+        with torch.inference_mode():
+            logits = tiny.model(torch.tensor([read.ids])).logits[0, -1, tokens]
+        found.append(logits.log_softmax(0))
+    expected = torch.tensor([(found[0][i] + found[1][size - 1 - i]) / 2 for i in range(size)])
+    expected = torch.cat([expected, (found[0][-1:] + found[1][-1:]) / 2])
+    torch.testing.assert_close(torch.from_numpy(tiny.citation_log_probs(prompt)), expected, atol=1e-5, rtol=0)
+
+
+def test_the_citation_is_the_largest_product_of_prior_and_likelihood(tiny, hits):
+    prompt = tiny.prompt(QUESTION, hits)
+    likelihood = tiny.citation_log_probs(prompt)
+    for none_similarity in (-1.0, 0.0, 0.5, 2.0):
+        model = copy.copy(tiny)
+        model.none_similarity = none_similarity
+        similarities = np.array([*(piece.score for piece in prompt.evidence), none_similarity])
+        best = int((likelihood + PRIOR_SCALE * similarities).argmax())
+        answer = model.answer(QUESTION, hits)
+        assert answer.abstained == (best == len(prompt.evidence))
+        assert answer.abstained or prompt.evidence[best].text == answer.text
+    assert answer.abstained  # at the last one
 
 
 def test_a_model_that_writes_freely_has_no_citation_token(qwen, hits):
@@ -481,15 +495,15 @@ def test_a_phrase_holds_at_least_one_character_however_early_it_ends(tiny, text)
         assert answer.text and answer.text in text
 
 
-def test_citations_point_to_the_hit_that_the_sentence_is_from(tiny, hits):
+def test_citations_point_to_the_hit_that_the_sentence_is_from(tiny, hits, monkeypatch):
     prompt = tiny.prompt(QUESTION, hits)
     assert len({piece.hit for piece in prompt.evidence}) > 1
-    for number, piece in enumerate(prompt.evidence, 1):
-        ids = [tiny.tokenizer.convert_tokens_to_ids(f"[{number}]"), *plain_ids(tiny.tokenizer, piece.text)]
-        with writing(tiny, ids):
-            answer = tiny.answer(QUESTION, hits)
+    for number, piece in enumerate(prompt.evidence):
+        likelihood = np.full(len(prompt.evidence) + 1, -100.0, dtype=np.float32)
+        likelihood[number] = 0.0
+        monkeypatch.setattr(tiny, "citation_log_probs", lambda prompt, found=likelihood: found)
+        answer = tiny.answer(QUESTION, hits)
         assert (answer.text, answer.citations) == (piece.text, [piece.hit])
-        assert piece.text in hits[piece.hit - 1].passage.text
 
 
 def test_without_grounding_it_writes_freely_but_still_cites_first(tiny, hits):
@@ -529,86 +543,56 @@ def test_a_model_without_opinion_leaves_the_choice_to_the_encoder(tiny):
     def leaning(nats):
         return lambda step, output: torch.zeros_like(output).index_fill_(-1, torch.tensor([farther]), nats)
 
-    with logits(tiny, leaning(0.5)):
-        assert tiny.answer(QUESTION, hits).citations == [2]
-    with logits(tiny, leaning(20.0)):
-        assert tiny.answer(QUESTION, hits).citations == [1]
+    for nats in (0.0, 0.5, 20.0):  # a liking for a place is none for a sentence: both orders are read
+        with logits(tiny, leaning(nats)):
+            assert tiny.answer(QUESTION, hits).citations == [2]
 
 
-# The logits processor by itself: ten tokens, the sentences [4 5 6] and [7 5 8 5 6] behind the numbers 1 and 2
+# The logits processor by itself: ten tokens, the sentence [7 5 8 5 6]
 
-NONE, END = 3, 9
-SPANS = [[4, 5, 6], [7, 5, 8, 5, 6]]
+END = 9
+SPAN = [7, 5, 8, 5, 6]
 
 
-def allowed(written, *, logit=None, priors=(0.0, 0.0), spans=SPANS, numbers=(1, 2), **settings):
-    """{token: score} of what may follow a prompt of two tokens and `written`."""
-    processor = grounded(2, list(numbers), NONE, END, list(priors), spans, **settings)
+def allowed(written, *, span=SPAN, logit=None, **settings):
+    """{token: score} of what may follow two tokens and `written`."""
     scores = torch.zeros(1, 10) if logit is None else torch.tensor([logit])
-    out = processor(torch.tensor([[0, 0, *written]]), scores)[0]
+    out = grounded(2, span, END, **settings)(torch.tensor([[0, 0, *written]]), scores)[0]
     return {token: float(score) for token, score in enumerate(out) if score > -math.inf}
-
-
-def test_first_comes_a_number_or_none_with_its_prior():
-    logit = [5.0] * 10  # what the rest of the vocabulary gets does not count
-    logit[1], logit[2], logit[NONE] = (math.log(share) for share in (0.2, 0.3, 0.5))
-    found = allowed([], logit=logit, priors=(0.5, 0.25), none_similarity=0.125)
-    assert found == pytest.approx(
-        {
-            1: math.log(0.2) + 0.5 * PRIOR_SCALE,
-            2: math.log(0.3) + 0.25 * PRIOR_SCALE,
-            NONE: math.log(0.5) + 0.125 * PRIOR_SCALE,
-        }
-    )
-
-
-def test_without_sentences_only_none_is_left():
-    assert set(allowed([], priors=(), spans=[], numbers=())) == {NONE}
-
-
-def test_after_none_comes_the_end():
-    assert set(allowed([NONE])) == {END}
 
 
 @pytest.mark.parametrize(
     ("written", "after"),
     [
-        ([1], {4, 5, 6}),
-        ([1, 4, 5, 6], {END}),
-        ([2], {5, 6, 7, 8}),
-        ([2, 5], {8, 6, END}),  # two places in the sentence go on differently
-        ([2, 5, 6], {END}),
-        ([2, 5, 8], {5, END}),
+        ([], {5, 6, 7, 8}),
+        ([5], {8, 6, END}),  # two places in the sentence go on differently
+        ([5, 6], {END}),
+        ([5, 8], {5, END}),
+        ([7, 5, 8, 5, 6], {END}),
     ],
 )
-def test_only_a_span_of_the_chosen_sentence_goes_on(written, after):
+def test_only_a_span_of_the_sentence_goes_on(written, after):
     logit = [float(n) for n in range(10)]
-    found = allowed(written, logit=logit)
-    assert found == {token: float(token) for token in after}  # their own scores
+    assert allowed(written, logit=logit) == {token: float(token) for token in after}  # their own scores
 
 
 @pytest.mark.parametrize(
     ("written", "after"),
-    [([1], {4, 6}), ([1, 4], {5}), ([1, 4, 5], {6, END}), ([1, 6], {END})],
+    [([], {4, 6}), ([4], {5}), ([4, 5], {6, END}), ([6], {END})],
 )
 def test_spans_begin_and_end_at_edges_only(written, after):
-    edges = [[0, 2, 3], [0, 5]]  # tokens 4 and 5 are halves of one character
-    assert set(allowed(written, edges=edges)) == after
-
-
-def test_without_spans_the_rest_is_free():
-    assert len(allowed([1], spans=None)) == 10
+    # tokens 4 and 5 are halves of one character
+    assert set(allowed(written, span=[4, 5, 6], edges=[0, 2, 3])) == after
 
 
 def test_each_row_of_a_batch_goes_its_own_way():
-    processor = grounded(1, [1, 2], NONE, END, [0.0, 0.0], SPANS)
-    out = processor(torch.tensor([[0, 1], [0, 2], [0, NONE]]), torch.zeros(3, 10))
-    assert [row.argmax().item() for row in out] == [4, 5, END]
+    out = grounded(1, SPAN, END)(torch.tensor([[0, 7], [0, 8], [0, 6]]), torch.zeros(3, 10))
+    assert [row.argmax().item() for row in out] == [5, 5, END]
 
 
 def test_the_prior_counts_evidence_scores_not_positions(tiny):
     evidence = [Evidence("Far.", 1, 0.1), Evidence("Near.", 2, 0.9)]
-    prompt = ragkit.generator.build_prompt(tiny.tokenizer, "Why?", evidence, "sentence", documents=True)
+    prompt = build_prompt(tiny.tokenizer, "Why?", evidence, "sentence", documents=True)
     with logits(tiny, lambda step, output: torch.zeros_like(output)):
         answer = tiny._quote(prompt, None, 0.7, 16, None)
     assert answer.citations == [2]

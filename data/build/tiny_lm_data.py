@@ -149,7 +149,8 @@ class NaturalQuestions:
             return Example(question.text, strangers, None, None, far)
         else:
             if right not in chosen:
-                chosen[-1] = right
+                # Always in the last place it would teach to trust the last place.
+                chosen[rng.randrange(len(chosen))] = right
             if draw < 0.32:
                 rng.shuffle(chosen)
             phrase = rng.choice(question.phrases) if question.phrases else None
