@@ -1,5 +1,6 @@
 """What must hold of every notebook as a file; nbval checks what its cells give."""
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -37,11 +38,17 @@ def test_every_cell_was_run_once_in_order(code):
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
 
 
+def shows(cell) -> bool:
+    """Whether the cell prints or draws whenever it runs: not in a function, nor under a condition."""
+    skipped = (ast.FunctionDef, ast.ClassDef, ast.If)
+    statements = [node for node in ast.parse(source(cell)).body if not isinstance(node, skipped)]
+    calls = [node for statement in statements for node in ast.walk(statement) if isinstance(node, ast.Call)]
+    return any(getattr(call.func, "id", "") in ("print", "display", "show") for call in calls)
+
+
 def test_cells_that_print_or_draw_have_outputs(code):
-    silent = [
-        source(c) for c in code if re.search(r"^\s*(print|display)\(", source(c), re.M) and not c["outputs"]
-    ]
-    assert not silent
+    assert sum(map(shows, code)) > len(code) / 4
+    assert not [source(cell) for cell in code if shows(cell) and not cell["outputs"]]
 
 
 def test_no_output_is_an_unexpected_error(code):
