@@ -270,7 +270,9 @@ def _plain_markdown(text: str) -> str:
         # `inline code` keeps its <T>; a tag that parts two words leaves a space
         part = re.sub(r"(`[^`\n]+`)|</?(?:br|p|div|li|t[dhr])\b[^<>\n]*>", lambda m: m[1] or " ", part)
         part = re.sub(r"(`[^`\n]+`)|</?[A-Za-z][^<>\n]*>", lambda m: m[1] or "", part)
-        parts[index] = re.sub(r"(`[^`\n]+`)|(\*\*|\b__)(?=\S)(.+?)(?<=\S)\2", lambda m: m[1] or m[3], part)
+        parts[index] = re.sub(
+            r"(`[^`\n]+`)|(\*\*|\b__)(?=\S)((?:.|\n(?!\s*\n))+?)(?<=\S)\2", lambda m: m[1] or m[3], part
+        )
     return "".join(a + b for a, b in zip(parts, [*fences, ""]))
 
 

@@ -373,7 +373,8 @@ def test_sentences_never_lose_a_letter():
 
 MARKDOWN = """# Guide
 
-Take **all of it** and __this__, but `**not**` here, nor 2**3 and a__b__c.
+Take **all
+of it** and __this__, but `**not**` here, nor 2**3 and a__b__c.
 
     $ run --now
     x = 1
@@ -403,6 +404,9 @@ def test_bold_and_indented_code_of_markdown_reach_no_sentence(tmp_path):
     assert "Take all of it and this, but `**not**` here, nor 2**3 and a__b__c." in found
     assert "```\n$ run --now\nx = 1\n\ny = 2\n```" in found
     assert "```python\ndef f():\n\n    return 1\n```" in found
+    assert "Two stars ** apart\n\nare ** no bold." in ragkit.corpus._plain_markdown(
+        "Two stars ** apart\n\nare ** no bold."
+    )
     assert "still the item" in found  # a list's second paragraph is no code
     assert not [s for s in found if "$ run" in s and not s.startswith("```")]
 
