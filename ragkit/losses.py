@@ -1,0 +1,305 @@
+"""Preference losses as pure functions of tensors: one core with four knobs, and what the field makes of it.
+
+A pair is a preferred answer (or document) y⁺ and another one, y⁻, to the same x. The pairwise losses see it
+through one number, the margin
+
+    Δ = [log π_θ(y⁺|x) − log π_ref(y⁺|x)] − [log π_θ(y⁻|x) − log π_ref(y⁻|x)],
+
+where π_θ is the policy that learns and π_ref the reference that it starts from. The same functions train a
+language model (log-probs of a completion, summed over its tokens) and a reranker (log-probs of a document).
+
+Half precision is reduced in float32; float64 stays float64. Strengths, targets and weights are detached, or
+the model could lower the loss by changing the question; an offset keeps its gradient, so that it can be
+fitted. `reduction`: "mean" over pairs (not divided by Σ weight) or "none", (B,).
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid, relu
+
+Knob = float | Tensor
+SHAPES = ("logistic", "hinge", "squared", "exponential", "truncated_quadratic", "savage")
+AGGREGATIONS = ("grpo", "dr_grpo", "dapo")
+
+
+def margin(
+    policy_chosen: Tensor, policy_rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor
+) -> Tensor:
+    """Δ, (B,): how much more than the reference the policy prefers y⁺ to y⁻. Four log-probs, (B,) each.
+
+    Raises ValueError where their shapes differ: broadcasting would pair each with each.
+    """
+    shapes = [tuple(x.shape) for x in (policy_chosen, policy_rejected, ref_chosen, ref_rejected)]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"the four log-probs have shapes {', '.join(map(str, shapes))}; they must agree")
+    return (_wide(policy_chosen) - _wide(ref_chosen)) - (_wide(policy_rejected) - _wide(ref_rejected))
+
+
+def pair_loss(
+    margin: Tensor,
+    *,
+    strength: Knob = 1.0,
+    offset: Knob = 0.0,
+    target: Knob = 1.0,
+    weight: Knob = 1.0,
+    reduction: str = "mean",
+) -> Tensor:
+    """weight · [−target · log σ(z) − (1 − target) · log σ(−z)] with z = strength · margin − offset.
+
+    Each knob is a number or (B,). The strength h is an inverse temperature; the offset m says how far apart
+    the two should end; the target p is the probability that y⁺ is the better one (0.5 for a tie); the weight
+    w is how much the pair counts. A pair that is preferred with probability p has its optimum at Δ* = (m +
+    logit p) / h, whatever w is. A strength below 0 is the swapped pair at |h|. Raises ValueError, with the
+    index, for a knob of another shape, NaN or infinity in one, and a target outside 0 … 1.
+    """
+    margin = _wide(margin)
+    h = _knob("strength", strength, margin).detach()
+    p = _knob("target", target, margin, low=0.0, high=1.0).detach()
+    w = _knob("weight", weight, margin).detach()
+    z = h * margin - _knob("offset", offset, margin)
+    return _reduce(w * (-p * logsigmoid(z) - (1 - p) * logsigmoid(-z)), reduction)
+
+
+def grpo_loss(
+    margin: Tensor, strength: Knob, *, target: Knob = 1.0, weight: Knob = 1.0, reduction: str = "mean"
+) -> Tensor:
+    """−log σ(h·Δ), with a strength h for each pair: this project's "Generalized Preference Optimization".
+
+    It is GPO (arXiv 2402.05749) with the logistic shape and a β for each pair. It is none of the published
+    methods called GRPO: Group Relative Policy Optimization (arXiv 2402.03300, `group_relative_loss`) and
+    Group Robust Preference Optimization (arXiv 2405.20304). A constant h = β is DPO, exactly. An h from
+    advantages equals a policy gradient to first order at π_θ = π_ref, and not beyond. A larger h moves its
+    pair first and lets it stop earlier: means over different h cannot be compared.
+    """
+    return pair_loss(margin, strength=strength, target=target, weight=weight, reduction=reduction)
+
+
+def dpo_loss(margin: Tensor, beta: float, *, label_smoothing: float = 0.0, reduction: str = "mean") -> Tensor:
+    """−log σ(β·Δ), arXiv 2305.18290, eq. 7. With `label_smoothing` ε it is conservative DPO: target 1 − ε."""
+    return pair_loss(margin, strength=beta, target=1.0 - label_smoothing, reduction=reduction)
+
+
+def offset_dpo_loss(margin: Tensor, beta: float, offset: Knob, *, reduction: str = "mean") -> Tensor:
+    """−log σ(β·Δ − m), arXiv 2402.10571: the pair should end at least about m/β apart."""
+    return pair_loss(margin, strength=beta, offset=offset, reduction=reduction)
+
+
+def robust_dpo_loss(margin: Tensor, beta: float, flip: float, *, reduction: str = "mean") -> Tensor:
+    """[−(1−ε)·log σ(βΔ) + ε·log σ(−βΔ)] / (1−2ε), arXiv 2403.00409: unbiased where a share ε of the labels is
+    flipped. It is not bounded below: a pair that is far on the right side keeps lowering it."""
+    if not 0 <= flip < 0.5:
+        raise ValueError(f"flip={flip}: the share of wrong labels, at least 0 and below 0.5")
+    z = _number("beta", beta) * _wide(margin)
+    return _reduce((-(1 - flip) * logsigmoid(z) + flip * logsigmoid(-z)) / (1 - 2 * flip), reduction)
+
+
+def ipo_loss(margin: Tensor, tau: float, *, reduction: str = "mean") -> Tensor:
+    """(Δ − 1/(2τ))², arXiv 2310.12036, eq. 17: Δ gets a target, and does not run away on certain labels.
+
+    The paper sums log-probs over tokens; TRL takes their mean, which its authors later asked for.
+    """
+    if not tau > 0:
+        raise ValueError(f"tau={tau}: more than 0")
+    return _reduce((_wide(margin) - 1 / (2 * tau)) ** 2, reduction)
+
+
+def gpo_loss(margin: Tensor, beta: float, shape: str = "logistic", *, reduction: str = "mean") -> Tensor:
+    """f(β·Δ) for the shapes f of GPO, arXiv 2402.05749.
+
+    "logistic" is DPO; "hinge" max(0, 1 − z) is SLiC's with a reference; "squared" (z − 1)² is IPO (β² times
+    it at τ = β/2); then "exponential" e⁻ᶻ, which overflows where z is very negative, "truncated_quadratic"
+    max(0, 1 − z)², and "savage" 1/(1 + eᶻ)², which is not convex.
+    """
+    z = _number("beta", beta) * _wide(margin)
+    if shape == "logistic":
+        losses = -logsigmoid(z)
+    elif shape == "hinge":
+        losses = relu(1 - z)
+    elif shape == "squared":
+        losses = (z - 1) ** 2
+    elif shape == "exponential":
+        losses = (-z).exp()
+    elif shape == "truncated_quadratic":
+        losses = relu(1 - z) ** 2
+    elif shape == "savage":
+        losses = torch.sigmoid(-z) ** 2
+    else:
+        raise ValueError(f"shape={shape!r}: one of {', '.join(SHAPES)}")
+    return _reduce(losses, reduction)
+
+
+def plackett_luce_loss(
+    log_ratios: Tensor,
+    tiers: Tensor | None = None,
+    mask: Tensor | None = None,
+    *,
+    beta: float,
+    reduction: str = "mean",
+) -> Tensor:
+    """Σ_k [log Σ_{j ≥ k} exp(β·ρ_j) − β·ρ_k]: a whole ranking at once (arXiv 2305.18290, appendix A.3).
+
+    `log_ratios`: ρ = log π_θ − log π_ref, (B, K), best first. With `tiers`, (B, K), smaller is better, equal
+    ones tie, and columns may come in any order. Ties are Breslow's: each member of a tier against all that
+    remain, its own tier included. Where `mask` is False there is no item. K = 2 is DPO; all ratios 0 give
+    log K!.
+    """
+    x = _number("beta", beta) * _wide(log_ratios)
+    if x.ndim != 2:
+        raise ValueError(f"log_ratios has shape {tuple(x.shape)}, not (B, K)")
+    if tiers is None:
+        tiers = torch.arange(x.shape[1], device=x.device).expand_as(x)
+    mask = torch.ones_like(x, dtype=torch.bool) if mask is None else mask.bool()
+    for name, value in (("tiers", tiers), ("mask", mask)):
+        if value.shape != x.shape:
+            raise ValueError(f"{name} has shape {tuple(value.shape)}, log_ratios has {tuple(x.shape)}")
+    if not mask.any(1).all():
+        raise ValueError(f"row {int((~mask.any(1)).nonzero()[0])} of the mask is empty: no item to rank")
+    x = x.masked_fill(~mask, 0.0)
+    remaining = (tiers[:, None, :] >= tiers[:, :, None]) & mask[:, None, :]  # (B, K, K): j still there at k
+    remaining |= ~mask[:, :, None]  # a row that does not count must still be finite
+    against = x[:, None, :].masked_fill(~remaining, -torch.inf).logsumexp(-1)  # (B, K)
+    return _reduce(((against - x) * mask).sum(1), reduction)
+
+
+def group_advantages(rewards: Tensor, *, scale: str = "population") -> Tensor:
+    """(G, K) → (G, K): of K answers to each of G prompts, reward minus the group's mean, over its spread.
+
+    `scale`: "population" divides by the standard deviation with K below the line, as NumPy does; "sample"
+    with K − 1, as TRL does; "none" divides by nothing (arXiv 2503.20783). No ε is added; a group without
+    spread gets zeros. Source: arXiv 2402.03300.
+    """
+    if rewards.ndim != 2 or rewards.shape[1] < 2:
+        raise ValueError(f"rewards has shape {tuple(rewards.shape)}, not (G, K) with two answers or more")
+    _all_finite("rewards", rewards)
+    rewards = _wide(rewards)
+    centred = rewards - rewards.mean(1, keepdim=True)
+    if scale == "none":
+        return centred
+    if scale not in ("population", "sample"):
+        raise ValueError(f"scale={scale!r}: population, sample or none")
+    spread = rewards.std(1, correction=int(scale == "sample"), keepdim=True)
+    equal = rewards.amax(1, keepdim=True) == rewards.amin(1, keepdim=True)
+    return torch.where(equal, torch.zeros_like(centred), centred / spread.masked_fill(equal, 1.0))
+
+
+def group_relative_loss(
+    log_probs: Tensor,
+    old_log_probs: Tensor | None,
+    ref_log_probs: Tensor | None,
+    mask: Tensor,
+    advantages: Tensor,
+    *,
+    clip: tuple[float, float] = (0.2, 0.2),
+    kl: float = 0.04,
+    kl_correction: bool = True,
+    aggregation: str = "grpo",
+    max_length: int | None = None,
+    divisor: float | None = None,
+) -> Tensor:
+    """The loss of Group Relative Policy Optimization, arXiv 2402.03300: the "GRPO" that most people mean.
+
+    For each token, −min(r·Â, clip(r, 1 − ε_low, 1 + ε_high)·Â) + kl·k3, with r = π_θ/π_old and
+    k3 = exp(d) − d − 1, d = log π_ref − log π_θ. Log-probs per token and `mask`: (B, T), B = G·K sequences;
+    `advantages`: (B,), as `group_advantages(rewards).flatten()`. `old_log_probs` None: the policy that
+    sampled is the policy now. `kl_correction` multiplies k3 by r: without it the gradient is not that of the
+    KL whose value k3 estimates.
+
+    `aggregation` sets what the sum is divided by, and nothing else: "grpo" each sequence's length, then B;
+    "dapo" (arXiv 2503.14476) the number of tokens; "dr_grpo" (arXiv 2503.20783) B · `max_length`. A batch in
+    micro-batches gives the same gradient, summed, if each gets the whole batch's `divisor`: its number of
+    sequences, or of tokens for "dapo". A group must not be split before its advantages are made.
+    """
+    if aggregation not in AGGREGATIONS:
+        raise ValueError(f"aggregation={aggregation!r}: one of {', '.join(AGGREGATIONS)}")
+    if (aggregation == "dr_grpo") != (max_length is not None):
+        raise ValueError(f"max_length={max_length}: 'dr_grpo' divides by it, and it alone")
+    mask = mask.bool()
+    if not mask.any(1).all():
+        raise ValueError(f"row {int((~mask.any(1)).nonzero()[0])} of the mask is empty: no token was written")
+    now = _wide(log_probs)
+    if mask.shape != now.shape or advantages.shape != now.shape[:1]:
+        raise ValueError(
+            f"log_probs {tuple(now.shape)}, mask {tuple(mask.shape)}, advantages {tuple(advantages.shape)}: "
+            "(B, T), (B, T) and (B,)"
+        )
+    _all_finite("advantages", advantages)
+    for name, value in (("old_log_probs", old_log_probs), ("ref_log_probs", ref_log_probs)):
+        if value is not None and value.shape != now.shape:
+            raise ValueError(f"{name} has shape {tuple(value.shape)}, log_probs has {tuple(now.shape)}")
+    old = now.detach() if old_log_probs is None else _wide(old_log_probs).detach()
+    # What is masked may hold anything: it is put to 0 before it can become infinite.
+    ratio = (now - old).masked_fill(~mask, 0.0).exp()
+    advantages = _wide(advantages).detach()[:, None]  # (B, 1)
+    clipped = ratio.clamp(1 - clip[0], 1 + clip[1])
+    losses = -torch.minimum(ratio * advantages, clipped * advantages)
+    if kl:
+        if ref_log_probs is None:
+            raise ValueError(f"kl={kl} needs ref_log_probs; pass kl=0 to go without a reference")
+        d = (_wide(ref_log_probs).detach() - now).masked_fill(~mask, 0.0)
+        k3 = d.exp() - d - 1
+        losses = losses + kl * (ratio * k3 if kl_correction else k3)
+    losses = losses.masked_fill(~mask, 0.0)
+    if aggregation == "dapo":
+        return losses.sum() / (divisor or mask.sum())
+    lengths = mask.sum(1) if aggregation == "grpo" else max_length
+    return (losses.sum(1) / lengths).sum() / (divisor or len(now))
+
+
+def preference_metrics(
+    policy_chosen: Tensor, policy_rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, beta: Knob
+) -> dict[str, float]:
+    """What to watch while training, by the names that TRL gives it. Watch "logps/chosen" too: the margin can
+    grow while both sides fall. An even pair counts as half an accurate one, so that accuracy starts at 0.5
+    (TRL's starts at 0). `beta`: a number, or the strengths, (B,)."""
+    chosen = beta * (_wide(policy_chosen) - _wide(ref_chosen)).detach()
+    rejected = beta * (_wide(policy_rejected) - _wide(ref_rejected)).detach()
+    accurate = (chosen > rejected).float() + 0.5 * (chosen == rejected).float()
+    return {
+        "rewards/chosen": chosen.mean().item(),
+        "rewards/rejected": rejected.mean().item(),
+        "rewards/accuracies": accurate.mean().item(),
+        "rewards/margins": (chosen - rejected).mean().item(),
+        "logps/chosen": _wide(policy_chosen).detach().mean().item(),
+        "logps/rejected": _wide(policy_rejected).detach().mean().item(),
+    }
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Half precision as float32, all else as it is."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _number(name: str, value: float) -> float:
+    if isinstance(value, Tensor) or value != value or abs(value) == float("inf"):
+        raise ValueError(f"{name}={value}: a finite number")
+    return value
+
+
+def _knob(name: str, value: Knob, margin: Tensor, low=None, high=None) -> Tensor:
+    """The knob as a tensor that broadcasts over the pairs, once it is finite and within bounds."""
+    knob = torch.as_tensor(value, dtype=margin.dtype, device=margin.device)
+    if knob.ndim and knob.shape != margin.shape:
+        raise ValueError(f"{name} has shape {tuple(knob.shape)}, the margin has {tuple(margin.shape)}")
+    good = knob.detach().isfinite()
+    if low is not None:
+        good &= (knob.detach() >= low) & (knob.detach() <= high)
+    if not good.all():
+        where = f"[{int((~good).flatten().nonzero()[0])}]" if knob.ndim else ""
+        wrong = float(knob.detach().flatten()[int((~good).flatten().nonzero()[0])])
+        wanted = f"between {low:g} and {high:g}" if low is not None else "finite"
+        raise ValueError(f"{name}{where} is {wrong:g}; it must be {wanted}")
+    return knob
+
+
+def _all_finite(name: str, value: Tensor) -> None:
+    if not value.isfinite().all():
+        where = (~value.isfinite()).nonzero()[0].tolist()
+        raise ValueError(f"{name}{where} is {float(value[tuple(where)]):g}; it must be finite")
+
+
+def _reduce(losses: Tensor, reduction: str) -> Tensor:
+    if reduction == "none":
+        return losses
+    if reduction == "mean":
+        return losses.mean()
+    raise ValueError(f"reduction={reduction!r}: mean or none")
