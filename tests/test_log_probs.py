@@ -1,0 +1,220 @@
+"""completion_log_probs against full logits, on tiny models with random weights."""
+
+import math
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, T5Config
+from transformers import T5ForConditionalGeneration as T5
+
+from ragkit.log_probs import completion_log_probs
+
+close = torch.testing.assert_close
+V, EOS = 97, 1
+
+
+def llama(**settings):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=V, pad_token_id=0, bos_token_id=2, eos_token_id=EOS, **sizes, **settings)
+    model = LlamaForCausalLM(config).double()
+    torch.nn.init.normal_(model.lm_head.weight)
+    return model
+
+
+def gpt2():
+    """Learned positions: what padding on the left gets wrong where positions are not given."""
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=V, n_embd=16, n_layer=2, n_head=2, n_positions=64)
+    return GPT2LMHeadModel(config).double().eval()
+
+
+def t5():
+    torch.manual_seed(0)
+    return T5(T5Config(vocab_size=V, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)).double().eval()
+
+
+ROWS = [([5, 6, 7], [8, 9, EOS]), ([10, 11, 12, 13, 14], [15, EOS]), ([20], [21, 22, 23, 24, EOS])]
+
+
+def padded(rows=ROWS, side="right", width=9):
+    ids, attention, completion = [], [], []
+    for prompt, answer in rows:
+        pad = [0] * (width - len(prompt) - len(answer))
+        for out, real in (
+            (ids, prompt + answer),
+            (attention, [1] * len(prompt + answer)),
+            (completion, [0] * len(prompt) + [1] * len(answer)),
+        ):
+            out.append(real + pad if side == "right" else pad + real)
+    return torch.tensor(ids), torch.tensor(attention), torch.tensor(completion)
+
+
+def by_hand(model, prompt, answer):
+    """log π(y|x) of one row without padding, from the full logits."""
+    ids = torch.tensor([prompt + answer])
+    log_probs = model(input_ids=ids).logits.log_softmax(-1)[0]
+    return torch.stack([log_probs[len(prompt) + i - 1, token] for i, token in enumerate(answer)])
+
+
+@pytest.mark.parametrize("make", [llama, gpt2])
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("chunk", [None, 1, 4])
+def test_padded_batches_equal_single_rows_from_full_logits(make, side, chunk):
+    """Left padding, right padding and none give the same; the end of sequence counts."""
+    model = make()
+    sums, per_token = completion_log_probs(model, *padded(side=side), chunk=chunk)
+    _, _, mask = padded(side=side)
+    for row, (prompt, answer) in enumerate(ROWS):
+        wanted = by_hand(model, prompt, answer)
+        close(per_token[row][mask[row].bool()], wanted)
+        close(sums[row], wanted.sum())
+    assert (per_token[mask == 0] == 0).all()
+
+
+@pytest.mark.parametrize("make", [llama, gpt2, lambda: llama(tie_word_embeddings=True)])
+def test_the_gradient_is_that_of_full_logits(make):
+    model = make()
+    ids, attention, mask = padded()
+    upstream = torch.tensor([0.3, -1.0, 2.0]).double()
+    (completion_log_probs(model, ids, attention, mask, chunk=3)[0] * upstream).sum().backward()
+    found = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    total = sum(w * by_hand(model, prompt, answer).sum() for w, (prompt, answer) in zip(upstream, ROWS))
+    total.backward()
+    for name, parameter in model.named_parameters():
+        close(found[name], parameter.grad, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_finite_differences():
+    """gradcheck of the chunked function itself, weights and bias included, in float64."""
+    from ragkit.log_probs import _LogProbs
+
+    torch.manual_seed(0)
+    states, weight, bias = (torch.randn(*s).double().requires_grad_() for s in ((5, 3), (7, 3), (7,)))
+    targets = torch.tensor([0, 6, 3, 3, 1])
+    assert torch.autograd.gradcheck(lambda *x: _LogProbs.apply(*x, targets, 2), (states, weight, bias))
+
+
+def test_a_frozen_output_layer_gets_no_gradient():
+    model = llama()
+    model.lm_head.weight.requires_grad_(False)
+    completion_log_probs(model, *padded())[0].sum().backward()
+    assert model.lm_head.weight.grad is None and model.model.embed_tokens.weight.grad is not None
+
+
+def test_encoder_decoder():
+    """The mask refers to the decoder's ids; the first of them starts the decoder and is never scored."""
+    model = t5()
+    inputs, attention = torch.tensor([[5, 6, 7], [8, 9, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]])
+    decoder = torch.tensor([[0, 11, 12, EOS], [0, 13, EOS, 0]])
+    mask = torch.tensor([[0, 1, 1, 1], [0, 1, 1, 0]])
+    sums, per_token = completion_log_probs(model, inputs, attention, mask, decoder)
+    logits = model(input_ids=inputs, attention_mask=attention, decoder_input_ids=decoder).logits
+    wanted = logits[:, :-1].log_softmax(-1).gather(2, decoder[:, 1:, None])[:, :, 0] * mask[:, 1:]
+    close(per_token[:, 1:], wanted)
+    close(sums, wanted.sum(1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_reduced_in_float32(dtype):
+    model = llama().to(dtype)
+    sums, per_token = completion_log_probs(model, *padded())
+    assert per_token.dtype == torch.float32
+    ids, attention, mask = padded()
+    logits = model(input_ids=ids, attention_mask=attention).logits.float()
+    wanted = logits[:, :-1].log_softmax(-1).gather(2, ids[:, 1:, None])[:, :, 0] * mask[:, 1:]
+    close(per_token[:, 1:], wanted, atol=0.05, rtol=0.02)
+    sums.sum().backward()
+    assert all(p.grad.dtype == dtype and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_autocast_gives_the_gradient_of_what_it_computed():
+    """In bfloat16 under autocast, weights in float32: within rounding of the float32 gradient."""
+    model = llama().float()
+    completion_log_probs(model, *padded())[0].sum().backward()
+    wanted = model.lm_head.weight.grad.clone()
+    model.zero_grad()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        sums, _ = completion_log_probs(model, *padded())
+    sums.sum().backward()
+    found = model.lm_head.weight.grad
+    assert found.dtype == torch.float32
+    assert (found - wanted).norm() < 0.03 * wanted.norm()
+
+
+def test_autocast_inside_the_model_alone_is_noticed():
+    """As accelerate does it: the forward is wrapped, and what surrounds it knows nothing of autocast."""
+    model = llama().float()
+    plain = model.forward
+
+    def wrapped(*args, **kwargs):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = plain(*args, **kwargs)
+        out.logits = out.logits.float()
+        return out
+
+    wanted = completion_log_probs(model, *padded())[0]
+    model.forward = wrapped
+    close(completion_log_probs(model, *padded())[0], wanted, atol=0.3, rtol=0.02)
+
+
+def test_the_logits_of_a_batch_never_exist():
+    """Watched at every operation: nothing of (rows, V) has more rows than a chunk; 16 is H, the weights."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and out.ndim and out.shape[-1] == V and len(out) != 16:
+                seen.append(out.numel() // V)
+            return out
+
+    model = llama()
+    with Watch():
+        completion_log_probs(model, *padded(), chunk=4)[0].sum().backward()
+    assert max(seen) <= 4
+
+
+@pytest.mark.parametrize(
+    "mask, message",
+    [
+        ([[0, 1, 1], [0, 0, 0]], "row 1 has no completion token"),
+        ([[1, 1, 1], [0, 1, 1]], "row 0: its first token"),
+        ([[0, 1], [0, 1]], r"completion_mask has shape \(2, 2\)"),
+    ],
+)
+def test_bad_masks_are_refused_by_row(mask, message):
+    ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
+    with pytest.raises(ValueError, match=message):
+        completion_log_probs(llama(), ids, torch.ones_like(ids), torch.tensor(mask))
+
+
+def test_padding_that_counts_as_completion_is_refused():
+    ids, attention, mask = padded()
+    mask[1, -1] = 1
+    with pytest.raises(ValueError, match=r"row 1: .*padding"):
+        completion_log_probs(llama(), ids, attention, mask)
+
+
+def test_a_model_that_changes_its_logits_afterwards_is_refused():
+    class Capped(LlamaForCausalLM):
+        def forward(self, *args, **kwargs):
+            out = super().forward(*args, **kwargs)
+            out.logits = 3 * torch.tanh(out.logits / 3)
+            return out
+
+    model = llama()
+    model.__class__ = Capped
+    with pytest.raises(NotImplementedError, match="Capped"):
+        completion_log_probs(model, *padded())
+
+
+def test_a_uniform_model_by_hand():
+    """Zero weights in the output layer: each token costs log V, so three tokens cost 3 · log 97."""
+    model = llama()
+    torch.nn.init.zeros_(model.lm_head.weight)
+    sums, _ = completion_log_probs(model, *padded(rows=ROWS[:1]))
+    assert sums.item() == pytest.approx(-3 * math.log(V), abs=1e-9)
