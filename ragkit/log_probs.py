@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 HALF = (torch.float16, torch.bfloat16)
-LOGITS_AT_ONCE = 2**24  # numbers, 64 MB in float32: a chunk is as many tokens as that allows
+LOGITS_AT_ONCE = {"cpu": 2**22, "cuda": 2**26}  # numbers, 16 MB and 256 MB in float32
 
 
 def completion_log_probs(
@@ -25,9 +25,9 @@ def completion_log_probs(
     to the completion. `completion_mask`: (B, T), True on the completion's tokens. An encoder-decoder model
     gets the prompt as `input_ids` and as `decoder_input_ids`, (B, U), its start token and the completion;
     the mask, and what comes back, then refer to those. The value at t is that of token t given all before
-    it. Differentiable in the model's weights. `chunk`: tokens whose logits exist at one time. Raises
-    ValueError, with the row, where a completion is empty or includes the first token, before which there is
-    nothing.
+    it. Differentiable in the model's weights. `chunk`: entries of the vocabulary whose logits exist at one
+    time. Raises ValueError, with the row, where a completion is empty, covers padding, or includes the first
+    token, before which there is nothing.
     """
     ids = input_ids if decoder_input_ids is None else decoder_input_ids
     mask = completion_mask.bool()
@@ -56,7 +56,7 @@ def completion_log_probs(
     states, head, dtype = _states(model, inputs)  # (B, T, H)
     counted = mask[:, 1:]  # token t is predicted at position t − 1
     targets = ids[:, 1:][counted]
-    chunk = chunk or max(16, LOGITS_AT_ONCE // head.weight.shape[0])
+    chunk = chunk or max(256, LOGITS_AT_ONCE.get(ids.device.type, 2**24) // len(targets))
     scored = states[:, :-1][counted]  # (N, H)
     picked = _LogProbs.apply(scored, head.weight, head.bias, targets, chunk, dtype)  # (N,)
     per_token = torch.zeros(ids.shape, dtype=picked.dtype, device=picked.device)
@@ -95,49 +95,65 @@ def _states(model, inputs: dict) -> tuple[Tensor, torch.nn.Linear, torch.dtype]:
 
 
 class _LogProbs(torch.autograd.Function):
-    """log softmax(states · Wᵀ + b)[target] for (N, H) states, in chunks of rows; the backward pass makes the
-    logits of a chunk once more, since keeping them is what costs memory."""
+    """log softmax(states · Wᵀ + b)[target] for (N, H) states, in tiles of `chunk` entries of the vocabulary;
+    the backward pass makes the logits of a tile once more, since keeping them is what costs memory.
+
+    Tiles of the vocabulary, not of tokens: each row of W is read once, and its gradient written once.
+    """
 
     @staticmethod
     def forward(ctx, states, weight, bias, targets, chunk, dtype=None):
         ctx.chunk, ctx.dtype = chunk, dtype or weight.dtype
-        cast_weight = weight.to(ctx.dtype)
-        out, lse = [], []
-        for rows in states.split(chunk):
-            logits = _logits(rows.to(ctx.dtype), cast_weight, bias)  # (chunk, V)
-            lse.append(logits.logsumexp(1))
-            done = sum(map(len, out))
-            out.append(logits.gather(1, targets[done : done + len(rows), None])[:, 0] - lse[-1])
-        ctx.save_for_backward(states, weight, bias, targets, torch.cat(lse))
-        return torch.cat(out)
+        rows = states.to(ctx.dtype)
+        wide = torch.promote_types(ctx.dtype, torch.float32)
+        picked = torch.zeros(len(rows), dtype=wide, device=rows.device)
+        lse = torch.full_like(picked, -torch.inf)
+        for tile, logits in _tiles(rows, weight, bias, ctx):
+            row, column = _inside(targets, tile)
+            picked[row] = logits[row, column]
+            lse = torch.logaddexp(lse, logits.logsumexp(1))
+        ctx.save_for_backward(states, weight, bias, targets, lse)
+        return picked - lse
 
     @staticmethod
     def backward(ctx, grad):
         states, weight, bias, targets, lse = ctx.saved_tensors
         needs_states, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        cast_weight = weight.to(ctx.dtype)
-        wide = torch.promote_types(ctx.dtype, torch.float32)
-        d_states = torch.empty_like(states) if needs_states else None
-        d_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device) if needs_weight else None
-        d_bias = torch.zeros(bias.shape, dtype=wide, device=bias.device) if needs_bias else None
-        for at in range(0, len(states), ctx.chunk):
-            rows = slice(at, at + ctx.chunk)
-            some = states[rows].to(ctx.dtype)
-            d = _logits(some, cast_weight, bias)  # becomes ∂ loss / ∂ logits in place
-            d.sub_(lse[rows, None]).exp_().mul_(-grad[rows, None])
-            d.scatter_add_(1, targets[rows, None], grad[rows, None].to(d.dtype))
+        rows = states.to(ctx.dtype)
+        # ∂ loss / ∂ logits is grad · (onehot − p). grad is put on what is (N, H), not on each tile.
+        scaled = (rows * -grad[:, None]).to(ctx.dtype)
+        d_states = torch.zeros(states.shape, dtype=lse.dtype, device=lse.device) if needs_states else None
+        d_weight = torch.empty_like(weight) if needs_weight else None
+        d_bias = torch.empty_like(bias) if needs_bias else None
+        for tile, logits in _tiles(rows, weight, bias, ctx):
+            p = logits.sub_(lse[:, None]).exp_()
+            row, column = _inside(targets, tile)
+            p[row, column] -= 1  # p − onehot
             if needs_bias:
-                d_bias += d.sum(0)
-            d = d.to(ctx.dtype)
-            if needs_states:
-                d_states[rows] = (d @ cast_weight).to(states.dtype)
-            if needs_weight and ctx.dtype == wide:
-                d_weight.addmm_(d.T, some)
-            elif needs_weight:
-                d_weight += d.T @ some  # half precision is multiplied as such, and summed wide
-        d_weight = None if d_weight is None else d_weight.to(weight.dtype)
-        d_bias = None if d_bias is None else d_bias.to(bias.dtype)
+                d_bias[tile] = -grad @ p
+            p = p.to(ctx.dtype)
+            if needs_weight:
+                d_weight[tile] = p.T @ scaled
+            if needs_states and p.dtype == lse.dtype:
+                d_states.addmm_(p, weight[tile].to(p.dtype))
+            elif needs_states:
+                d_states += p @ weight[tile].to(p.dtype)  # half precision is multiplied as such, summed wide
+        if needs_states:
+            d_states = d_states.mul_(-grad[:, None]).to(states.dtype)
         return d_states, d_weight, d_bias, None, None, None
+
+
+def _tiles(states: Tensor, weight: Tensor, bias: Tensor | None, ctx):
+    """Slices of the vocabulary, and the logits of each, (N, chunk)."""
+    for at in range(0, len(weight), ctx.chunk):
+        tile = slice(at, at + ctx.chunk)
+        yield tile, _logits(states, weight[tile].to(ctx.dtype), None if bias is None else bias[tile])
+
+
+def _inside(targets: Tensor, tile: slice) -> tuple[Tensor, Tensor]:
+    """The rows whose target lies in a slice of the vocabulary, and where in it."""
+    row = ((targets >= tile.start) & (targets < tile.stop)).nonzero()[:, 0]
+    return row, targets[row] - tile.start
 
 
 def _logits(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
