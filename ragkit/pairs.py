@@ -1,8 +1,13 @@
-"""What people prefer, as data: pairs to train on."""
+"""Pairs to train on: the table, and how rankings and comparisons become rows of it."""
 
+import random
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from itertools import combinations
 
 import numpy as np
+
+from ragkit.judgements import Comparison, Ranking
 
 UNKNOWN = np.nan
 
@@ -67,3 +72,71 @@ class Pairs:
             column = getattr(self, name)
             kept[name] = [column[row] for row in rows] if isinstance(column, list) else column[rows]
         return Pairs(**kept)
+
+
+def pairs_of(judgements: Iterable[Ranking | Comparison]) -> Pairs:
+    """One row for each two judged documents of a ranking, and one for each comparison of answers.
+
+    Two of one tier, and a rating of 0, are a tie: target 0.5, and strengths give ties one of their own. One
+    group for each query: pairs of one ranking are not independent, so split and resample by group.
+    """
+    rows: list[dict] = []
+    group: dict[str, int] = {}
+    for judgement in judgements:
+        of = {"query": judgement.query, "annotator": judgement.annotator}
+        of["group"] = group.setdefault(judgement.query, len(group))
+        if isinstance(judgement, Ranking):
+            rows += [of | row for row in _of_ranking(judgement)]
+        else:
+            rows.append(of | _of_comparison(judgement))
+    names = sorted({name for row in rows for name in row} | {"query", "chosen", "rejected"})
+    return Pairs(**{name: [row.get(name, UNKNOWN) for row in rows] for name in names})
+
+
+def _of_ranking(ranking: Ranking) -> list[dict]:
+    ranks = ranking.ranks
+    place = {index: position for position, index in enumerate(ranking.shown_order or [])}
+    rows = []
+    for a, b in combinations([index for index, rank in enumerate(ranks) if rank is not None], 2):
+        if ranks[b] < ranks[a]:
+            a, b = b, a
+        rows.append(
+            {
+                "chosen": ranking.passages[a].full_text,
+                "rejected": ranking.passages[b].full_text,
+                "target": 0.5 if ranks[a] == ranks[b] else 1.0,
+                "chosen_rank": ranks[a],
+                "rejected_rank": ranks[b],
+                "chosen_position": place.get(a, UNKNOWN),
+                "rejected_position": place.get(b, UNKNOWN),
+            }
+        )
+    return rows
+
+
+def _of_comparison(comparison: Comparison) -> dict:
+    texts = [comparison.answer_a, comparison.answer_b]
+    shown = [1, 0] if comparison.details.get("swapped") else [0, 1]  # where A and B stood, left 0
+    if comparison.rating > 0:
+        texts, shown = texts[::-1], shown[::-1]
+    return {
+        "chosen": texts[0],
+        "rejected": texts[1],
+        "target": 0.5 if comparison.rating == 0 else 1.0,
+        "rating": abs(comparison.rating),
+        "chosen_position": shown[0],
+        "rejected_position": shown[1],
+    }
+
+
+def split_by_query(
+    judgements: Sequence[Ranking | Comparison], test_share: float = 0.25, seed: int = 0
+) -> tuple[list, list]:
+    """(train, test): all that was said on a query goes to one side. Raises ValueError where one is empty."""
+    queries = sorted({judgement.query for judgement in judgements})
+    count = round(test_share * len(queries))
+    if not 0 < count < len(queries):
+        raise ValueError(f"test_share={test_share} of {len(queries)} queries leaves a side empty")
+    held_out = set(random.Random(seed).sample(queries, count))
+    test = [judgement for judgement in judgements if judgement.query in held_out]
+    return [judgement for judgement in judgements if judgement.query not in held_out], test

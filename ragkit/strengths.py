@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ragkit.preferences import Pairs
+from ragkit.pairs import Pairs
 
 Strength = Callable[[Pairs, Tensor | None], Tensor]
 TIE = 0.1  # a tie has no gap and would get no gradient, so it keeps a strength of its own

@@ -213,6 +213,8 @@ def report(settings: dict, cuda: bool) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="one small shape, to see that all of it runs")
+    parser.add_argument("--vocabularies", type=int, nargs="+", default=VOCABULARIES, metavar="V")
+    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, metavar="T")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
@@ -229,7 +231,7 @@ def main() -> None:
         + ("bfloat16 on a GPU" if cuda else f"float32, {arguments.threads} threads")
         + "\nragkit, and TRL on a GPU, make logits of completion tokens alone; the others of the prompt's too"
     )
-    shapes = [(v, t) for v in VOCABULARIES for t in LENGTHS]
+    shapes = [(v, t) for v in arguments.vocabularies for t in arguments.lengths]
     worst = 0.0
     for vocabulary, length in [(8_192, 64)] if arguments.quick else shapes:
         settings = {"length": length, "vocabulary": vocabulary, "prompt_share": arguments.prompt_share}

@@ -1,0 +1,40 @@
+"""What people prefer, as data: what they say, the log that keeps it, the pairs that are trained on.
+
+One name for the four files behind it.
+"""
+
+from ragkit.agreement import (
+    Estimate,
+    agreement_between,
+    chose_left,
+    cohen_kappa,
+    kendall_tau,
+    self_consistency,
+    shown_first_effect,
+)
+from ragkit.judgements import Comparison, Feedback, Ranking, Skip
+from ragkit.pairs import Pairs, pairs_of, split_by_query
+from ragkit.preference_formats import from_qrels, from_signed_scores, from_trl, to_trl
+from ragkit.preference_log import PreferenceLog
+
+__all__ = [
+    "Comparison",
+    "Estimate",
+    "Feedback",
+    "Pairs",
+    "PreferenceLog",
+    "Ranking",
+    "Skip",
+    "agreement_between",
+    "chose_left",
+    "cohen_kappa",
+    "from_qrels",
+    "from_signed_scores",
+    "from_trl",
+    "kendall_tau",
+    "pairs_of",
+    "self_consistency",
+    "shown_first_effect",
+    "split_by_query",
+    "to_trl",
+]
