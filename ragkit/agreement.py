@@ -62,6 +62,8 @@ def self_consistency(rankings: Sequence[Ranking]) -> Estimate:
 
 def cohen_kappa(comparisons: Sequence[Comparison], first: str, second: str) -> Estimate:
     """Cohen's κ of two annotators over the comparisons that both made: A, even, or B."""
+    import warnings
+
     from sklearn.metrics import cohen_kappa_score
 
     of: dict[str, dict[str, int]] = {first: {}, second: {}}
@@ -69,8 +71,9 @@ def cohen_kappa(comparisons: Sequence[Comparison], first: str, second: str) -> E
         if comparison.annotator in of:
             of[comparison.annotator][comparison.item] = _side(comparison)
     both = [(of[first][item], of[second][item]) for item in of[first] if item in of[second]]
-    kappa = lambda rows: cohen_kappa_score(*zip(*rows), labels=[-1, 0, 1])  # noqa: E731
-    return _estimate(both, kappa)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a resample in which all agree on one label has no κ: NaN, left out
+        return _estimate(both, lambda rows: cohen_kappa_score(*zip(*rows), labels=[-1, 0, 1]))
 
 
 def chose_left(comparisons: Sequence[Comparison]) -> Estimate:

@@ -158,7 +158,7 @@ class PreferenceLog:
     def _live(self) -> list[dict]:
         """Fold the events: what was undone goes, doubles go, the latest word on an item stands."""
         events = sorted(self._events(), key=lambda event: (event["seq"], event["session"]))
-        undone = {event.get("target") for event in events if event["kind"] == "undo"}
+        undone = _undone(events)
         ids, views, standing = set(), set(), {}
         for event in events:
             name = event["event_id"]
@@ -186,6 +186,20 @@ class PreferenceLog:
         for file in self._files.values():
             file.read()
         return list(self._files.values())
+
+
+def _undone(events: list[dict]) -> set[str]:
+    """The ids of what was taken back: the targets, and what a retry had written of the same view before."""
+    undone, view_of, same_view = set(), {}, {}
+    for event in events:
+        if event["kind"] == "undo":
+            target = event.get("target")
+            undone.add(target)
+            undone.update(same_view.get(view_of.get(target), ()))
+        elif view := event.get("details", {}).get("view_id"):
+            view_of[event["event_id"]] = view
+            same_view.setdefault(view, []).append(event["event_id"])
+    return undone
 
 
 class _File:

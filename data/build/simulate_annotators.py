@@ -21,8 +21,9 @@ from ragkit.events import write_log
 from ragkit.judgements import Comparison, Ranking
 
 SHOWN = 5  # passages in a ranking
-RANKINGS = {"train": 110, "test": 40}  # queries for each annotator, by the split of their topic
-COMPARISONS = {"train": 45, "test": 15}
+# Queries, by the split of their topic: what all five judge, so that they can be compared; each one's own
+# rankings; and comparisons, which all five make.
+SHARED, OWN, COMPARED = {"train": 30, "test": 15}, {"train": 80, "test": 25}, {"train": 45, "test": 15}
 REPEATED = 0.1  # of the items come back, in another order
 WHEN = "2026-01-01T00:00:00.000+00:00"  # a script has no clock
 
@@ -93,33 +94,39 @@ def rank(annotator: Annotator, item: dict, event_id: str, rng: np.random.Generat
     )
 
 
-def comparisons(
-    annotator: Annotator, items: list[dict], generator: Generator, rng: np.random.Generator
-) -> list[Comparison]:
+def comparisons(annotator: Annotator, items: list[dict], rng: np.random.Generator) -> list[Comparison]:
     """Two answers, each quoted from one passage; what is felt of a passage is felt of its quote."""
     out = []
     for number, item in enumerate(items):
-        pair = [item["hits"][i] for i in sorted(rng.choice(SHOWN, 2, replace=False))]
-        grades = [item["grades"][hit.rank - 1] for hit in pair]
-        texts = [quote(generator, item, hit) for hit in pair]
-        swapped = bool(rng.random() < 0.5)
+        swapped = bool(rng.random() < 0.5)  # A stands on the right
         felt = [
-            annotator.utility(hit.passage, grade) - annotator.shown * (side != swapped) + rng.gumbel()
-            for side, (hit, grade) in enumerate(zip(pair, grades))
+            annotator.utility(hit.passage, item["grades"][hit.rank - 1])
+            - annotator.shown * (side != swapped)
+            + rng.gumbel()
+            for side, hit in enumerate(item["pair"])
         ]
         rating = int(np.clip(np.round((felt[1] - felt[0]) / 1.2), -3, 3))
+        both_bad = all(item["grades"][hit.rank - 1] == 0 for hit in item["pair"])
         names = (annotator.name, f"{annotator.name}-c{number:03d}")
         details = {"query_id": item["id"], "split": item["split"], "swapped": swapped, "simulated": True}
-        out.append(Comparison(item["query"], *texts, rating, max(grades) == 0, pair, *names, details))
+        out.append(
+            Comparison(item["query"], *item["quotes"], rating, both_bad, item["pair"], *names, details)
+        )
     return out
 
 
-def quote(generator: Generator, item: dict, hit, cache: dict = {}) -> str:  # noqa: B006
-    """The sentence that tiny-rag-lm quotes from this passage alone; it may not decline."""
-    key = item["id"], hit.passage.id
-    if key not in cache:
-        cache[key] = generator.answer(item["query"], [hit]).text
-    return cache[key]
+def quoted(items: list[dict], generator: Generator, draw: random.Random) -> list[dict]:
+    """The items with two of their first three passages, and what tiny-rag-lm quotes from each alone."""
+    out = []
+    for item in items:
+        pair = sorted(draw.sample(item["hits"][:3], 2), key=lambda hit: hit.rank)
+        quotes = [generator.answer(item["query"], [hit]).text for hit in pair]
+        out.append(item | {"pair": pair, "quotes": quotes})
+    return out
+
+
+def brief(passage: Passage) -> Passage:
+    return replace(passage, metadata={name: passage.metadata[name] for name in ("topic", "style")})
 
 
 def main() -> None:
@@ -133,20 +140,30 @@ def main() -> None:
     vectors = encoder.encode([query["text"] for query in queries])
     items: dict[str, list[dict]] = {"train": [], "test": []}
     for query, vector in zip(queries, vectors):
-        hits = retrieve(library, vector, SHOWN)
+        hits = [replace(hit, passage=brief(hit.passage)) for hit in retrieve(library, vector, SHOWN)]
         grades = [qrels[query["_id"]].get(hit.passage.id, 0) for hit in hits]
         item = {"id": query["_id"], "query": query["text"], "hits": hits, "grades": grades}
         split = query["metadata"]["split"]
         items[split].append(item | {"split": split})
+    draw = random.Random(0)
+    shared = {split: draw.sample(items[split], count) for split, count in SHARED.items()}
+    compared = [item for split, count in COMPARED.items() for item in draw.sample(items[split], count)]
+    compared = quoted(compared, generator, draw)
     folder = DATA / "preferences"
     folder.mkdir(exist_ok=True)
     hidden = []
     for annotator in ANNOTATORS:
         seed = int(hashlib.sha256(annotator.name.encode()).hexdigest()[:8], 16)
         draw, rng = random.Random(seed), np.random.default_rng(seed)
-        judged = [item for split, count in RANKINGS.items() for item in draw.sample(items[split], count)]
-        asked = [item for split, count in COMPARISONS.items() for item in draw.sample(items[split], count)]
-        said = rankings(annotator, judged, rng) + comparisons(annotator, asked, generator, rng)
+        judged = []
+        for split, count in OWN.items():
+            common = {item["id"] for item in shared[split]}
+            others = [item for item in items[split] if item["id"] not in common]
+            judged += shared[split] + draw.sample(others, count)
+        draw.shuffle(judged)
+        said = rankings(annotator, judged, rng)
+        print(f"{annotator.name}: {len(said)} rankings, {len(compared)} comparisons")
+        said += comparisons(annotator, compared, rng)
         write_log(folder / f"{annotator.name}.jsonl", said, WHEN)
         for item in judged:
             utilities = {
@@ -155,7 +172,6 @@ def main() -> None:
             }
             names = {"annotator": annotator.name, "query_id": item["id"], "split": item["split"]}
             hidden.append(names | {"utilities": utilities})
-        print(f"{annotator.name}: {len(said) - len(asked)} rankings, {len(asked)} comparisons")
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in hidden)
     (folder / "hidden").mkdir(exist_ok=True)
     (folder / "hidden" / "utilities.jsonl").write_text(text, encoding="utf-8")
