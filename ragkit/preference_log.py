@@ -66,16 +66,19 @@ class PreferenceLog:
         names["event_id"] = judgement.event_id or uuid.uuid4().hex
         return self._append(to_event(judgement) | names)
 
-    def undo(self) -> str | None:
-        """Take back this annotator's latest judgement: of this session, or else of an earlier one.
+    def undo(self, event_id: str | None = None) -> str | None:
+        """Take back a judgement of this annotator: by default the latest of this session, or else of all.
 
-        Returns its event_id, or None where nothing is left to take back.
+        Returns its event_id, or None where nothing is left to take back. Raises ValueError for an event_id
+        that is not a judgement of this annotator that stands.
         """
         mine = [event for event in self._live() if event["annotator"] == self.annotator]
         here = [event for event in mine if self._path and event["session"] == self._path.stem]
+        if event_id is not None and event_id not in {event["event_id"] for event in mine}:
+            raise ValueError(f"event_id={event_id!r}: no judgement of {self.annotator!r} that stands")
         if not mine:
             return None
-        target = (here or mine)[-1]["event_id"]
+        target = event_id or (here or mine)[-1]["event_id"]
         names = {"annotator": self.annotator, "event_id": uuid.uuid4().hex, "target": target}
         self._append({"kind": "undo", **names})
         return target

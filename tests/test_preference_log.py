@@ -85,6 +85,18 @@ def test_undo_takes_back_ones_own_words_alone(tmp_path):
     assert ann.undo() is None
 
 
+def test_undo_by_name(tmp_path):
+    log = PreferenceLog(tmp_path, "ann")
+    for query in "abc":
+        log.record(ranking(query, event_id=f"event {query}"))
+    assert log.undo("event b") == "event b" and [r.query for r in log.rankings()] == ["a", "c"]
+    for name in ("event b", "nothing"):
+        with pytest.raises(ValueError, match=f"event_id='{name}': no judgement of 'ann'"):
+            log.undo(name)
+    with pytest.raises(ValueError, match="no judgement of 'bob'"):
+        PreferenceLog(tmp_path, "bob").undo("event a")
+
+
 def test_undo_in_one_kernel_leaves_the_others_latest(tmp_path):
     """Two kernels of one person: undo means the click that was made here."""
     one, two = PreferenceLog(tmp_path), PreferenceLog(tmp_path)
