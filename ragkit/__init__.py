@@ -28,7 +28,8 @@ _NAMES = {
     "evidence": ("Evidence", "select_evidence"),
     "prompt": ("Prompt", "build_prompt"),
     "generator": ("Answer", "Generator"),
-    "preferences": ("Pairs",),
+    "preferences": ("Comparison", "Feedback", "Pairs", "PreferenceLog", "Ranking", "pairs_of"),
+    "widgets": ("ChatApp", "CompareAnswers", "RankDocuments"),
     "assistant": ("Assistant", "Turn"),
     "follow_up": ("complete_follow_up",),
 }

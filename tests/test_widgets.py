@@ -1,0 +1,473 @@
+"""The panels through their handlers, without a browser: what is shown, what is written, what goes wrong."""
+
+import json
+import os
+
+import pytest
+
+from ragkit.assistant import Assistant
+from ragkit.corpus import Hit, Passage
+from ragkit.generator import Answer
+from ragkit.library import Library
+from ragkit.preference_log import PreferenceLog
+from ragkit.rank_widget import RankingPanel
+from ragkit.session import View
+from ragkit.sessions import RankingSession
+from ragkit.tiers import flat
+from ragkit.widgets import ChatApp, CompareAnswers, RankDocuments
+from tests.helpers import FakeEncoder, hits
+
+ATTACK = '<img src=x onerror="alert(1)"> & "quoted"'
+
+
+class FakeGenerator:
+    """Quotes the first hit, or says what it is told to say."""
+
+    name, encoder = "fake", None
+
+    def answer(self, query, hits, *, style="sentence", seed=None, on_text=None, query_vector=None):
+        if "fail" in query:
+            raise OSError(12, "no memory")
+        return Answer(hits[0].passage.text if hits else "none", [1] if hits else [], [], not hits)
+
+
+def assistant_of(*texts: str) -> Assistant:
+    encoder = FakeEncoder()
+    passages = [Passage(f"p{n}", text, f"title {n} <b>") for n, text in enumerate(texts)]
+    return Assistant(encoder, Library.build(passages, encoder, progress=False), FakeGenerator())
+
+
+@pytest.fixture
+def assistant():
+    return assistant_of(ATTACK, "long " * 100, "third", "fourth")
+
+
+@pytest.fixture
+def log(tmp_path):
+    return PreferenceLog(tmp_path / "log", "ann")
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """`full(True)`: from now on the disk is full; `full(False)`: no more."""
+    fsync = os.fsync
+
+    def set_full(value: bool) -> None:
+        def fail(_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", fail if value else fsync)
+
+    return set_full
+
+
+def events(log) -> list[dict]:
+    lines = [line for path in log.folder.glob("*.jsonl") for line in path.read_bytes().splitlines()]
+    return sorted((json.loads(line) for line in lines if line), key=lambda event: event["seq"])
+
+
+def shown(panel) -> str:
+    """All HTML and labels in the panel, as they are sent to the browser."""
+    found, queue = [], [panel.box]
+    while queue:
+        widget = queue.pop()
+        found += [str(getattr(widget, name)) for name in ("value", "description") if hasattr(widget, name)]
+        queue += getattr(widget, "children", [])
+    return "\n".join(found)
+
+
+def names(panel) -> list[str]:
+    """The documents' names, from the top."""
+    return [panel.session.view.name(document) for document in flat(panel.session.view.tiers)]
+
+
+# Ranking
+
+
+def test_ranking_writes_what_is_shown(assistant, log):
+    panel = RankDocuments(assistant, ["a?", "b?"], log, seed=1)
+    assert panel.error is None and names(panel) == ["c1", "c2", "c3"] and "a?" in shown(panel)
+    panel.move(2, -1)
+    assert names(panel) == ["c1", "c3", "c2"] and panel.status == "c1, then c3, then c2"
+    panel.place(2, 0)
+    panel.tie(1)
+    assert panel.status == "c2 = c1, then c3"
+    view = panel.session.view
+    assert panel.save("because") == 1
+    assert panel.status == "Saved #1 ✓  c2 = c1, then c3" and "b?" in shown(panel)
+    (ranking,) = log.rankings()
+    assert ranking.tiers == view.tiers and ranking.shown_order == view.order
+    assert ranking.details["why"] == "because" and ranking.details["moves"] == 3
+    assert ranking.details["encoder_fingerprint"] == FakeEncoder().fingerprint
+    assert ranking.scores == [hit.score for hit in view.hits]
+
+
+def test_the_why_that_was_typed_is_saved_and_then_gone(assistant, log):
+    panel = RankDocuments(assistant, ["a?", "b?"], log)
+    panel._why.value = "typed"
+    panel.save()
+    assert log.rankings()[0].details["why"] == "typed" and panel._why.value == ""
+    panel.undo()
+    assert panel._why.value == "typed"
+
+
+def test_skip_undo_and_the_end(assistant, log):
+    panel = RankDocuments(assistant, ["a?", "b?"], log)
+    panel.skip()
+    assert panel.status == "Skipped, saved #1 ✓"
+    panel.save()
+    assert "All 2 done" in shown(panel) and "2 of 2, 0 repeats" in shown(panel)
+    panel.undo()
+    assert panel.status.startswith("Taken back ✓") and panel.session.view.query == "b?"
+    panel.undo()
+    assert panel.session.view.query == "a?"
+    panel.undo()
+    assert panel.status == "Nothing to undo." and panel.error is None
+    assert [event["kind"] for event in events(log)] == ["skip", "rank", "undo", "undo"]
+    panel.save()
+    assert panel.session.view.query == "b?"
+
+
+def test_not_saved_says_why_and_can_be_saved_again(assistant, log, full):
+    panel = RankDocuments(assistant, ["a?", "b?"], log)
+    panel.move(0, 2)
+    view, order = panel.session.view, names(panel)
+    full(True)
+    assert panel.save() is None
+    assert panel.status.startswith("NOT SAVED: No space left on device")
+    assert isinstance(panel.error, OSError) and "NOT SAVED" in shown(panel)
+    assert panel.session.view is view and names(panel) == order
+    panel.skip()
+    assert panel.status.startswith("NOT SAVED") and panel.session.view is view
+    full(False)
+    assert panel.save() == 1 and panel.error is None
+    assert len(events(log)) == 1 and log.rankings()[0].details["view_id"] == view.view_id
+
+
+def test_an_undo_that_fails_takes_nothing_back(assistant, log, full):
+    panel = RankDocuments(assistant, ["a?"], log)
+    panel.save()
+    full(True)
+    assert panel.undo() is None and panel.status.startswith("NOT SAVED") and len(log.rankings()) == 1
+    full(False)
+    assert panel.undo().query == "a?" and log.rankings() == []
+
+
+def test_saved_is_said_also_where_the_next_item_fails(assistant, log, monkeypatch):
+    panel = RankDocuments(assistant, ["a?", "b?"], log)
+    monkeypatch.setattr(assistant.encoder, "encode_query", lambda query: 1 / 0)
+    assert panel.save() == 1
+    assert panel.status.startswith("Saved #1 ✓") and "NO NEXT ITEM: division by zero" in panel.status
+    assert isinstance(panel.error, ZeroDivisionError)
+    monkeypatch.undo()
+    assert panel.save() == 1 and panel.session.view.query == "b?" and len(events(log)) == 1
+
+
+def test_an_unreadable_log_is_shown_not_hidden(assistant, log):
+    log.folder.mkdir()
+    (log.folder / "x.jsonl").write_text('{"schema": 99}\n')
+    panel = RankDocuments(assistant, ["a?"], log)
+    assert "schema 99" in panel.status and isinstance(panel.error, ValueError)
+
+
+def test_a_handler_that_is_called_wrongly_changes_nothing(assistant, log):
+    panel = RankDocuments(assistant, ["a?"], log)
+    panel.move(7, 1)
+    assert isinstance(panel.error, IndexError) and panel.status.startswith("NOT DONE")
+    panel.save()
+    panel.save()
+    assert panel.status == "NOT SAVED: nothing is shown, so nothing can be judged" and len(events(log)) == 1
+
+
+def test_documents_and_questions_are_escaped(assistant, log):
+    panel = RankDocuments(assistant, [ATTACK], log, k=4)
+    compare = CompareAnswers([(ATTACK, ATTACK, "b", hits(ATTACK))], log)
+    compare.rate(1)
+    compare.save(ATTACK)
+    chat = ChatApp(assistant, log)
+    chat.ask(ATTACK)
+    for each in (panel, compare, chat):
+        assert each.error is None and "<img" not in shown(each) and "&lt;img src=x" in shown(each)
+        assert "<b>" not in shown(each)
+    panel.save()
+    assert log.rankings()[0].query == ATTACK  # and the log has what was said, unchanged
+
+
+def test_half_characters_do_not_stop_a_panel(log):
+    """A message to the browser can't hold them; the log can."""
+    found = [Hit(Passage(f"p{n}", f"text {n} \ud800", "title \ud800"), 1.0, n) for n in (1, 2)]
+    panel = RankingPanel(RankingSession(["q \ud800"], lambda query: found, log), 2)
+    json.dumps([shown(panel), panel._guard.aria], ensure_ascii=False).encode("utf-8")
+    panel.save("\ud800")
+    assert panel.error is None and log.rankings()[0].passages[0].text.endswith("\ud800")
+
+
+def test_a_long_document_folds_until_more_and_stays_open_when_it_moves(assistant, log):
+    panel = RankDocuments(assistant, ["a?"], log, k=4)
+    long = next(d for d, hit in enumerate(panel.session.view.hits) if len(hit.passage.text) > 400)
+    slot = lambda: flat(panel.session.view.tiers).index(long)  # noqa: E731
+    folded = lambda: ["rk-folded" in parts["text"].value for parts in panel._slots]  # noqa: E731
+    assert folded() == [number == slot() for number in range(4)]
+    panel.more(slot())
+    assert folded() == [False] * 4
+    panel.move(slot(), 1 if slot() == 0 else -1)
+    assert folded() == [False] * 4
+    panel.more(slot())
+    assert folded()[slot()]
+    panel.more(slot())
+    panel.save()
+    panel.undo()
+    assert folded()[slot()]  # a new item starts folded
+
+
+def test_every_control_has_a_name_and_says_its_state(assistant, log):
+    panel = RankDocuments(assistant, ["a?"], log)
+    aria = panel._guard.aria
+    assert aria["rk-up-1"] == {"aria-label": "Move c1 up", "aria-disabled": "true"}
+    assert aria["rk-down-1"] == {"aria-label": "Move c1 down", "aria-disabled": "false"}
+    assert aria["rk-undo"]["aria-disabled"] == "true" and aria["rk-status"] == {"role": "status"}
+    panel.tie(1)
+    aria = panel._guard.aria
+    assert aria["rk-tie-2"]["aria-label"] == "Untie c2 from c1"
+    assert aria["rk-up-1"]["aria-disabled"] == "false"  # it can leave the tie upwards
+    assert aria["rk-slot-2"]["aria-label"].startswith("Place 1: c2, title")
+    panel.save()
+    assert panel._guard.aria["rk-save"]["aria-disabled"] == "true"
+
+
+@pytest.mark.parametrize(
+    "key, slot, order",
+    [("3", 1, "c2 c3 c1"), ("1", 3, "c3 c1 c2"), ("up", 2, "c2 c1 c3"), ("down", 2, "c1 c3 c2")]
+    + [("9", 1, "c2 c3 c1"), ("up", 1, "c1 c2 c3"), ("1", None, "c1 c2 c3"), ("x", 1, "c1 c2 c3")],
+)
+def test_keys(assistant, log, key, slot, order):
+    panel = RankDocuments(assistant, ["a?"], log)
+    panel._key(None, {"key": key, "slot": slot}, None)
+    assert names(panel) == order.split() and panel.error is None
+
+
+def test_dropping_a_card(assistant, log):
+    panel = RankDocuments(assistant, ["a?"], log)
+    panel._key(None, {"key": "drop", "slot": 1, "target": 3}, None)
+    assert names(panel) == ["c2", "c3", "c1"]
+
+
+def test_a_second_click_at_once_is_not_for_the_next_item(assistant, log, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("ragkit.widget_parts.time.monotonic", lambda: clock[0])
+    panel = RankDocuments(assistant, ["a?", "b?", "c?"], log)
+    save = panel.settled(panel.save)
+    clock[0] += 1
+    save()
+    clock[0] += 0.1
+    save()
+    assert len(events(log)) == 1 and "press again" in panel.status
+    clock[0] += 1
+    save()
+    assert len(events(log)) == 2
+
+
+def test_a_new_panel_goes_on_where_the_old_one_stopped(assistant, log):
+    RankDocuments(assistant, ["a?", "b?"], log).save()
+    again = RankDocuments(assistant, ["a?", "b?"], PreferenceLog(log.folder, "ann"))
+    assert again.session.view.query == "b?" and str(again.session.progress) == "1 of 2, 0 repeats"
+    assert again.undo().query == "a?"
+
+
+def test_a_small_library_and_wrong_settings(log):
+    few = assistant_of("one", "two")
+    panel = RankDocuments(few, ["a?"], log, k=5)
+    assert names(panel) == ["c1", "c2"]
+    assert [parts["card"].layout.display for parts in panel._slots] == [None, None, "none", "none", "none"]
+    one = RankDocuments(assistant_of("one"), ["a?"], log)
+    assert "Nothing to rank." in shown(one) and "1 document was found for “a?”" in shown(one)
+    with pytest.raises(ValueError, match="k=1: an order needs two"):
+        RankDocuments(few, ["a?"], log, k=1)
+    with pytest.raises(ValueError, match="no queries"):
+        RankDocuments(few, [], log)
+
+
+def test_the_choice_of_the_next_item_can_be_handed_over(assistant, log):
+    panel = RankDocuments(assistant, ["a?", "b?", "c?"], log, choose=lambda left: left[-1])
+    assert panel.session.view.query == "c?"
+    panel.save()
+    assert panel.session.view.query == "b?"
+
+
+def test_the_reranker_decides_what_is_shown(assistant, log):
+    class Turned:
+        def rerank(self, query, hits):
+            return hits[::-1]
+
+    before = RankDocuments(assistant, ["a?"], log, seed=1).session.view.hits
+    assistant.reranker = Turned()
+    panel = RankDocuments(assistant, ["a?"], log, seed=1)
+    assert panel.session.view.hits == before[::-1]
+    panel.save()
+    assert log.rankings()[0].details["reranker"] == "Turned"
+
+
+# Comparing
+
+
+def test_comparing_writes_the_rating_of_the_side(log):
+    panel = CompareAnswers([(f"q{n}", f"a{n}", f"b{n}", hits("x")) for n in range(12)], log, repeat_share=0)
+    swapped = []
+    for _ in range(12):
+        swapped.append(panel.session.view.swapped)
+        panel.rate(-2)
+        panel.save()
+        panel.next()
+    assert set(swapped) == {True, False}
+    assert [said.rating for said in log.comparisons()] == [2 if each else -2 for each in swapped]
+    assert "All 12 done" in shown(panel)
+
+
+def test_sources_are_hidden_until_saved(log):
+    answers = [Answer("one", [2], [], False), Answer("two", [], [], False)]
+    panel = CompareAnswers([("q", *answers, hits("x", "y"))], log)
+    panel.rate(0)
+    assert "p0" not in shown(panel) and "Sources" not in shown(panel)
+    panel.save()
+    assert "[2] p1  – cited" in shown(panel) and panel.status == "Saved #1 ✓  Even"
+
+
+def test_a_comparison_is_saved_once_and_closed(log):
+    panel = CompareAnswers([("q", "a", "b")], log)
+    panel.save()
+    assert panel.status == "NOT SAVED: choose a rating first"
+    panel.next()
+    assert panel.status == "Save or skip this one first." and panel.session.view is not None
+    panel.both_bad()
+    assert panel.save() == panel.save() == 1
+    for change in (lambda: panel.rate(1), panel.both_bad, panel.skip):
+        change()
+        assert "this one is saved" in panel.status
+    assert len(events(log)) == 1 and panel._guard.aria["rk-save"]["aria-disabled"] == "true"
+    panel.undo()
+    assert panel.session.view.both_bad and "✓ Both bad" in shown(panel)
+    panel.both_bad()
+    panel.rate(1)
+    panel.save()
+    (said,) = log.comparisons()
+    assert abs(said.rating) == 1 and not said.both_bad
+
+
+def test_a_wrong_rating_is_refused(log):
+    panel = CompareAnswers([("q", "a", "b")], log)
+    panel.rate(5)
+    assert panel.status == "NOT DONE: rating=5: a whole number from -3 (left) to +3 (right)"
+    assert panel.session.view.rating is None
+
+
+def test_keys_of_comparing(log):
+    panel = CompareAnswers([("q", "a", "b"), ("r", "c", "d")], log)
+    press = lambda key: panel._key(None, {"key": key, "slot": None}, None)  # noqa: E731
+    panel._changed_at = 0.0
+    press("7")
+    assert panel.session.view.rating == 3
+    press("0")
+    assert panel.session.view.both_bad
+    press("save")
+    press("save")
+    assert len(events(log)) == 1 and panel.session.view.query == "r"
+
+
+def test_a_comparison_that_fails_stays(log, full):
+    panel = CompareAnswers([("q", "a", "b", hits("secret"))], log)
+    panel.rate(3)
+    full(True)
+    panel.save()
+    assert panel.status.startswith("NOT SAVED: No space") and panel.session.view.saved is None
+    assert "Sources" not in shown(panel)
+    full(False)
+    assert panel.save() == 1 and len(log.comparisons()) == 1
+
+
+# Chat
+
+
+def test_the_chat_answers_and_logs_what_is_said(assistant, log):
+    chat = ChatApp(assistant, log)
+    chat.ask("What is DPO?")
+    assert chat.error is None and chat.turn.answer.text in [p.text for p in assistant.library.passages]
+    assert "– cited" in shown(chat) and chat.status.startswith("Answered in")
+    assert chat.good(True, "clear") == 1 and chat.good(True, "clear") is None  # once is enough
+    assert chat.good(False, "wrong, after all") == 2
+    (said,) = log.feedback()  # the latest word
+    assert (said.good, said.note, said.query) == (False, "wrong, after all", "What is DPO?")
+    assert said.details["generator"] == "fake" and [hit.rank for hit in said.hits] == [1, 2, 3]
+    assert "✓ Bad answer" in shown(chat)
+    chat.undo()
+    assert log.feedback()[0].good is True and "✓ Good answer" in shown(chat)
+    chat.undo()
+    assert log.feedback() == [] and "✓ " not in shown(chat).replace("Taken back ✓", "")
+    chat.undo()
+    assert chat.status == "Nothing to undo."
+
+
+def test_ranking_in_the_chat(assistant, log):
+    chat = ChatApp(assistant, log, k=3)
+    chat.ask("What is DPO?")
+    ranking = chat.rank()
+    assert ranking.box in chat._documents.children
+    ranking.move(0, 1)
+    ranking.save()
+    assert log.rankings()[0].query == "What is DPO?" and "All 1 done" in shown(ranking)
+    assert log.rankings()[0].passages == [hit.passage for hit in chat.turn.hits]
+    assert chat.rank() is None and chat._documents.children == ()
+
+
+def test_undo_in_the_chat_leaves_the_ranking(assistant, log):
+    chat = ChatApp(assistant, log)
+    chat.ask("a?")
+    chat.good(True)
+    chat.rank().save()
+    chat.undo()
+    assert log.feedback() == [] and len(log.rankings()) == 1
+
+
+def test_a_follow_up_builds_on_the_question_before(assistant, log):
+    chat = ChatApp(assistant, log)
+    chat.ask("What does beta control in DPO?")
+    chat.ask("and in IPO?")
+    assert chat.turn.query == "What does beta control in IPO?" and chat.turn.query in shown(chat)
+
+
+def test_what_goes_wrong_in_the_chat(assistant, log, full):
+    chat = ChatApp(assistant, log)
+    chat.good(True)
+    assert chat.status == "NOT SAVED: ask a question first"
+    chat.ask()
+    assert chat.status == "NO ANSWER: type a question first"
+    chat.ask("first?")
+    turn = chat.turn
+    chat.ask("fail!")
+    assert chat.status == "NO ANSWER: no memory" and chat.turn is turn
+    full(True)
+    assert chat.good(True) is None and chat.status.startswith("NOT SAVED: No space")
+    assert "✓ Good" not in shown(chat) and log.feedback() == []
+    full(False)
+    assert chat.good(True) == 1
+
+
+def test_one_document_is_nothing_to_rank_in_the_chat(log):
+    chat = ChatApp(assistant_of("only"), log)
+    chat.ask("a?")
+    assert chat.rank() is None and chat.status == "NOT DONE: 1 documents were found, and an order needs two"
+
+
+# What Jupyter shows
+
+
+@pytest.mark.parametrize("make", [RankDocuments, ChatApp])
+def test_a_panel_is_shown_as_a_widget(assistant, log, make):
+    panel = make(assistant, *([["a?"]] if make is RankDocuments else []), log)
+    assert "application/vnd.jupyter.widget-view+json" in panel._repr_mimebundle_()
+
+
+def test_no_part_asks_for_an_icon_or_holds_a_view_of_its_own(assistant, log):
+    """Icons would come from another host's font; what is shown is the session's view and nothing else."""
+    panel = RankDocuments(assistant, ["a?"], log)
+    assert not [parts for parts in panel._slots for part in parts.values() if getattr(part, "icon", "")]
+    assert not [value for value in vars(panel).values() if isinstance(value, View)]
