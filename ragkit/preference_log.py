@@ -33,6 +33,7 @@ def _without_collector():
 
 
 _DECODER = json.JSONDecoder()  # json.loads would look for the encoding of each line anew
+_BLOCK = 1000  # lines decoded at once
 
 
 class PreferenceLog:
@@ -225,10 +226,9 @@ class _File:
             whole = data.rfind(b"\n") + 1
             self.problems = [problem for problem in self.problems if problem not in self.tail]
             try:
-                for line in data[:whole].splitlines():
-                    self.line += 1
-                    if line.strip():
-                        self._take(line)
+                lines = data[:whole].splitlines()
+                for start in range(0, len(lines), _BLOCK):
+                    self._take_all(lines[start : start + _BLOCK])
             except ValueError:  # a line of another schema: nothing of this file counts as read
                 self.__init__(self.path)
                 raise
@@ -238,11 +238,26 @@ class _File:
                 self.tail = [f"{self.path.name}:{self.line + 1}: the last line is torn: it has no end"]
                 self.problems += self.tail
 
-    def _take(self, line: bytes) -> None:
+    def _take_all(self, lines: list[bytes]) -> None:
+        """Decode all lines at once, which shares their keys; one at a time where one of them is broken."""
         try:
-            event = _DECODER.decode(line.decode("utf-8", "surrogatepass"))
-        except ValueError as error:
-            return self._report(f"not JSON ({error})")
+            events = _DECODER.decode((b"[" + b",\n".join(lines) + b"]").decode("utf-8", "surrogatepass"))
+        except (ValueError, RecursionError):
+            events = []
+        whole = len(events) == len(lines)
+        for index, line in enumerate(lines):
+            self.line += 1
+            if whole:
+                self._take(events[index])
+            elif line.strip():
+                try:
+                    event = _DECODER.decode(line.decode("utf-8", "surrogatepass"))
+                except (ValueError, RecursionError) as error:
+                    self._report(f"not JSON ({error})")
+                else:
+                    self._take(event)
+
+    def _take(self, event: object) -> None:
         if not isinstance(event, dict) or "schema" not in event:
             return self._report("not an event of this log")
         if event["schema"] != SCHEMA:
