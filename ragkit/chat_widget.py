@@ -10,7 +10,7 @@ from ragkit.follow_up import complete_follow_up
 from ragkit.judgements import Feedback
 from ragkit.rank_widget import RankingPanel, facts
 from ragkit.sessions import RankingSession
-from ragkit.widget_parts import Panel, block, flag, handler, part, question, row, show
+from ragkit.widget_parts import Field, Panel, block, flag, handler, part, question, row, show
 
 
 class ChatApp(Panel):
@@ -24,22 +24,22 @@ class ChatApp(Panel):
         self.turn, self.ranking = None, None
         self._said: Feedback | None = None  # what stands in the log for this answer
         self._shown_at = 0.0
-        self._query = part(ipywidgets.Text(description="Question"), "rk-query", "rk-enter")
+        self._query = Field("Question", "rk-query", "rk-enter")
         self._answer = part(ipywidgets.HTML(), "rk-reply")
         self._good = self.button("Good answer", "good", lambda: self.good(True))
         self._bad = self.button("Bad answer", "poor", lambda: self.good(False))
-        self._note = part(ipywidgets.Text(description="Note (optional)"), "rk-note")
+        self._note = Field("Note (optional)", "rk-note")
         buttons = [
             self._good,
             self._bad,
             self.button("Undo", "undo", self.undo),
             self.button("Rank these documents", "rank", self.rank),
-            self._note,
+            self._note.box,
         ]
         self._below, self._documents = row(*buttons), ipywidgets.VBox([])
-        asking = row(self._query, self.button("Ask", "ask", self.ask, "rk-main"))
+        asking = row(self._query.box, self.button("Ask", "ask", self.ask, "rk-main"))
         card = part(ipywidgets.VBox([self._answer, self._below]), "rk-card")
-        super().__init__("Chat", asking, card, self._documents)
+        super().__init__("Chat", asking, card, self._documents, fields=[self._query, self._note])
         self._card = card
         self.on_keys = {"enter": lambda *_: self.ask()}
         self.redraw()
@@ -49,14 +49,16 @@ class ChatApp(Panel):
     @handler("NO ANSWER")
     def ask(self, query: str = "") -> None:
         """Answer a question, by default the one in the field; "and for IPO?" builds on the one before."""
-        asked = (query or self._query.value).strip()
+        asked = (query or self._query.text).strip()
         if not asked:
             raise ValueError("type a question first")
         previous = self.turn.query if self.turn else None
         self.tell("Searching and writing …")
         turn = self.assistant.ask(complete_follow_up(asked, previous), self.k)
         self.turn, self.ranking = turn, None
-        self._query.value, self._note.value, self._documents.children = "", "", []
+        self._query.fresh()
+        self._note.fresh()
+        self._documents.children = []
         self._shown_at = time.monotonic()
         self._said = self._standing()
         self.tell(f"Answered in {sum(turn.timings.values()):.1f} s.")
@@ -65,7 +67,7 @@ class ChatApp(Panel):
     def good(self, good: bool, note: str = "") -> int | None:
         """Say whether the answer is good; the latest word counts. Returns the event's number."""
         turn = self._asked()
-        note = note or self._note.value
+        note = note or self._note.text
         if self._said is not None and (self._said.good, self._said.note) == (good, note):
             return None  # a double click says nothing new
         event = uuid.uuid4().hex

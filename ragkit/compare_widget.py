@@ -7,7 +7,7 @@ import ipywidgets
 from ragkit.generator import Answer
 from ragkit.judgements import Comparison, Skip
 from ragkit.sessions import ComparisonSession, text
-from ragkit.widget_parts import Panel, block, flag, handler, part, question, row, show
+from ragkit.widget_parts import Field, Panel, block, flag, handler, part, question, row, show
 
 SCALE = {
     -3: "A much better",
@@ -45,19 +45,19 @@ class CompareAnswers(Panel):
             for rating, name in SCALE.items()
         }
         self._bad = self.button("Both bad", "bad", self.both_bad)
-        self._why = part(ipywidgets.Text(description="Why (optional)"), "rk-why")
+        self._why = Field("Why (optional)", "rk-why")
         go = self.settled(self._save_or_next)
         actions = row(
             self.button("Save", "save", self.settled(self.save), "rk-main"),
             self.button("Next", "next", self.settled(self.next)),
             self.button("Skip", "skip", self.settled(self.skip)),
             self.button("Undo", "undo", self.settled(self.undo)),
-            self._why,
+            self._why.box,
         )
         scale = row(*self._scale.values(), self._bad, classes="rk-scale")
         self._work = [row(*cards, classes="rk-panes"), scale, ipywidgets.HTML(block(HINT, "rk-hint"))]
         top = row(self._question, self._progress, classes="rk-top")
-        super().__init__("Compare two answers", top, *self._work, actions)
+        super().__init__("Compare two answers", top, *self._work, actions, fields=[self._why])
         self.on_keys = {"save": lambda *_: go(), "0": lambda *_: self.both_bad()}
         self.on_keys |= {
             str(rating + 4): lambda *_, rating=rating: self.rate(rating) for rating in self._scale
@@ -84,9 +84,7 @@ class CompareAnswers(Panel):
     @handler("NOT SAVED")
     def save(self, why: str = "") -> int:
         """Write the rating to the log, and show the sources. Returns the event's number."""
-        view = self.session.view
-        if view is not None:
-            view.why = why or self._why.value
+        self._keep_why(why)
         number = self.session.save()
         self.tell(f"Saved #{number} ✓  {self._spoken()}")
         self.session.refresh()
@@ -96,6 +94,7 @@ class CompareAnswers(Panel):
     def skip(self) -> int:
         """Don't judge this pair; it is not asked again."""
         self._check_open()
+        self._keep_why()
         number = self.session.skip()
         self._next(f"Skipped, saved #{number} ✓")
         return number
@@ -103,6 +102,7 @@ class CompareAnswers(Panel):
     @handler("NOT SAVED")
     def undo(self) -> Comparison | Skip | None:
         """Take back the latest comparison or skip, also one of an earlier day, and show it again."""
+        self._keep_why()
         taken = self.session.undo()
         if taken is None:
             self.tell("Nothing to undo.")
@@ -181,6 +181,11 @@ class CompareAnswers(Panel):
         said = [] if view.rating is None else [SCALE[view.rating]]
         return ", ".join(said + ["both bad"] * view.both_bad)
 
+    def _keep_why(self, why: str = "") -> None:
+        """What was typed stays with the item, also where an undo pushes it aside."""
+        if self.session.view is not None:
+            self.session.view.why = why or self._why.text
+
     def _next(self, said: str) -> None:
         self.tell(said)
         try:
@@ -191,7 +196,7 @@ class CompareAnswers(Panel):
             self._fresh()
 
     def _fresh(self) -> None:
-        self._why.value = self.session.view.why if self.session.view else ""
+        self._why.fresh(self.session.view.why if self.session.view else "")
         self.settle()
 
 

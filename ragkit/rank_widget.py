@@ -8,7 +8,7 @@ from ragkit import tiers
 from ragkit.judgements import Ranking, Skip
 from ragkit.library import retrieve
 from ragkit.sessions import RankingSession
-from ragkit.widget_parts import FOLD, Panel, block, flag, handler, part, question, row, show
+from ragkit.widget_parts import FOLD, Field, Panel, block, flag, handler, part, question, row, show
 
 HINT = (
     "Best first. In a document: 1 to 9 give it a place, Alt+↑ and Alt+↓ move it, "
@@ -27,17 +27,17 @@ class RankingPanel(Panel):
         self._opened: set[int] = set()  # documents that "more" unfolded
         self._question, self._progress = ipywidgets.HTML(), part(ipywidgets.HTML(), "rk-progress")
         self._slots = [self._slot(slot) for slot in range(k)]
-        self._why = part(ipywidgets.Text(description="Why (optional)"), "rk-why")
+        self._why = Field("Why (optional)", "rk-why")
         save = self.settled(self.save)
         actions = row(
             self.button("Save this order", "save", save, "rk-main"),
             self.button("Skip", "skip", self.settled(self.skip)),
             self.button("Undo", "undo", self.settled(self.undo)),
-            self._why,
+            self._why.box,
         )
         self._work = [part(ipywidgets.HTML(block(HINT, "rk-hint"))), *(slot["card"] for slot in self._slots)]
         top = row(self._question, self._progress, classes="rk-top")
-        super().__init__("Rank the documents", top, *self._work, actions)
+        super().__init__("Rank the documents", top, *self._work, actions, fields=[self._why])
         self.on_keys = {
             "save": lambda slot, _: save(),
             "up": lambda slot, _: slot and self.move(slot - 1, -1),
@@ -77,16 +77,15 @@ class RankingPanel(Panel):
     @handler("NOT SAVED")
     def save(self, why: str = "") -> int:
         """Write the order as it stands to the log; then the next item comes. Returns the event's number."""
-        view = self.session.view
-        if view is not None:
-            view.why = why or self._why.value
-        number = self.session.save()
+        self._keep_why(why)
+        view, number = self.session.view, self.session.save()
         self._next(f"Saved #{number} ✓  {spoken(view)}")
         return number
 
     @handler("NOT SAVED")
     def skip(self) -> int:
         """Don't judge this item; it is not asked again."""
+        self._keep_why()
         number = self.session.skip()
         self._next(f"Skipped, saved #{number} ✓")
         return number
@@ -94,6 +93,7 @@ class RankingPanel(Panel):
     @handler("NOT SAVED")
     def undo(self) -> Ranking | Skip | None:
         """Take back the latest ranking or skip, also one of an earlier day, and show it again."""
+        self._keep_why()
         taken = self.session.undo()
         if taken is None:
             self.tell("Nothing to undo.")
@@ -194,6 +194,11 @@ class RankingPanel(Panel):
         self.follow(self._documents().index(document))
         self.tell(spoken(view))
 
+    def _keep_why(self, why: str = "") -> None:
+        """What was typed stays with the item, also where an undo pushes it aside."""
+        if self.session.view is not None:
+            self.session.view.why = why or self._why.text
+
     def _next(self, said: str) -> None:
         self.tell(said)
         try:
@@ -205,7 +210,7 @@ class RankingPanel(Panel):
 
     def _fresh(self) -> None:
         self._opened.clear()
-        self._why.value = self.session.view.why if self.session.view else ""
+        self._why.fresh(self.session.view.why if self.session.view else "")
         self.settle()
 
 

@@ -11,16 +11,17 @@ _SCRIPT = """
 const LOST = "The kernel was restarted. Nothing pressed here would be saved: run this cell again.";
 
 function render({ model, el }) {
-  let box = null, banner = null, dragged = null;
+  let box = null, banner = null, dragged = null, held = null;
   const own = (name) =>
     [box, ...box.querySelectorAll("." + name)].filter(
       (node) => node.classList.contains(name) && node.closest(".rk-panel") === box,
     );
-  const slotOf = (node) => {
-    const card = node.closest?.("[class*=rk-slot-]");
-    const found = card && [...card.classList].find((name) => name.startsWith("rk-slot-"));
-    return found ? Number(found.slice(8)) : null;
+  const numberOf = (node, prefix) => {
+    const part = node.closest?.(`[class*=${prefix}]`);
+    const found = part && [...part.classList].find((name) => name.startsWith(prefix));
+    return found ? Number(found.slice(prefix.length)) : null;
   };
+  const slotOf = (node) => numberOf(node, "rk-slot-");
 
   // Roles, names and states, by class. Set again whenever JupyterLab renders a part anew.
   function label() {
@@ -70,6 +71,32 @@ function render({ model, el }) {
     if (dragged !== null || event.type === "dragend") event.stopPropagation();
   }
 
+  // What is typed, at once: ipywidgets may send it only after the click or key that is to save it.
+  function onInput({ target }) {
+    const field = target.closest?.(".rk-panel") === box ? numberOf(target, "rk-field-") : null;
+    if (field !== null) model.send({ key: "typed", field, text: target.value });
+  }
+
+  // A field has a new line for each item. The line that has the focus, until the person moves it elsewhere.
+  function onFocus({ type, target }) {
+    const home = target.closest?.(".rk-panel") === box ? target.closest(".rk-field") : null;
+    if (type === "focusin") held = home && { line: target, home };
+    else {
+      // Being taken away is no move, and only afterwards can that be told from one.
+      setTimeout(() => {
+        const moved = target.isConnected && document.activeElement !== target;
+        if (moved && held?.line === target) held = null;
+      });
+    }
+  }
+
+  // The focus that the old line had goes on to the new one, unless the person chose another place.
+  function refocus() {
+    if (!held || held.line.isConnected) return;
+    if (document.activeElement?.contains(box)) held.home.querySelector("input")?.focus();
+    else held = null;
+  }
+
   // The document that moved keeps the focus: the same button, in its new slot.
   function follow(message) {
     const active = document.activeElement;
@@ -98,7 +125,11 @@ function render({ model, el }) {
     });
   }
 
-  const observer = new MutationObserver(label);
+  const observer = new MutationObserver(() => {
+    label();
+    refocus();
+  });
+  const focuses = ["focusin", "focusout"];
   const drags = ["dragstart", "dragover", "drop", "dragend"];
   function attach() {
     box = el.closest(".rk-panel");
@@ -108,6 +139,8 @@ function render({ model, el }) {
     }
     box.addEventListener("keydown", onHotKey, true);
     box.addEventListener("keydown", onKey);
+    box.addEventListener("input", onInput, true);
+    for (const name of focuses) box.addEventListener(name, onFocus);
     for (const name of drags) box.addEventListener(name, onDrag);
     observer.observe(box, { childList: true, subtree: true });
     label();
@@ -123,6 +156,8 @@ function render({ model, el }) {
     banner?.remove();
     box?.removeEventListener("keydown", onHotKey, true);
     box?.removeEventListener("keydown", onKey);
+    box?.removeEventListener("input", onInput, true);
+    for (const name of focuses) box?.removeEventListener(name, onFocus);
     for (const name of drags) box?.removeEventListener(name, onDrag);
     model.off("change:aria", label);
     model.off("msg:custom", follow);
@@ -206,8 +241,9 @@ _STYLE = """
   opacity: 0.45; cursor: default; border-style: dashed;
 }
 .rk-panel button.jupyter-button:focus-visible, .rk-panel input:focus-visible {
-  outline: 2px solid var(--rk-focus); outline-offset: 2px;
+  outline: 2px solid var(--rk-focus) !important; outline-offset: 2px;
 }
+.rk-panel .rk-field { flex: 1 1 16em; margin: 0; overflow: visible; }
 .rk-panel .widget-text { width: auto; flex: 1 1 16em; margin: 0; height: auto; align-items: center; }
 .rk-panel .widget-text > label {
   width: auto; color: var(--rk-text); font-size: var(--jp-ui-font-size1, 13px); margin-right: 8px;
@@ -243,7 +279,7 @@ _STYLE = """
   .rk-panel button.jupyter-button.rk-bad { margin-left: 0; }
   .rk-panes > .rk-card { flex-basis: auto; }
   .rk-top { gap: 2px; }
-  .rk-panel .widget-text { flex-basis: 100%; }
+  .rk-panel .rk-field, .rk-panel .widget-text { flex-basis: 100%; }
 }
 """
 
@@ -251,8 +287,9 @@ _STYLE = """
 class Guard(anywidget.AnyWidget):
     """Sits in a panel and watches over it: over the nearest element around it of class `rk-panel`.
 
-    `aria`: attributes by class name of the panel's parts. It sends {"key", "slot"} for a hot key, and takes
-    {"follow": slot}, which moves the focus to that slot.
+    `aria`: attributes by class name of the panel's parts. It sends {"key", "slot"} for a hot key and
+    {"key": "typed", "field", "text"} for each change of a field's line, and takes {"follow": slot}, which
+    moves the focus to that slot.
     """
 
     _esm = _SCRIPT

@@ -2,7 +2,9 @@
 
 import functools
 import html
+import itertools
 import time
+from collections.abc import Sequence
 
 import ipywidgets
 
@@ -59,17 +61,58 @@ def handler(failure: str):
     return decorate
 
 
+class Field:
+    """A line of text that belongs to one item: `fresh` puts a new line there for the next one.
+
+    `.box` is what a panel shows, `.text` the latest that was typed, `.line` the widget in which it is typed.
+    ipywidgets holds back what is typed while the kernel is busy, but no click. So the guard tells what is
+    typed at once, and what comes late from an old line is for no item any more.
+    """
+
+    _serials = itertools.count(1)  # of lines; no two in a kernel have the same
+
+    def __init__(self, description: str, *classes: str):
+        self.box = part(ipywidgets.HBox(), "rk-field")
+        self._description, self._classes, self._shared = description, classes, {}
+        self._old: ipywidgets.Text | None = None
+        self.line: ipywidgets.Text | None = None
+        self.fresh()
+
+    def fresh(self, text: str = "") -> None:
+        """Put a new line there, with this text in it."""
+        if self._old is not None:
+            self._old.close()  # not sooner: a message from it may be under way, and need someone to take it
+        if self.line is not None:
+            self.line.unobserve(self._changed, "value")
+        self._old, self.serial, self.text = self.line, next(self._serials), text
+        line = ipywidgets.Text(plain(text), description=self._description, **self._shared)
+        self._shared = {"layout": line.layout, "style": line.style}  # these would stay when a line is closed
+        line.observe(self._changed, "value")
+        self.line = part(line, *self._classes, f"rk-field-{self.serial}")
+        self.box.children = [line]
+
+    def typed(self, serial: int, text: str) -> None:
+        """Take what the guard says was typed in the line of this number."""
+        if serial == self.serial:
+            self.text = text
+
+    def _changed(self, change) -> None:
+        self.text = change["new"]
+
+
 class Panel:
     """A box of widgets with a guard and a status line. Show it as a notebook cell's last line.
 
     `.status` is what the status line says, `.error` what the last handler failed with, or None. `on_keys`
     maps a key of the guard to a function of the slot (None where the focus is in no slot) and its target.
+    `fields` are those among the parts in which a person types.
     """
 
-    def __init__(self, name: str, *parts: ipywidgets.Widget):
+    def __init__(self, name: str, *parts: ipywidgets.Widget, fields: Sequence[Field]):
         self.error: BaseException | None = None
         self.status = ""
         self.on_keys: dict = {}
+        self._fields = tuple(fields)
         self._changed_at = 0.0
         self._line = part(ipywidgets.HTML(), "rk-status")
         self._guard = part(Guard(), "rk-guard")
@@ -131,6 +174,9 @@ class Panel:
         self._changed_at = time.monotonic()
 
     def _key(self, _, message: dict, __) -> None:
+        if message.get("key") == "typed":
+            for field in self._fields:
+                field.typed(message.get("field"), message.get("text"))
         action = self.on_keys.get(message.get("key"))
         if action is not None:
             action(message.get("slot"), message.get("target"))

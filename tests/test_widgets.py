@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+from comm import get_comm_manager
 
 from ragkit.assistant import Assistant
 from ragkit.corpus import Hit, Passage
@@ -76,6 +77,12 @@ def shown(panel) -> str:
     return "\n".join(found)
 
 
+def types(panel, field, text: str, serial: int | None = None) -> None:
+    """As the guard tells it; in the line that is shown by default."""
+    message = {"key": "typed", "field": field.serial if serial is None else serial, "text": text}
+    panel._key(None, message, None)
+
+
 def names(panel) -> list[str]:
     """The documents' names, from the top."""
     return [panel.session.view.name(document) for document in flat(panel.session.view.tiers)]
@@ -104,11 +111,64 @@ def test_ranking_writes_what_is_shown(assistant, log):
 
 def test_the_why_that_was_typed_is_saved_and_then_gone(assistant, log):
     panel = RankDocuments(assistant, ["a?", "b?"], log)
-    panel._why.value = "typed"
+    panel._why.line.value = "typed"
     panel.save()
-    assert log.rankings()[0].details["why"] == "typed" and panel._why.value == ""
+    assert log.rankings()[0].details["why"] == "typed"
+    assert panel._why.text == panel._why.line.value == ""
     panel.undo()
-    assert panel._why.value == "typed"
+    assert panel._why.text == panel._why.line.value == "typed"
+
+
+def test_what_the_guard_says_was_typed_is_saved_and_nothing_late_reaches_the_next_item(assistant, log):
+    panel = RankDocuments(assistant, ["a?", "b?", "c?"], log, repeat_share=0)
+    for why in ("first", "second"):
+        field, line, serial = panel._why, panel._why.line, panel._why.serial
+        types(panel, field, why)
+        panel.save()
+        line.value = why  # what ipywidgets held back
+        types(panel, field, "late", serial)
+        assert field.text == field.line.value == "" and field.line is not line
+    panel.skip()
+    assert [event["details"]["why"] for event in events(log)] == ["first", "second", ""]
+    assert panel.error is None
+
+
+def test_the_latest_that_was_typed_counts_whichever_way_it_came(assistant, log):
+    panel = RankDocuments(assistant, ["a?"], log)
+    types(panel, panel._why, "12")
+    panel._why.line.value = "1"
+    assert panel._why.text == "1"
+    types(panel, panel._why, "123")
+    assert panel._why.text == "123"
+    types(panel, panel._why, "")
+    panel.save()
+    assert log.rankings()[0].details["why"] == ""
+
+
+def test_a_why_stays_with_an_item_that_is_skipped_or_pushed_aside(assistant, log):
+    panel = RankDocuments(assistant, ["a?", "b?"], log, repeat_share=0)
+    types(panel, panel._why, "not for me")
+    panel.skip()
+    types(panel, panel._why, "half a th")
+    panel.undo()
+    assert panel.session.view.query == "a?" and panel._why.line.value == "not for me"
+    panel.save()
+    assert panel.session.view.query == "b?" and panel._why.line.value == "half a th"
+    panel.save()
+    assert [said.details["why"] for said in log.rankings()] == ["not for me", "half a th"]
+
+
+def test_lines_are_closed_one_item_later_and_leave_nothing_behind(assistant, log):
+    panel = RankDocuments(assistant, [f"{n}?" for n in range(9)], log, repeat_share=0)
+    first = panel._why.line
+    panel.save()
+    assert first.comm is not None  # what it says late still finds someone
+    panel.save()
+    assert first.comm is None
+    models = len(get_comm_manager().comms)
+    for _ in range(5):
+        panel.save()
+    assert len(get_comm_manager().comms) == models > 0 and panel.error is None
 
 
 def test_skip_undo_and_the_end(assistant, log):
@@ -198,8 +258,11 @@ def test_half_characters_do_not_stop_a_panel(log):
     found = [Hit(Passage(f"p{n}", f"text {n} \ud800", "title \ud800"), 1.0, n) for n in (1, 2)]
     panel = RankingPanel(RankingSession(["q \ud800"], lambda query: found, log), 2)
     json.dumps([shown(panel), panel._guard.aria], ensure_ascii=False).encode("utf-8")
-    panel.save("\ud800")
+    types(panel, panel._why, "\ud800")
+    panel.save()
     assert panel.error is None and log.rankings()[0].passages[0].text.endswith("\ud800")
+    panel.undo()
+    assert panel.error is None and panel._why.line.value == "?" and panel._why.text == "\ud800"
 
 
 def test_a_long_document_folds_until_more_and_stays_open_when_it_moves(assistant, log):
@@ -332,6 +395,21 @@ def test_sources_are_hidden_until_saved(log):
     assert "[2] p1  – cited" in shown(panel) and panel.status == "Saved #1 ✓  Even"
 
 
+def test_the_why_of_a_comparison_is_saved_and_nothing_late_reaches_the_next(log):
+    panel = CompareAnswers([("q", "a", "b"), ("r", "c", "d")], log)
+    line, serial = panel._why.line, panel._why.serial
+    panel.rate(1)
+    types(panel, panel._why, "because")
+    panel.save()
+    panel.next()
+    line.value = "because"
+    types(panel, panel._why, "late", serial)
+    assert panel._why.text == panel._why.line.value == ""
+    types(panel, panel._why, "no idea")
+    panel.skip()
+    assert [event["details"]["why"] for event in events(log)] == ["because", "no idea"]
+
+
 def test_a_comparison_is_saved_once_and_closed(log):
     panel = CompareAnswers([("q", "a", "b")], log)
     panel.save()
@@ -404,6 +482,34 @@ def test_the_chat_answers_and_logs_what_is_said(assistant, log):
     assert log.feedback() == [] and "✓ " not in shown(chat).replace("Taken back ✓", "")
     chat.undo()
     assert chat.status == "Nothing to undo."
+
+
+def test_a_question_and_a_note_are_taken_as_typed_and_nothing_late_is(assistant, log):
+    chat = ChatApp(assistant, log)
+    fields = (chat._query, chat._note)
+    for question in ("What is DPO?", "Who wrote the third text of all?"):
+        old = [(field, field.line, field.serial) for field in fields]
+        types(chat, chat._query, question)
+        chat._key(None, {"key": "enter", "slot": None}, None)
+        assert chat.error is None and chat.turn.query == question
+        for field, line, serial in old:
+            line.value = question
+            types(chat, field, "late", serial)
+            assert field.text == field.line.value == ""
+        types(chat, chat._note, f"note on {question}")
+        chat.good(True)
+    assert [said.note for said in log.feedback()] == [
+        "note on What is DPO?",
+        "note on Who wrote the third text of all?",
+    ]
+
+
+def test_a_question_that_gets_no_answer_stays_in_its_field(assistant, log):
+    chat = ChatApp(assistant, log)
+    types(chat, chat._query, "fail!")
+    line = chat._query.line
+    chat.ask()
+    assert chat._query.line is line and chat._query.text == "fail!"
 
 
 def test_ranking_in_the_chat(assistant, log):

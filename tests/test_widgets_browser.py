@@ -46,6 +46,14 @@ from ragkit.widgets import ChatApp, CompareAnswers, RankDocuments
 assistant = Assistant.load()
 log = PreferenceLog(FOLDER, 'ann')
 """
+# A generator that is no model: it repeats the question.
+ECHO = """
+class Echo:
+    name, encoder = 'echo', None
+    def answer(self, query, hits, **settings):
+        return Answer(f'You asked: {query}', [1], [], False)
+assistant = Assistant(encoder, library, Echo())
+"""
 
 
 @pytest.fixture
@@ -200,7 +208,8 @@ def test_ranking_by_keyboard_mouse_and_undo(page, show, tmp_path):  # noqa: F811
     press("Move c2 up").focus()
     page.keyboard.press("1")
     says(panel, "c2, then c3, then c1")
-    press("Move c1 down").focus()
+    # The status comes before the names; only in slot 3 it is the right one.
+    panel.locator(".rk-slot-3").get_by_role("button", name="Move c1 down").focus()
     page.keyboard.press("=")
     says(panel, "c2, then c3 = c1")
 
@@ -239,6 +248,111 @@ def test_ranking_by_keyboard_mouse_and_undo(page, show, tmp_path):  # noqa: F811
     asks(page, panel, "All 3 done")
     assert [event["kind"] for event in logged(tmp_path)] == ["rank", "rank", "skip", "undo", "rank"]
     assert logged(tmp_path)[-1]["details"]["moves"] == 1
+
+
+def hold_states(page) -> None:  # noqa: F811
+    """From now on no changed state reaches the kernel, as where ipywidgets holds it back; clicks and keys do.
+
+    `release()` in the page sends what was held.
+    """
+    page.evaluate(
+        """() => {
+            const send = WebSocket.prototype.send, held = [];
+            const text = data => typeof data === 'string' ? data : new TextDecoder('latin1').decode(data);
+            WebSocket.prototype.send = function (data) {
+                if (text(data).includes('"method":"update"')) held.push([this, data]);
+                else send.call(this, data);
+            };
+            window.held = held;
+            window.release = () => {
+                WebSocket.prototype.send = send;
+                for (const [socket, data] of held) send.call(socket, data);
+            };
+        }"""
+    )
+
+
+def release_states(page) -> None:  # noqa: F811
+    assert page.evaluate("() => window.held.length") > 0  # or nothing was shown
+    page.evaluate("() => window.release()")
+    page.wait_for_timeout(500)
+
+
+def test_what_is_typed_right_before_saving_is_saved_and_not_with_the_next(page, show, tmp_path):  # noqa: F811
+    panel = show(TOY, "RankDocuments(assistant, queries, log, seed=1, repeat_share=0)")
+    asks(page, panel, "first question?")
+    why = panel.get_by_role("textbox", name="Why")
+    hold_states(page)
+    why.press_sequentially("2 of 3")
+    page.keyboard.press("Control+Enter")
+    asks(page, panel, "second question?")
+    assert [event["details"]["why"] for event in logged(tmp_path)] == ["2 of 3"]
+    expect(why).to_have_value("")
+    expect(why).to_be_focused()  # the fresh one, since the old one had the focus
+    page.keyboard.type("tw")
+    release_states(page)  # late, and not for this item
+    page.keyboard.type("o")
+    expect(why).to_have_value("two")
+    panel.get_by_role("button", name="Save this order").click()
+    asks(page, panel, "third question?")
+    expect(why).to_have_value("")
+    expect(why).not_to_be_focused()  # it was not in the field any more
+    panel.get_by_role("button", name="Undo").click()
+    asks(page, panel, "second question?")
+    expect(why).to_have_value("two")
+    kept = [event["details"]["why"] for event in logged(tmp_path) if event["kind"] == "rank"]
+    assert kept == ["2 of 3", "two"]
+
+
+def test_a_why_right_before_a_click_and_in_another_script(page, show, tmp_path):  # noqa: F811
+    panel = show(TOY, "CompareAnswers([('first?', 'a', 'b'), ('second?', 'c', 'd')], log, repeat_share=0)")
+    asks(page, panel, "first?")
+    why = panel.get_by_role("textbox", name="Why")
+    panel.get_by_role("button", name="Both bad").click()
+    says(panel, "Both bad")
+    hold_states(page)
+    why.focus()
+    keyboard = page.context.new_cdp_session(page)
+    for part in ("n", "ni", "nih", "日"):  # as an input method composes it
+        keyboard.send("Input.imeSetComposition", {"text": part, "selectionStart": 1, "selectionEnd": 1})
+    keyboard.send("Input.insertText", {"text": "日本"})
+    panel.get_by_role("button", name="Save").click()
+    says(panel, "Saved #1 ✓")
+    assert [event["details"]["why"] for event in logged(tmp_path)] == ["日本"]
+    panel.get_by_role("button", name="Next").click()
+    asks(page, panel, "second?")
+    release_states(page)
+    expect(why).to_have_value("")
+    panel.get_by_role("button", name="Skip").click()
+    asks(page, panel, "All 2 done")
+    assert [event["details"]["why"] for event in logged(tmp_path)] == ["日本", ""]
+
+
+def test_a_question_and_a_note_right_before_enter_and_a_click(page, show, tmp_path):  # noqa: F811
+    panel = show(TOY, ECHO, "ChatApp(assistant, log)")
+    query, note = (panel.get_by_role("textbox", name=name) for name in ("Question", "Note"))
+    query.click()
+    hold_states(page)
+    for question in ("What is the first text about?", "What is the third text about?"):
+        page.keyboard.type(question)
+        page.keyboard.press("Enter")
+        expect(panel).to_contain_text(f"You asked: {question}")
+        expect(query).to_have_value("")
+        expect(query).to_be_focused()  # the next question can be typed at once
+    note.press_sequentially("very clear")
+    panel.get_by_role("button", name="Good answer").click()
+    says(panel, "Saved #1 ✓")
+    release_states(page)
+    query.fill("What is the second text about?")
+    query.press("Enter")
+    expect(panel).to_contain_text("You asked: What is the second text about?")
+    expect(note).to_have_value("")
+    panel.get_by_role("button", name="Bad answer").click()
+    says(panel, "Saved #2 ✓")
+    assert [(event["query"], event["note"]) for event in logged(tmp_path)] == [
+        ("What is the third text about?", "very clear"),
+        ("What is the second text about?", ""),
+    ]
 
 
 def test_names_for_a_screen_reader_and_the_keyboard_alone(page, show):  # noqa: F811
