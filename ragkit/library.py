@@ -15,7 +15,8 @@ _PARTS = ("vectors.faiss", "passages.jsonl")
 def _versions(folder: str | Path) -> VersionedFolder:
     kind = {"format": "ragkit-library", "version": 1}
     keys = ("encoder", "fingerprint", "dimension")
-    return VersionedFolder(Path(folder).expanduser(), "library.json", kind, _PARTS, keys)
+    words = ("library", "python -m ragkit index makes one", "build the library again")
+    return VersionedFolder(Path(folder).expanduser(), "library.json", kind, _PARTS, keys, *words)
 
 
 class Library:

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-_ADVICE = "build the library again"
-
 
 @dataclass(frozen=True)
 class VersionedFolder:
@@ -18,7 +16,8 @@ class VersionedFolder:
 
     The manifest is put in place last and in one step: whoever reads the folder, at any moment, gets the old
     version or the new one. `kind`: format and version, which the manifest repeats; `parts`: the data files'
-    names without checksums; `keys`: what else a manifest must hold.
+    names without checksums; `keys`: what else a manifest must hold. `noun`, `maker` and `advice` are for its
+    errors: what the folder holds, what makes one, and what to do about a damaged one.
     """
 
     path: Path
@@ -26,6 +25,9 @@ class VersionedFolder:
     kind: dict
     parts: tuple[str, ...]
     keys: tuple[str, ...]
+    noun: str
+    maker: str
+    advice: str
 
     def write(self, facts: dict, writers: dict[str, Callable[[Path], None]]) -> None:
         """A new version: each writer, by part, writes its file at the path that it is given."""
@@ -62,8 +64,7 @@ class VersionedFolder:
         path = self.path / self.manifest_name
         if not path.is_file():
             raise FileNotFoundError(
-                f"no library in {str(self.path)!r}: it has no {self.manifest_name} (python -m ragkit index "
-                "makes one)"
+                f"no {self.noun} in {str(self.path)!r}: it has no {self.manifest_name} ({self.maker})"
             )
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -74,23 +75,38 @@ class VersionedFolder:
                     name.split("-")[0] for name, facts in files.items() if {"sha256", "bytes"} <= {*facts}
                 ]
         except (ValueError, AttributeError, TypeError) as error:
-            raise ValueError(f"{path} is damaged ({error}); {_ADVICE}") from error
+            raise ValueError(f"{path} is damaged ({error}); {self.advice}") from error
         if kind != self.kind:
             raise ValueError(
-                f"{path} is not a library that this ragkit reads: it says {kind}, not {self.kind}"
+                f"{path} is not a {self.noun} that this ragkit reads: it says {kind}, not {self.kind}"
             )
         expected = sorted(part.split(".")[0] for part in self.parts)
         if sorted(stems) != expected or any("/" in name or "\\" in name for name in files):
-            raise ValueError(f"{path} is damaged (its files are {files}); {_ADVICE}")
+            raise ValueError(f"{path} is damaged (its files are {files}); {self.advice}")
         if missing := [key for key in self.keys if key not in manifest]:
-            raise ValueError(f"{path} is damaged (no {', '.join(missing)}); {_ADVICE}")
+            raise ValueError(f"{path} is damaged (no {', '.join(missing)}); {self.advice}")
         return manifest
 
     def files(self, manifest: dict) -> dict[str, Path]:
         """Paths by stem, once sizes and checksums are what the manifest says. Raises ValueError if not."""
         return {
-            name.split("-")[0]: _checked(self.path / name, facts) for name, facts in manifest["files"].items()
+            name.split("-")[0]: self._checked(self.path / name, facts)
+            for name, facts in manifest["files"].items()
         }
+
+    def _checked(self, path: Path, facts: dict) -> Path:
+        """`path`, once its size and checksum are what the manifest says."""
+        if not path.is_file():
+            raise ValueError(f"{path} is missing, though the manifest names it; {self.advice}")
+        if (size := path.stat().st_size) != facts["bytes"]:
+            raise ValueError(
+                f"{path} has {size} bytes, not {facts['bytes']}: truncated or changed; {self.advice}"
+            )
+        if (found := _sha256(path)) != facts["sha256"]:
+            raise ValueError(
+                f"{path} is damaged: its sha256 is {found[:12]}…, not {facts['sha256'][:12]}…; {self.advice}"
+            )
+        return path
 
     def _left_over(self, path: Path) -> bool:
         """Whether a killed save left this file; one of the last hour may belong to a save under way."""
@@ -129,16 +145,3 @@ def _put(temporary: Path, target: Path) -> None:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _checked(path: Path, facts: dict) -> Path:
-    """`path`, once its size and checksum are what the manifest says."""
-    if not path.is_file():
-        raise ValueError(f"{path} is missing, though the library's manifest names it; {_ADVICE}")
-    if (size := path.stat().st_size) != facts["bytes"]:
-        raise ValueError(f"{path} has {size} bytes, not {facts['bytes']}: truncated or changed; {_ADVICE}")
-    if (found := _sha256(path)) != facts["sha256"]:
-        raise ValueError(
-            f"{path} is damaged: its sha256 is {found[:12]}…, not {facts['sha256'][:12]}…; {_ADVICE}"
-        )
-    return path

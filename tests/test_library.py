@@ -325,7 +325,7 @@ def test_a_damaged_file_is_named(library, tmp_path, pattern, read_only):
         (whole[:middle] + bytes([whole[middle] ^ 64]) + whole[middle + 1 :], "is damaged: its sha256 is"),
         (whole[:-1], f"has {len(whole) - 1} bytes, not {len(whole)}: truncated"),
         (b"", "has 0 bytes"),
-        (None, "is missing, though the library's manifest names it"),
+        (None, "is missing, though the manifest names it"),
     ]:
         path.unlink() if content is None else path.write_bytes(content)
         with pytest.raises(ValueError, match=re.escape(path.name) + f" {message}.*build the library again"):
