@@ -28,6 +28,8 @@ _NAMES = {
     "evidence": ("Evidence", "select_evidence"),
     "prompt": ("Prompt", "build_prompt"),
     "generator": ("Answer", "Generator"),
+    "reranker": ("Reranker",),
+    "fit_report": ("FitReport",),
     "preferences": ("Comparison", "Feedback", "Pairs", "PreferenceLog", "Ranking", "pairs_of"),
     "widgets": ("ChatApp", "CompareAnswers", "RankDocuments"),
     "assistant": ("Assistant", "Turn"),

@@ -1,0 +1,139 @@
+"""Which settings, and does it help at all? Cross-validation by query, nested so that its answer is honest."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from ragkit.annotators import resolved
+from ragkit.bounds import bounded_lists
+from ragkit.domain import Domain
+from ragkit.inputs import Inputs
+from ragkit.linear_residual import LinearResidual, solve
+from ragkit.objective import Objective
+from ragkit.table import Table
+
+RIDGES = (0.1, 0.03, 0.01, 0.003)  # from the strongest on: each fit starts from the one before
+BETAS = (0.1, 0.3)
+FOLDS, INNER_FOLDS = 5, 3
+MOST_PAIRS = 60  # of one list, while settings are chosen: pairs of a long list say the same again and again
+SCALES = np.array([0.0, *np.geomspace(0.02, 5.0, 16)])
+
+
+@dataclass(frozen=True)
+class Settings:
+    capacity: str
+    beta: float
+    ridge: float
+
+
+def folds_of(queries: Sequence[str], count: int, seed: int) -> np.ndarray:
+    """(L,): the fold of each ranking; all rankings of one query are in one."""
+    distinct = sorted(set(queries))
+    order = np.random.default_rng(seed).permutation(len(distinct))
+    fold = {query: int(place) % count for query, place in zip(distinct, np.argsort(order))}
+    return np.array([fold[query] for query in queries])
+
+
+def train(table: Table, objective: Objective, settings: Settings) -> LinearResidual:
+    inputs = Inputs.of(settings.capacity, table)
+    w = solve(inputs(table), table, objective.at(settings.beta), settings.ridge)
+    return LinearResidual(inputs, w[:-1], float(w[-1]))
+
+
+def quick_scores(table: Table, objective: Objective) -> np.ndarray:
+    """Scores, (N,), of a model of middling settings on the documents that it was trained on."""
+    residual = train(table, objective, Settings("features", BETAS[0], RIDGES[1]))
+    return table.base + residual.inputs(table) @ residual.weights
+
+
+def choose(
+    table: Table,
+    objective: Objective,
+    capacities: Sequence[str],
+    max_kl: float,
+    seed: int,
+    folds: int = INNER_FOLDS,
+) -> Settings:
+    """The settings whose scores predict held-out pairs best, of all capacities, strengths of ridge and β.
+
+    By the log-loss of pairs, at the best scale; nDCG of fifty rankings is too noisy to choose by.
+    """
+    grid = [Settings(*one) for one in product(capacities, BETAS, RIDGES)]
+    table = thinned(table, seed)
+    fold = folds_of(table.queries, folds, seed)
+    scores = np.zeros((len(table.base), len(grid)))
+    for held_out in range(folds):
+        inside, outside = np.flatnonzero(fold != held_out), np.flatnonzero(fold == held_out)
+        if not len(outside) or not len(inside):
+            continue
+        known, new = table.take(inside), table.take(outside)
+        if not len(known.pairs):
+            continue
+        rows = np.isin(table.of_list, outside)
+        residuals = np.zeros((rows.sum(), len(grid)))
+        for capacity in capacities:
+            inputs = Inputs.of(capacity, known)
+            values, unseen = inputs(known), inputs(new)
+            w = None
+            for column, settings in enumerate(grid):
+                if settings.capacity != capacity:
+                    continue
+                w = None if settings.ridge == RIDGES[0] else w
+                w = solve(values, known, objective.at(settings.beta), settings.ridge, w, rough=True)
+                residuals[:, column] = unseen @ w[:-1]
+        scores[rows] = bounded_lists(residuals, new.base, new.of_list, max_kl)
+    return grid[int(np.argmin([pair_losses(column, table)[1] for column in scores.T]))]
+
+
+def out_of_fold(
+    table: Table, objective: Objective, capacities: Sequence[str], max_kl: float, seed: int
+) -> np.ndarray:
+    """Scores, (N,), for each list by a model that did not see its query, nor did the choice of settings."""
+    fold = folds_of(table.queries, FOLDS, seed)
+    scores = table.base.copy()
+    for held_out in range(FOLDS):
+        inside, outside = np.flatnonzero(fold != held_out), np.flatnonzero(fold == held_out)
+        if not len(outside):
+            continue
+        known, new = table.take(inside), table.take(outside)
+        seen = resolved(objective, known, quick_scores)
+        settings = choose(known, seen, capacities, max_kl, seed + 1)
+        residual = train(known, seen, settings)
+        values = residual.inputs(new) @ residual.weights * Domain.of(known).trusts(new)[new.of_list]
+        scores[np.isin(table.of_list, outside)] = bounded_lists(
+            values[:, None], new.base, new.of_list, max_kl
+        )[:, 0]
+    return scores
+
+
+def pair_losses(scores: np.ndarray, table: Table) -> tuple[np.ndarray, float]:
+    """(queries,): the mean −log σ of each query's pairs, ties by their target; and the mean of them all.
+
+    At the scale of scores that suits them best, so that what counts is how they are ordered and spaced.
+    """
+    z = scores[table.sides] @ [1.0, -1.0]
+    target = table.pairs.target
+    counts = np.bincount(table.pairs.group)
+    best = None
+    for scale in SCALES:
+        x = scale * z
+        loss = target * np.logaddexp(0, -x) + (1 - target) * np.logaddexp(0, x)
+        mean = np.bincount(table.pairs.group, loss)[counts > 0] / counts[counts > 0]
+        if best is None or mean.mean() < best[1]:
+            best = mean, float(mean.mean())
+    return best
+
+
+def thinned(table: Table, seed: int) -> Table:
+    """The table with at most MOST_PAIRS pairs of each list, drawn at random."""
+    counts = np.bincount(table.pair_list, minlength=len(table))
+    if not len(counts) or counts.max() <= MOST_PAIRS:
+        return table
+    rng = np.random.default_rng(seed)
+    place = np.empty(len(table.pairs), dtype=int)
+    order = np.lexsort((rng.random(len(table.pairs)), table.pair_list))
+    place[order] = np.arange(len(order)) - np.repeat(np.cumsum([0, *counts[:-1]]), counts)
+    kept = np.flatnonzero(place < MOST_PAIRS)
+    return table.with_pairs(kept)

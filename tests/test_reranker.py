@@ -1,0 +1,450 @@
+"""The reranker as a person meets it: what helps is kept, what does not is said, nothing is lost."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import ragkit.reranker as module
+from ragkit import strengths
+from ragkit.active import MostInformative
+from ragkit.annotators import fit_each
+from ragkit.bounds import kl_from_base
+from ragkit.corpus import Hit, Passage
+from ragkit.features import NAMES, Describer
+from ragkit.judgements import Ranking, Skip
+from ragkit.preferences import PreferenceLog
+from ragkit.rank_evaluation import compare_on
+from ragkit.reranker import Reranker
+from tests.simulated_rankings import simulated
+from tests.words_encoder import WordsEncoder
+
+ENCODER = WordsEncoder()
+DESCRIBER = Describer(ENCODER)  # shared, so that texts are encoded once
+
+
+def new(capacity: str = "features", **settings) -> Reranker:
+    return Reranker(ENCODER, capacity, describer=DESCRIBER, **settings)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    reranker = new()
+    reranker.report = reranker.fit(simulated(40), progress=False)
+    return reranker
+
+
+def hits_of(ranking: Ranking) -> list[Hit]:
+    return [Hit(passage, 1.0 - n / 10, n + 1) for n, passage in enumerate(ranking.passages)]
+
+
+def order(hits) -> list[str]:
+    return [hit.passage.id for hit in hits]
+
+
+# It starts as the retriever
+
+
+def test_before_a_fit_the_order_is_the_retrievers():
+    ranking = simulated(1, 8)[0]
+    asked = ENCODER.encode(ranking.query)
+    cosines = ENCODER.encode([p.full_text for p in ranking.passages]) @ asked
+    found = new().rerank(ranking.query, hits_of(ranking))
+    assert order(found) == [ranking.passages[i].id for i in np.argsort(-cosines, kind="stable")]
+    assert [hit.rank for hit in found] == list(range(1, 9))
+    np.testing.assert_allclose(new().score(ranking.query, ranking.passages), cosines / 0.05, atol=1e-4)
+
+
+def test_no_hits_one_hit_and_equal_hits():
+    reranker = new()
+    assert reranker.rerank("a lamp?", []) == [] and len(reranker.score("a lamp?", [])) == 0
+    (only,) = reranker.rerank("a lamp?", [Hit(Passage("a", "lamp"), 0.3, 7)])
+    assert only.rank == 1 and only.passage.id == "a"
+    same = [Hit(Passage(name, "lamp"), 0.5, n) for n, name in enumerate("cab", 1)]
+    assert order(reranker.rerank("a lamp?", same)) == ["c", "a", "b"]
+
+
+def test_ids_that_repeat_across_queries_are_no_matter(fitted):
+    """Ids are unique within a list only: what is known goes by text."""
+    first = fitted.score("lamp?", [Passage("0", "lamp river"), Passage("1", "stone x = y")])
+    second = fitted.score("lamp?", [Passage("0", "stone x = y"), Passage("1", "lamp river")])
+    np.testing.assert_allclose(first, second[::-1])
+
+
+# It learns what helps
+
+
+def test_a_taste_is_found_and_the_report_says_what_it_gives(fitted):
+    report = fitted.report
+    assert not report.kept_base and report.rankings == report.queries == 40
+    interval = report.intervals["pair accuracy"]
+    assert interval.low > 0.1 and interval.queries == 40
+    assert report.after["nDCG@3"] - report.base["nDCG@3"] == pytest.approx(report.intervals["nDCG@3"].mean)
+    assert report.settings.keys() == {"capacity", "beta", "ridge", "loss", "anchor"}
+    assert 0 < report.kl <= fitted.max_kl
+    text = str(report)
+    assert "40 rankings of 40 queries" in text and "Held out by query" in text and "nats" in text
+    fresh = compare_on(fitted, simulated(40, seed=1))
+    assert fresh.intervals["pair accuracy"].low > 0.1
+    # The report was honest: what it said of queries held out holds for new ones.
+    assert fresh.after["pair accuracy"] == pytest.approx(report.after["pair accuracy"], abs=0.08)
+
+
+def test_noise_keeps_the_retriever():
+    """Six careless people: the guard lets at most one of them through."""
+    kept = 0
+    for seed in range(6):
+        reranker = new("auto")
+        report = reranker.fit(simulated(30, taste=0.0, seed=seed + 20), progress=False)
+        kept += report.kept_base
+        if report.kept_base:
+            assert "the retriever is kept" in report.reason and report.settings == {}
+            ranking = simulated(1)[0]
+            np.testing.assert_array_equal(
+                reranker.score(ranking.query, ranking.passages),
+                reranker.base(ranking.query, ranking.passages),
+            )
+    assert kept >= 5
+
+
+def test_what_was_shown_first_is_told_apart_from_taste():
+    reranker = new()
+    report = reranker.fit(simulated(120, 4, taste=2.0, shown=0.7), progress=False)
+    assert report.first.low < 0.7 < report.first.high and report.first.low > 0.3
+    unknown = [replace(ranking, shown_order=None) for ranking in simulated(40)]
+    assert new().fit(unknown, progress=False).first is None
+
+
+def test_no_query_moves_farther_than_the_bound():
+    reranker = new(max_kl=0.2)
+    reranker.fit(simulated(40, 8), progress=False)
+    moved = 0
+    for ranking in simulated(20, 8, seed=3):
+        base = reranker.base(ranking.query, ranking.passages)
+        moved = max(moved, kl_from_base(reranker.score(ranking.query, ranking.passages) - base, base))
+    assert 0.19 < moved <= 0.2 + 1e-6
+    still = new(max_kl=0.0)
+    assert still.fit(simulated(40), progress=False).kept_base  # nothing may move, so nothing helps
+
+
+@pytest.mark.parametrize("loss", ["dpo", "robust_dpo", "ipo", "gpo:hinge", "plackett_luce"])
+@pytest.mark.parametrize("anchor", ["offset", "reference"])
+def test_any_loss_and_anchor_learn_the_taste(loss, anchor):
+    reranker = new(anchor=anchor)
+    report = reranker.fit(simulated(24), loss=loss, progress=False)
+    assert report.after["pair accuracy"] > report.base["pair accuracy"] + 0.1 and not report.kept_base
+    assert report.settings["loss"] == loss and report.settings["anchor"] == anchor
+
+
+def test_strengths_weights_and_offsets_reach_the_fit():
+    asked = []
+
+    def spy(pairs, scores=None):
+        asked.append(len(pairs))
+        return strengths.rank_gap()(pairs, scores)
+
+    plain = new()
+    plain.fit(simulated(20), progress=False)
+    reranker = new()
+    reranker.fit(simulated(20), strength=spy, progress=False)
+    assert asked and not np.allclose(reranker.residual.weights, plain.residual.weights)
+    for knob in ({"weight": strengths.delta_ndcg()}, {"offset": strengths.shown_position(0.5)}):
+        assert not new().fit(simulated(20), **knob, progress=False).kept_base
+
+
+def test_ties_count_as_halves():
+    """Someone who finds all with a formula equal, and all without: still the same taste."""
+    rankings = []
+    for ranking in simulated(30, taste=0.0):
+        with_it = [i for i, p in enumerate(ranking.passages) if "=" in p.text]
+        rest = [i for i in range(5) if i not in with_it]
+        rankings.append(replace(ranking, tiers=[tier for tier in (with_it, rest) if tier]))
+    reranker = new()
+    assert not reranker.fit(rankings, progress=False).kept_base
+    assert compare_on(reranker, simulated(30, seed=1)).intervals["pair accuracy"].low > 0.05
+
+
+def test_a_log_is_read_as_it_stands(tmp_path):
+    log = PreferenceLog(tmp_path)
+    rankings = [replace(ranking, annotator="ann") for ranking in simulated(14)]
+    for ranking in rankings:
+        log.record(ranking)
+    log.record(Skip("q", "item"))
+    log.record(replace(simulated(15)[14], annotator=""))
+    log.undo()
+    assert str(new().fit(log, progress=False)) == str(new().fit(rankings, progress=False))
+
+
+def test_the_same_seed_gives_the_same_reranker_in_any_order():
+    a, b = new("auto"), new("auto")
+    rankings = simulated(24)
+    a.fit(rankings, progress=False)
+    b.fit(rankings, progress=False)
+    np.testing.assert_array_equal(a.residual.weights, b.residual.weights)
+    assert a.fingerprint == b.fingerprint != new("auto").fingerprint
+
+
+# What can't be learned from is said
+
+
+@pytest.mark.parametrize(
+    "rankings, reason",
+    [
+        ([], "Of 0 rankings none has two judged documents"),
+        (simulated(12, 1), "Of 12 rankings none has two judged documents"),
+        ([replace(r, tiers=[]) for r in simulated(12)], "Of 12 rankings none has two judged"),
+        ([replace(r, tiers=[[0, 1, 2, 3, 4]]) for r in simulated(12)], "Nobody preferred one document"),
+        (simulated(9), "Fewer than 10 queries"),
+        ([replace(r, query="one?") for r in simulated(12)], "Fewer than 10 queries"),
+    ],
+)
+def test_too_little_keeps_the_retriever_and_says_why(rankings, reason):
+    reranker = new("auto")
+    report = reranker.fit(rankings, progress=False)
+    assert report.kept_base and report.reason.startswith(reason) and str(report)
+    assert reranker.residual is None
+
+
+def test_people_who_contradict_each_other_cancel_out():
+    rankings = simulated(20)
+    opposite = [replace(r, tiers=r.tiers[::-1], annotator="other") for r in rankings]
+    assert new().fit(rankings + opposite, progress=False).kept_base
+
+
+def test_a_fit_that_fails_leaves_no_half_made_reranker():
+    reranker = new()
+    reranker.fit(simulated(20), progress=False)
+    with pytest.raises(ValueError, match="gave nan for pair 0"):
+        reranker.fit(simulated(20), strength=lambda p, s: strengths.constant(np.nan)(p), progress=False)
+    assert reranker.residual is None and np.isfinite(reranker.score("lamp?", simulated(1)[0].passages)).all()
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="capacity='big': one of features, embeddings, cross-encoder, auto"):
+        Reranker(ENCODER, "big")
+    with pytest.raises(ValueError, match="anchor='none': one of offset, reference"):
+        Reranker(ENCODER, anchor="none")
+    with pytest.raises(ValueError, match="max_kl=-1: a number of nats"):
+        Reranker(ENCODER, max_kl=-1)
+    with pytest.raises(ValueError, match="max_kl=nan"):
+        Reranker(ENCODER, max_kl=float("nan"))
+    with pytest.raises(ValueError, match="it belongs to another encoder"):
+        Reranker(ENCODER, describer=Describer(WordsEncoder(1)))
+    with pytest.raises(TypeError, match=r"rankings\[1\] is a str, not a Ranking"):
+        new().fit([simulated(1)[0], "c1 > c2"])
+    with pytest.raises(TypeError, match="one Ranking, not a list"):
+        new().fit(simulated(1)[0])
+    with pytest.raises(ValueError, match="loss='bpr': one of grpo"):
+        new().fit(simulated(12), loss="bpr")
+    with pytest.raises(ValueError, match="query='  ': a question"):
+        new().rerank("  ", hits_of(simulated(1)[0]))
+    with pytest.raises(ValueError, match="nothing to explain"):
+        new().explain("lamp?", [])
+    with pytest.raises(ValueError, match="there was no fit"):
+        new().update(simulated(1)[0])
+
+
+# One more click
+
+
+def test_update_is_the_fit_with_one_more(fitted):
+    reranker = new()
+    reranker.fit(simulated(40)[:39], progress=False)
+    before = reranker.residual.weights.copy()
+    reranker.update(simulated(40)[39])
+    assert reranker.seen == 40 and not np.allclose(before, reranker.residual.weights, atol=1e-4)
+    table = reranker._tabled(simulated(40), False)
+    settings, inputs = reranker._settings, reranker.residual.inputs
+    objective = reranker._objective.at(settings.beta)
+    whole = module.solve(inputs(table), table, objective, settings.ridge)
+    np.testing.assert_allclose(reranker.residual.weights, whole[:-1], atol=5e-3)
+
+
+def test_updates_where_the_retriever_was_kept_are_remembered_only():
+    reranker = new()
+    assert reranker.fit([], progress=False).kept_base
+    for ranking in simulated(12):
+        reranker.update(ranking)
+    assert reranker.seen == 12 and reranker.residual is None
+    reranker.update(replace(simulated(1)[0], tiers=[]))
+    assert reranker.seen == 12
+
+
+def test_an_update_that_fails_changes_nothing(fitted, monkeypatch):
+    reranker = new()
+    reranker.fit(simulated(20), progress=False)
+    weights, seen = reranker.residual.weights, reranker.seen
+
+    def full(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(module, "solve", full)
+    with pytest.raises(MemoryError):
+        reranker.update(simulated(21)[20])
+    assert reranker.seen == seen and reranker.residual.weights is weights
+
+
+# Several annotators
+
+
+def two_people(count: int = 30) -> list[Ranking]:
+    careful = simulated(count, annotator="careful")
+    careless = simulated(count, taste=0.0, annotator="careless")
+    return careful + careless
+
+
+def test_reliability_tells_the_careful_from_the_careless():
+    reranker = new()
+    report = reranker.fit(two_people(), strength="learned", progress=False)
+    assert report.reliability["careful"] > 1.5 * report.reliability["careless"]
+    assert "careful" in str(report)
+    plain = new()
+    plain.fit(two_people(), progress=False)
+    test = simulated(30, seed=1)
+    learned, alike = (compare_on(r, test).after["pair accuracy"] for r in (reranker, plain))
+    assert learned >= alike - 0.01
+
+
+def test_one_reranker_for_each():
+    found = fit_each(new, two_people(), progress=False)
+    assert list(found) == ["careful", "careless"]
+    assert not found["careful"][1].kept_base and found["careless"][1].kept_base
+
+
+# Why
+
+
+def test_an_explanation_adds_up_and_names_the_taste(fitted):
+    ranking = simulated(5, seed=8)[2]
+    told = fitted.explain(ranking.query, hits_of(ranking))
+    scores = fitted.score(ranking.query, ranking.passages)
+    np.testing.assert_allclose(told.scores - told.scores.mean(), scores - scores.mean(), atol=1e-9)
+    assert set(told.parts) == set(NAMES)
+    assert next(iter(told.largest(1))) == "formulas"
+    ranks = {hit.passage.id: hit.rank for hit in fitted.rerank(ranking.query, hits_of(ranking))}
+    assert told.after == [ranks[passage.id] for passage in ranking.passages]
+    assert "retriever" in str(told) and "formulas" in str(told)
+    assert new().explain(ranking.query, hits_of(ranking)).parts == {}
+
+
+def test_an_explanation_is_drawn_with_every_label_inside(fitted):
+    import matplotlib
+
+    matplotlib.use("agg")
+    ranking = simulated(5, 6, seed=8)[1]
+    titled = [
+        Hit(replace(h.passage, title="A $title$ <b>that is long</b> " * 3), 0.1, h.rank)
+        for h in hits_of(ranking)
+    ]
+    for hits in (titled, hits_of(ranking)[:1]):
+        figure = fitted.explain(ranking.query, hits).plot()
+        figure.canvas.draw()
+        width, height = figure.canvas.get_width_height()
+        boxes = [t.get_window_extent() for axis in figure.axes for t in (*axis.get_yticklabels(), axis.title)]
+        shown = [box for box in boxes if box.width > 1]
+        assert all(box.x0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1 for box in shown)
+        matplotlib.pyplot.close(figure)
+
+
+# On disk
+
+
+@pytest.mark.parametrize("capacity", ["features", "embeddings"])
+def test_what_was_saved_ranks_as_before(tmp_path, capacity):
+    reranker = new(capacity, max_kl=1.5)
+    reranker.fit(simulated(24), progress=False)
+    reranker.save(tmp_path / "reranker")
+    again = Reranker.load(tmp_path / "reranker", ENCODER)
+    for ranking in simulated(6, seed=2):
+        np.testing.assert_allclose(
+            again.score(ranking.query, ranking.passages), reranker.score(ranking.query, ranking.passages)
+        )
+    assert again.fingerprint == reranker.fingerprint and again.max_kl == 1.5
+    assert {path.suffix for path in (tmp_path / "reranker").iterdir()} == {".json", ".safetensors"}
+    with pytest.raises(ValueError, match="there was no fit"):
+        again.update(simulated(1)[0])
+
+
+def test_the_retriever_is_saved_too(tmp_path):
+    new().save(tmp_path)
+    assert Reranker.load(tmp_path, ENCODER).residual is None
+
+
+def test_another_encoder_is_refused(tmp_path, fitted):
+    fitted.save(tmp_path)
+    with pytest.raises(ValueError, match="was trained with encoder 'words', and this is 'words' or another"):
+        Reranker.load(tmp_path, WordsEncoder(1))
+
+
+def test_damage_is_found(tmp_path, fitted):
+    with pytest.raises(FileNotFoundError, match=r"no reranker in .*Reranker\.save makes one"):
+        Reranker.load(tmp_path / "none", ENCODER)
+    fitted.save(tmp_path)
+    (weights,) = tmp_path.glob("*.safetensors")
+    data = bytearray(weights.read_bytes())
+    data[-3] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(ValueError, match=r"is damaged: its sha256 .*train it again"):
+        Reranker.load(tmp_path, ENCODER)
+    weights.unlink()
+    with pytest.raises(ValueError, match="is missing, though the manifest names it; train it again"):
+        Reranker.load(tmp_path, ENCODER)
+
+
+def test_features_of_another_version_are_refused(tmp_path, fitted):
+    fitted.save(tmp_path)
+    path = tmp_path / "reranker.json"
+    facts = json.loads(path.read_text())
+    facts["residual"]["features"] = facts["residual"]["features"][::-1]
+    path.write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match="with other features: train it again"):
+        Reranker.load(tmp_path, ENCODER)
+
+
+def test_a_save_that_fails_keeps_the_old_one(tmp_path, fitted, monkeypatch):
+    fitted.save(tmp_path)
+    before = Reranker.load(tmp_path, ENCODER).fingerprint
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        new().save(tmp_path)
+    assert Reranker.load(tmp_path, ENCODER).fingerprint == before
+    shutil.rmtree(tmp_path)
+
+
+# What to ask next
+
+
+def test_information_shrinks_as_it_comes_in():
+    reranker = new()
+    reranker.fit(simulated(20), progress=False)
+    ranking = simulated(30)[25]
+    before = reranker.information(ranking.query, ranking.passages)
+    for _ in range(3):
+        reranker.update(ranking)
+    assert 0 < reranker.information(ranking.query, ranking.passages) < before
+
+
+def test_equal_documents_tell_nothing():
+    reranker = new()
+    passages = [Passage(name, "lamp river") for name in "abc"]
+    assert reranker.information("lamp?", passages) == pytest.approx(0, abs=1e-9)
+    reranker.fit(simulated(12), progress=False)
+    assert reranker.information("lamp?", passages) == pytest.approx(0, abs=1e-9)
+    assert reranker.information("lamp?", passages[:1]) == 0
+
+
+def test_the_most_informative_query_comes_next():
+    reranker = new()
+    lists = {"same?": [Passage(n, "lamp") for n in "abc"], "apart?": simulated(1)[0].passages}
+    find = lambda query: [Hit(p, 0.5, n) for n, p in enumerate(lists[query], 1)]  # noqa: E731
+    choose = MostInformative(reranker, find, least=2)
+    assert choose(["same?", "apart?"]) == "same?"  # in order, while nothing is known
+    reranker.fit(simulated(12), progress=False)
+    assert choose(["same?", "apart?"]) == "apart?"
+    assert choose(["same?"]) == "same?"

@@ -1,0 +1,78 @@
+"""Rankings as arrays: sides point at what the pairs say, whatever is joined and taken."""
+
+import numpy as np
+import pytest
+
+from ragkit.corpus import Passage
+from ragkit.features import Describer
+from ragkit.judgements import Ranking
+from ragkit.pairs import pairs_of
+from ragkit.selection import MOST_PAIRS, thinned
+from ragkit.table import Table
+from tests.simulated_rankings import simulated
+from tests.words_encoder import WordsEncoder
+
+
+def tabled(rankings) -> Table:
+    describer = Describer(WordsEncoder())
+    texts = [[p.full_text for p in ranking.passages] for ranking in rankings]
+    return Table.of(rankings, [describer.describe(r.query, t) for r, t in zip(rankings, texts)])
+
+
+def ties() -> Ranking:
+    """Documents 3 and 1 before 0 and 4, which tie; 2 was not judged."""
+    return Ranking(
+        "tied?", [Passage(str(i), f"text {i}") for i in range(5)], [[3], [1], [0, 4]], [4, 3, 2, 1, 0]
+    )
+
+
+def check(table: Table, rankings) -> None:
+    texts = np.array([p.full_text for ranking in rankings for p in ranking.passages])
+    assert texts[table.sides[:, 0]].tolist() == table.pairs.chosen
+    assert texts[table.sides[:, 1]].tolist() == table.pairs.rejected
+    assert [table.queries[n] for n in table.pair_list] == table.pairs.query
+    expected = pairs_of(rankings)
+    for name in ("target", "chosen_rank", "rejected_position", "group"):
+        np.testing.assert_array_equal(getattr(table.pairs, name), getattr(expected, name))
+
+
+def test_sides_are_the_documents_of_the_pairs():
+    rankings = [*simulated(3), ties(), *simulated(2, 3, seed=1), ties()]
+    table = tabled(rankings)
+    check(table, rankings)
+    assert len(table) == 7 and len(table.base) == 31
+    assert table.ranks[15:20].tolist() == [2, 1, -1, 0, 2]
+    assert table.places[15:20].tolist() == [4, 3, 2, 1, 0]
+
+
+def test_taking_some_is_making_a_table_of_some():
+    rankings = [*simulated(4), ties(), *simulated(3, 2, seed=2)]
+    table = tabled(rankings)
+    for kept in ([0, 4], [1, 2, 3], [7], range(8)):
+        some = [rankings[n] for n in kept]
+        taken, made = table.take(np.array(kept)), tabled(some)
+        check(made, some)
+        for name in ("features", "vectors", "base", "ranks", "places", "of_list", "sides", "pair_list"):
+            np.testing.assert_array_equal(getattr(taken, name), getattr(made, name))
+        assert taken.queries == made.queries
+
+
+def test_an_unknown_shown_order_is_nan():
+    table = tabled([Ranking("q", ties().passages, [[0], [1]])])
+    assert np.isnan(table.places).all() and len(table.pairs) == 1
+
+
+def test_long_lists_are_thinned_alone():
+    rankings = [*simulated(2, 14), *simulated(2, 4, seed=1)]
+    table = tabled(rankings)
+    few = thinned(table, 0)
+    assert np.bincount(few.pair_list).tolist() == [MOST_PAIRS, MOST_PAIRS, 6, 6]
+    texts = np.array([p.full_text for ranking in rankings for p in ranking.passages])
+    assert texts[few.sides[:, 1]].tolist() == few.pairs.rejected
+    assert thinned(few, 0) is few
+
+
+@pytest.mark.parametrize("sizes", [(1,), (1, 5), (5, 1)])
+def test_lists_of_one_document_have_no_pairs(sizes):
+    rankings = [simulated(1, size, seed=n)[0] for n, size in enumerate(sizes)]
+    check(tabled(rankings), rankings)

@@ -1,0 +1,37 @@
+"""An encoder without a model whose similarities mean something: shared words."""
+
+import hashlib
+
+import numpy as np
+
+
+class WordsEncoder:
+    """A text's vector is the mean of its words' vectors, which are drawn from hashes of the words."""
+
+    name = "words"
+    dimension = 24
+    max_tokens = 10_000
+    query_prefix = passage_prefix = ""
+
+    def __init__(self, seed: int = 0):
+        self.seed, self.encoded = seed, 0
+        self.fingerprint = hashlib.sha256(f"words {seed}".encode()).hexdigest()
+
+    def encode(self, texts, *, progress: bool = True) -> np.ndarray:
+        if isinstance(texts, str):
+            return self.encode([texts])[0]
+        self.encoded += len(texts)
+        return np.array([self._vector(text) for text in texts], dtype=np.float32).reshape(-1, self.dimension)
+
+    def encode_query(self, query: str) -> np.ndarray:
+        return self.encode(query)
+
+    def encode_passages(self, texts: list[str], *, progress: bool = True) -> np.ndarray:
+        return self.encode(texts)
+
+    def _vector(self, text: str) -> np.ndarray:
+        total = np.full(self.dimension, 1e-3)
+        for word in text.lower().split():
+            digest = hashlib.sha256(f"{self.seed} {word}".encode("utf-8", "surrogatepass")).digest()
+            total += np.random.default_rng(list(digest)).normal(size=self.dimension)
+        return total / np.linalg.norm(total)
