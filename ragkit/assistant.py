@@ -39,11 +39,24 @@ class Assistant:
 
     @classmethod
     def load(
-        cls, library: str | Path = DATA / "index", generator: str = DEFAULT, *, encoder: str | None = None
+        cls,
+        library: str | Path = DATA / "index",
+        generator: str = DEFAULT,
+        *,
+        encoder: str | None = None,
+        reranker: str | Path | None = None,
     ) -> "Assistant":
-        """The assistant over a saved library (default: the one that ships) and the encoder that built it."""
+        """The assistant over a saved library (default: the one that ships) and the encoder that built it.
+
+        `reranker`: the folder of one that was saved.
+        """
         built = Encoder(encoder or library_encoder(library))
-        return cls(built, Library.load(library, built), Generator(generator, built))
+        trained = None
+        if reranker is not None:
+            from ragkit.reranker import Reranker
+
+            trained = Reranker.load(reranker, built)
+        return cls(built, Library.load(library, built), Generator(generator, built), trained)
 
     def ask(
         self,
@@ -53,8 +66,12 @@ class Assistant:
         style: str = "sentence",
         seed: int | None = None,
         on_text: Callable[[str], None] | None = None,
+        candidates: int | None = None,
     ) -> Turn:
-        """Answer `query` from the k nearest passages (retrieval-augmented generation, arXiv 2005.11401)."""
+        """Answer `query` from the k nearest passages (retrieval-augmented generation, arXiv 2005.11401).
+
+        `candidates`: with a reranker, how many passages it chooses the k from; k unless given.
+        """
         if not isinstance(query, str) or not query.strip():
             raise ValueError(f"query={query!r}: a question, as a string that is not empty")
         clock = [time.perf_counter()]
@@ -64,12 +81,12 @@ class Assistant:
         clock.append(time.perf_counter())
 
         # 2. f(library, query vector, k) returns k documents.
-        hits = retrieve(self.library, query_vector, k)
+        hits = retrieve(self.library, query_vector, k if self.reranker is None else max(k, candidates or k))
         clock.append(time.perf_counter())
 
         # 3. A reranker, where there is one, puts them into the order that people prefer.
         if self.reranker is not None:
-            hits = self.reranker.rerank(query, hits)
+            hits = self.reranker.rerank(query, hits)[:k]
         clock.append(time.perf_counter())
 
         # 4. A language model answers from the query and the documents.

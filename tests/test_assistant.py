@@ -10,6 +10,7 @@ from ragkit.assistant import Assistant
 from ragkit.encoder import Encoder
 from ragkit.follow_up import complete_follow_up
 from ragkit.library import Library
+from ragkit.reranker import Reranker
 from tests.helpers import FakeEncoder
 
 QUESTION = "What does beta control in DPO?"
@@ -87,6 +88,23 @@ def test_the_reranker_orders_what_the_generator_reads(encoder, library, tiny):
     assert [hit.passage for hit in turn.hits] == [hit.passage for hit in reversed(plain.hits)]
     assert [hit.rank for hit in turn.hits] == [1, 2, 3]
     assert [4 - piece.hit for piece in turn.answer.evidence] == [piece.hit for piece in plain.answer.evidence]
+
+
+def test_the_reranker_may_choose_from_more_than_it_passes_on(encoder, library, tiny):
+    everything = Assistant(encoder, library, tiny).ask(QUESTION, len(library)).hits
+    turn = Assistant(encoder, library, tiny, Reversing()).ask(QUESTION, 2, candidates=len(library))
+    assert [hit.passage for hit in turn.hits] == [hit.passage for hit in everything[:-3:-1]]
+    assert len(Assistant(encoder, library, tiny).ask(QUESTION, 2, candidates=9).hits) == 2
+
+
+def test_a_saved_reranker_is_loaded_by_its_folder(encoder, library, tiny_folder, tmp_path):
+    Reranker(encoder).save(tmp_path / "reranker")
+    library.save(tmp_path / "library")
+    folders = {"library": tmp_path / "library", "reranker": tmp_path / "reranker"}
+    loaded = Assistant.load(generator=str(tiny_folder), **folders)
+    assert isinstance(loaded.reranker, Reranker) and len(loaded.ask(QUESTION).hits) == 3
+    with pytest.raises(FileNotFoundError, match="no reranker in"):
+        Assistant.load(generator=str(tiny_folder), library=folders["library"], reranker=tmp_path)
 
 
 def test_k_style_seed_and_on_text_reach_their_step(assistant):
