@@ -20,6 +20,7 @@ from ragkit.inputs import CAPACITIES, Inputs
 from ragkit.judgements import Ranking
 from ragkit.linear_residual import LinearResidual, precision, solve, standard_errors
 from ragkit.objective import ANCHORS, Objective
+from ragkit.one_thread import one_thread
 from ragkit.rank_evaluation import compare
 from ragkit.selection import (
     BETAS,
@@ -122,7 +123,8 @@ class Reranker:
             residual, scores, tested = self._crossed(useful, table, objective, progress)
             more = {"first": None}
         else:
-            residual, scores, more = self._linear(table, objective)
+            with one_thread():
+                residual, scores, more = self._linear(table, objective)
             tested = table
         gain = pair_losses(tested.base, tested)[0] - pair_losses(scores, tested)[0]
         error = float(np.std(gain, ddof=1)) / len(gain) ** 0.5 if len(gain) > 1 else float("inf")
@@ -207,7 +209,9 @@ class Reranker:
         if self.residual is not None:
             old, settings = self.residual, self._settings
             start = np.append(old.weights, old.first)
-            w = solve(old.inputs(table), table, self._objective.at(settings.beta), settings.ridge, start)
+            objective = self._objective.at(settings.beta)
+            with one_thread():
+                w = solve(old.inputs(table), table, objective, settings.ridge, start)
             self.residual = replace(old, weights=w[:-1], first=float(w[-1]))
             self.domain = Domain.of(table)
         self._table = table  # last, so that a ranking that fails changes nothing
