@@ -37,7 +37,7 @@ from ragkit.selection import (
 from ragkit.strengths import Strength
 from ragkit.table import Table, base_scores
 
-CROSS = "cross-encoder"
+CROSS, CROSS_BETA = "cross-encoder", 0.25
 MIN_QUERIES = 10  # with fewer, nothing can be held out with any meaning
 SURE = 1.0  # standard errors by which held-out pairs must be predicted better than by the retriever
 UNTRAINED = Settings("features", BETAS[0], RIDGES[1])  # what information goes by before a fit chose anything
@@ -121,7 +121,7 @@ class Reranker:
             return kept(f"Fewer than {MIN_QUERIES} queries can't tell whether training helps")
         if self.capacity == CROSS:
             residual, scores, tested = self._crossed(useful, table, objective, progress)
-            more = {"first": None}
+            more = {}
         else:
             with one_thread():
                 residual, scores, more = self._linear(table, objective)
@@ -178,7 +178,7 @@ class Reranker:
         fold = folds_of(table.queries, FOLDS, self.seed)
         inside, outside = np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
         known = table.take(inside)
-        objective = resolved(objective, known, quick_scores)
+        objective = resolved(objective, known, quick_scores).at(CROSS_BETA)
         settings = {"seed": self.seed, "progress": progress}
         chosen = [rankings[i] for i in inside]
         residual, domain = train_cross(self.encoder, chosen, known, objective, **settings), Domain.of(known)

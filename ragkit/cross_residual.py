@@ -1,0 +1,266 @@
+"""The cross-encoder residual: the encoder's own weights, fine-tuned to read query and document together.
+
+score(q, d) = s_0 + r(q, d) with r = head · pool(BERT([CLS] q [SEP] d [SEP])): a cross-encoder (arXiv
+1901.04085) that starts as the retriever, since its head starts at 0. The head is fitted first, to its optimum
+on the encoder as it is; then head and upper layers go on together. So features that are good already aren't
+pulled about by a head that knows nothing yet (arXiv 2202.10054). The lower layers stay the encoder's, which
+saves time.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from tqdm.auto import tqdm
+
+from ragkit.encoder import _batches
+from ragkit.features import Described
+from ragkit.inputs import _centred
+from ragkit.judgements import Ranking
+from ragkit.linear_residual import solve
+from ragkit.objective import Objective
+from ragkit.one_thread import one_thread
+from ragkit.table import Table
+
+WINDOW = 192  # tokens of query and document together, or the encoder's own window: time goes with them
+FROZEN = 0.5  # of the layers, from below, that stay the encoder's, as its embeddings do
+EPOCHS = 1  # two took twice as long, and did no better on new lists
+RATE = 3e-5  # of the layers
+HEAD_RATE = 3e-3  # of the head, whose weights are about 0.4
+FIRST_RATE = 0.01  # of what a place is worth, in logits
+RIDGE = 0.3  # of the first fit of the head, on states whose spread within lists is 1
+DECAY = 0.01
+WARM_UP = 0.1  # of the steps
+LONGEST_STEP = 1.0  # the norm at which gradients are cut
+DOCUMENTS = 20  # in one step: whole lists, and one list at least
+
+
+class CrossResidual:
+    """r of `encoder`'s weights, copied, and a head that is 0 until it is trained.
+
+    `first`: what one place earlier in the shown order is worth, in logits. Never in training mode: without
+    dropout the loss starts at the retriever's own, and nothing but the order of the lists is random.
+    """
+
+    def __init__(self, encoder):
+        self.model = copy.deepcopy(encoder.model).eval()
+        self.tokenizer, self.pooling = encoder.tokenizer, encoder.pooling
+        self.window = min(WINDOW, encoder.max_tokens)
+        # Without a bias: only differences within a list count.
+        self.head = torch.zeros(encoder.dimension, device=encoder.device, requires_grad=True)
+        self.first = 0.0
+        self._free(_upper(self.model))
+
+    def of(self, described: Described) -> np.ndarray:
+        """r, (K,), in logits; its mean over the list is 0."""
+        with torch.inference_mode():
+            found = self.residuals(self.tokens(described.query, described.texts))
+        found = found.double().cpu().numpy()
+        return found - found.mean()
+
+    def parts(self, described: Described) -> dict[str, np.ndarray]:
+        """It can't be taken apart: one part, (K,)."""
+        return {"cross-encoder": self.of(described)}
+
+    def tokens(self, query: str, texts: Sequence[str]) -> list[dict[str, list[int]]]:
+        """K rows of token ids and types: [CLS] query [SEP] text [SEP], the text cut at the window.
+
+        The query is whole unless it takes more than half of the window, which no question does.
+        """
+        start = self.tokenizer(
+            query,
+            truncation=True,
+            max_length=self.window // 2,
+            return_offsets_mapping=True,
+            add_special_tokens=False,
+        )["offset_mapping"]
+        query = query[: start[-1][1]] if start else query
+        found = self.tokenizer(
+            [query] * len(texts),
+            list(texts),
+            truncation="only_second",
+            max_length=self.window,
+            return_attention_mask=False,
+        )
+        return [{name: found[name][i] for name in found} for i in range(len(texts))]
+
+    def residuals(self, rows: Sequence[dict[str, list[int]]]) -> Tensor:
+        """r of rows of tokens, (n,), not centred; with gradients where they are on."""
+        return self.pooled(rows) @ self.head
+
+    def pooled(self, rows: Sequence[dict[str, list[int]]]) -> Tensor:
+        """What the head looks at, (n, D): the last layer's states, pooled as the encoder pools."""
+        batches = _batches([len(row["input_ids"]) for row in rows])
+        # More than one batch may be more than memory holds for the way back: its states are made again.
+        again = len(batches) > 1 and torch.is_grad_enabled()
+        parts = []
+        for batch in batches:
+            some = [rows[i] for i in batch]
+            parts.append(checkpoint(self._batch, some, use_reentrant=False) if again else self._batch(some))
+        order = torch.tensor([i for batch in batches for i in batch], device=self.head.device)
+        return torch.cat(parts)[order.argsort()]
+
+    def _batch(self, rows: Sequence[dict[str, list[int]]]) -> Tensor:
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        padded = self.tokenizer.pad(columns, return_tensors="pt").to(self.head.device)
+        states = self.model(**padded).last_hidden_state  # (n, T, D)
+        if self.pooling == "cls":
+            return states[:, 0]
+        mask = padded["attention_mask"][..., None].to(states.dtype)  # (n, T, 1)
+        return (states * mask).sum(1) / mask.sum(1)
+
+    def trained(self) -> dict[str, Tensor]:
+        """The model's weights that are not the encoder's, by name."""
+        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+
+    def _free(self, names: set[str]) -> None:
+        for name, weight in self.model.named_parameters():
+            weight.requires_grad_(name in names)
+
+    # On disk
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What it takes beside the encoder: trained weights, head, `first`, window. On the CPU."""
+        found = {"model." + name: weight.detach().cpu() for name, weight in self.trained().items()}
+        found |= {"head": self.head.detach().cpu()}
+        found |= {"first": torch.tensor([self.first], dtype=torch.float64)}
+        return found | {"window": torch.tensor([self.window])}
+
+    @classmethod
+    def from_tensors(cls, encoder, tensors: dict[str, Tensor]) -> "CrossResidual":
+        """The residual that gave `tensors`, on the encoder that it was trained from.
+
+        Raises ValueError where they don't fit it.
+        """
+        residual = cls(encoder)
+        weights = {name: tensor for name, tensor in tensors.items() if name.startswith("model.")}
+        weights = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
+        try:
+            unknown = residual.model.load_state_dict(weights, strict=False).unexpected_keys
+            residual.head.data.copy_(tensors["head"])
+            residual.first = float(tensors["first"][0])
+            residual.window = int(tensors["window"][0])
+        except (RuntimeError, KeyError) as error:
+            raise ValueError(f"these weights don't fit encoder {encoder.name!r}: {error}") from error
+        if unknown:
+            raise ValueError(f"these weights don't fit encoder {encoder.name!r}: it has no {unknown[0]!r}")
+        residual._free(set(weights))
+        return residual
+
+
+def train_cross(
+    encoder,
+    rankings: Sequence[Ranking],
+    table: Table,
+    objective: Objective,
+    *,
+    epochs: int = EPOCHS,
+    learning_rate: float = RATE,
+    seed: int = 0,
+    progress: bool = True,
+) -> CrossResidual:
+    """A copy of `encoder` fine-tuned on `rankings`; `table` holds the same ones, in the same order.
+
+    The head alone first, by `solve`; then `epochs` of AdamW (arXiv 1711.05101) on whole lists, at most
+    DOCUMENTS documents a step, while rates rise for WARM_UP of the steps and then fall to 0. No epochs leave
+    it the retriever. The same seed and number of threads give the same weights. A progress bar shows the
+    loss, averaged over some ten steps. Raises ValueError where table and rankings differ in size, and for a
+    loss that became infinite.
+    """
+    sizes = np.bincount(table.of_list, minlength=len(table))
+    if [len(ranking.passages) for ranking in rankings] != sizes.tolist():
+        raise ValueError(f"{len(rankings)} rankings for a table of {len(table)}: their lists must agree")
+    residual = CrossResidual(encoder)
+    telling = np.unique(table.pair_list)  # a list without a pair teaches nothing
+    if not epochs or not len(telling):
+        return residual
+    rows = {n: residual.tokens(rankings[n].query, _texts(rankings[n])) for n in telling.tolist()}
+    rng = np.random.default_rng(seed)
+    steps = [lists for _ in range(epochs) for lists in _steps(rng.permutation(telling), sizes)]
+    with tqdm(total=1 + len(steps), desc="training", unit="step", disable=not progress, leave=False) as bar:
+        _fit_head(residual, list(chain(*rows.values())), table.take(telling), objective)
+        bar.update()
+        _fine_tune(residual, rows, steps, table, objective, learning_rate, bar)
+    return residual
+
+
+def _fit_head(residual: CrossResidual, rows: list[dict], table: Table, objective: Objective) -> None:
+    """The head at its optimum, and `first`, for the encoder as it is."""
+    with torch.inference_mode():
+        values = residual.pooled(rows).double().cpu().numpy()
+    values = _centred(values, table.of_list)
+    spread = np.sqrt((values**2).mean()) or 1.0
+    with one_thread():
+        w = solve(values / spread, table, objective, RIDGE)
+    residual.head.data.copy_(torch.from_numpy(w[:-1] / spread))
+    residual.first = float(w[-1])
+
+
+def _fine_tune(residual, rows, steps, table: Table, objective: Objective, rate: float, bar: tqdm) -> None:
+    first = torch.tensor(residual.first, dtype=torch.float64, requires_grad=objective.first)
+    optimizer = _optimizer(residual, first, rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _slope(step, len(steps)))
+    moving, shown = objective.moving(table), None
+    for lists in steps:
+        known = table.take(lists)
+        found = residual.residuals([row for n in lists.tolist() for row in rows[n]]).double().cpu()
+        scores = known.base + found.detach().numpy() if moving else None
+        loss = objective(known, scores)(found, first).mean()
+        _step(loss, optimizer)
+        schedule.step()
+        shown = loss.item() if shown is None else 0.9 * shown + 0.1 * loss.item()
+        bar.set_postfix(loss=f"{shown:.3f}", refresh=False)
+        bar.update()
+    residual.first = first.item()
+
+
+def _step(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    if not torch.isfinite(loss):
+        raise ValueError(f"the loss is {loss.item():g}: try a smaller learning rate or another loss")
+    optimizer.zero_grad()
+    loss.backward()
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    torch.nn.utils.clip_grad_norm_([w for w in weights if w.grad is not None], LONGEST_STEP)
+    optimizer.step()
+
+
+def _optimizer(residual: CrossResidual, first: Tensor, rate: float) -> torch.optim.Optimizer:
+    groups = [
+        {"params": list(residual.trained().values()), "lr": rate},
+        {"params": [residual.head], "lr": HEAD_RATE},
+        {"params": [first], "lr": FIRST_RATE, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, weight_decay=DECAY)
+
+
+def _slope(step: int, steps: int) -> float:
+    """The share of its rate that a step gets: up to 1 in the first WARM_UP of them, then down to 0."""
+    return min((step + 1) / (WARM_UP * steps + 1), (steps - step) / ((1 - WARM_UP) * steps))
+
+
+def _steps(lists: np.ndarray, sizes: np.ndarray) -> Iterator[np.ndarray]:
+    """Lists, in this order, in groups of at most DOCUMENTS documents; each group sorted, as `take` sorts."""
+    group: list[int] = []
+    for n in lists.tolist():
+        if group and sizes[[*group, n]].sum() > DOCUMENTS:
+            yield np.sort(group)
+            group = []
+        group.append(n)
+    if group:
+        yield np.sort(group)
+
+
+def _upper(model: torch.nn.Module) -> set[str]:
+    """The names of the weights of the upper layers; embeddings and pooler are not among them."""
+    named = model.named_modules()
+    name, layers = next((name, module) for name, module in named if isinstance(module, torch.nn.ModuleList))
+    upper = range(int(FROZEN * len(layers)), len(layers))
+    return {f"{name}.{i}.{weight}" for i in upper for weight, _ in layers[i].named_parameters()}
+
+
+def _texts(ranking: Ranking) -> list[str]:
+    return [passage.full_text for passage in ranking.passages]
