@@ -1,8 +1,8 @@
 """What rankings change, how sure that is, and what it costs: `python -m tests.benchmarks.reranker`.
 
 Without options: the simulated annotators that ship, and speed. `--beir FOLDER`: a BEIR folder with graded
-judgements, a question's judged documents as its candidates, five folds by query. `--peer`: a cross-encoder by
-sentence-transformers, trained on the same pairs, and ours.
+judgements, a question's judged documents as its candidates, five folds by query. `--only cross`: our
+cross-encoder and sentence-transformers', trained on the same rankings (many minutes).
 """
 
 import argparse
@@ -221,6 +221,89 @@ def _asked(encoder, describer: Describer, pool: dict[str, Ranking], way: str, co
     return asked
 
 
+def cross(encoder, describer: Describer, folder: Path | None, split: str) -> None:
+    """Simulated rankings, or a BEIR folder's: three quarters of the questions to train, the rest to test."""
+    if folder is None:
+        train, test, hidden = simulated()
+        known, new = train["simulated-code"], test["simulated-code"]
+        gains = [utilities(hidden, ranking) for ranking in new]
+    else:
+        rankings, levels = judged(folder, split)
+        order = np.random.default_rng(0).permutation(len(rankings))
+        cut = 3 * len(order) // 4
+        known = [_cut_judged(rankings[n], 8) for n in order[:cut]]
+        new, gains = [rankings[n] for n in order[cut:]], [levels[n] for n in order[cut:]]
+    print(f"\nCross-encoders: {len(known)} rankings to train, {len(new)} to test")
+    queries = [ranking.query for ranking in new]
+    reranker = Reranker(encoder, "cross-encoder", describer=describer)
+    describer.prepare(queries, [p.full_text for r in [*known, *new] for p in r.passages])
+    base = [reranker.base(ranking.query, ranking.passages) for ranking in new]
+    for capacity in ("auto", "cross-encoder"):
+        reranker = Reranker(encoder, capacity, describer=describer)
+        started = time.perf_counter()
+        report = reranker.fit(known, progress=False)
+        seconds = time.perf_counter() - started
+        after = [reranker.score(ranking.query, ranking.passages) for ranking in new]
+        print(f"ours, {capacity}, {seconds:.0f} s{', kept the base' if report.kept_base else ''}")
+        print(compare(base, after, gains, queries))
+    started = time.perf_counter()
+    after = sentence_transformers_scores(known, new)
+    print(
+        f"sentence-transformers' CrossEncoder, RankNetLoss, 3 epochs, {time.perf_counter() - started:.0f} s"
+    )
+    print(compare(base, after, gains, queries))
+
+
+def _cut_judged(ranking: Ranking, size: int) -> Ranking:
+    """The first documents, in tiers as before."""
+    tiers = [[i for i in tier if i < size] for tier in ranking.tiers]
+    return replace(ranking, passages=ranking.passages[:size], tiers=[tier for tier in tiers if tier])
+
+
+def sentence_transformers_scores(known: list[Ranking], new: list[Ranking]) -> list[np.ndarray]:
+    """Scores, (K,) for each new ranking, by a CrossEncoder that starts from the same weights as ours."""
+    import tempfile
+
+    from datasets import Dataset
+    from sentence_transformers.cross_encoder import (
+        CrossEncoder,
+        CrossEncoderTrainer,
+        CrossEncoderTrainingArguments,
+        losses,
+    )
+
+    from ragkit.encoder import _default_folder
+
+    rows: dict[str, list] = {"query": [], "docs": [], "labels": []}
+    for ranking in known:
+        told = [(p.full_text, r) for p, r in zip(ranking.passages, ranking.ranks) if r is not None]
+        if len({rank for _, rank in told}) > 1:
+            rows["query"].append(ranking.query)
+            rows["docs"].append([text for text, _ in told])
+            rows["labels"].append([float(len(ranking.tiers) - 1 - rank) for _, rank in told])
+    model = CrossEncoder(str(_default_folder()), num_labels=1, max_length=192, device="cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        settings = CrossEncoderTrainingArguments(
+            output_dir=folder,
+            num_train_epochs=3,
+            learning_rate=5e-5,
+            warmup_steps=0.1,
+            per_device_train_batch_size=4,
+            seed=0,
+            report_to="none",
+            save_strategy="no",
+            disable_tqdm=True,
+            use_cpu=True,
+            logging_strategy="no",
+        )
+        data = Dataset.from_dict(rows)
+        CrossEncoderTrainer(
+            model=model, args=settings, train_dataset=data, loss=losses.RankNetLoss(model)
+        ).train()
+    asked = [[(ranking.query, p.full_text) for p in ranking.passages] for ranking in new]
+    return [np.asarray(model.predict(pairs, show_progress_bar=False), dtype=float) for pairs in asked]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--beir", type=Path, metavar="FOLDER", help="graded judgements of people")
@@ -245,6 +328,8 @@ def main() -> None:
         active(encoder, describer, arguments.draws)
     if "beir" in only:
         human(encoder, arguments.beir, arguments.split, arguments.seed)
+    if "cross" in only:
+        cross(encoder, describer, arguments.beir, arguments.split)
 
 
 if __name__ == "__main__":
