@@ -5,6 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from ragkit import strengths
+from ragkit.features import Described
 from ragkit.inputs import FARTHEST, Inputs
 from ragkit.linear_residual import LinearResidual, precision, solve, standard_errors
 from ragkit.objective import PAIRWISE, Objective
@@ -68,7 +69,7 @@ def test_weights_that_follow_the_scores_settle(table):
 
 def test_the_effect_of_the_shown_place_is_covered_by_its_interval():
     """In 40 worlds without a taste, each 80 rankings by one who adds 0.6 logits a place."""
-    covered, estimates = 0, []
+    covered, estimates, errors = 0, [], []
     for seed in range(40):
         table = tabled(simulated(80, 4, taste=0.0, shown=0.6, seed=seed))
         values = Inputs.of("features", table)(table)
@@ -77,8 +78,10 @@ def test_the_effect_of_the_shown_place_is_covered_by_its_interval():
         error = standard_errors(values, table, objective, 1.0, w)[-1]
         covered += abs(w[-1] - 0.6) < 1.96 * error
         estimates.append(w[-1])
+        errors.append(error)
     assert covered >= 34, f"95 % intervals covered it {covered} times of 40"
     assert np.mean(estimates) == pytest.approx(0.6, abs=0.04)
+    assert np.mean(errors) == pytest.approx(np.std(estimates), rel=0.3)  # neither too wide
 
 
 def test_inputs_are_cut_where_training_has_seen_nothing(table):
@@ -86,6 +89,8 @@ def test_inputs_are_cut_where_training_has_seen_nothing(table):
     strange = tabled(simulated(1, seed=9))
     strange.features[0] += 1e6
     assert np.abs(inputs(strange)).max() == FARTHEST
+    one = Described("q", [""] * 5, strange.features, strange.vectors, strange.asked[0])
+    np.testing.assert_allclose(inputs.of_one(one), inputs(strange), atol=1e-9)
 
 
 def test_one_list_alone_is_what_it_is_in_a_table(table):

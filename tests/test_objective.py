@@ -124,6 +124,12 @@ def test_what_was_shown_first_is_an_offset(table, residual):
     torch.testing.assert_close(values, expected)
 
 
+def test_the_shown_place_is_in_logits_whatever_the_loss_and_beta(table, residual):
+    """β scales the margin, not the effect of the place; so dpo and grpo with β are one loss."""
+    found = [Objective(loss, beta=0.3, first=True)(table)(residual, 0.5) for loss in ("dpo", "grpo")]
+    torch.testing.assert_close(*found)
+
+
 def test_knobs_are_those_of_the_pair_loss(table, residual):
     knobs = {"strength": strengths.rank_gap(0.5), "offset": strengths.shown_position(0.2)}
     table = table.take(np.arange(4))
