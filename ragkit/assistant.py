@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ragkit.corpus import DATA, Hit
+from ragkit.corpus import DATA, Hit, Passage
 from ragkit.encoder import Encoder
 from ragkit.generator import DEFAULT, Answer, Generator
 from ragkit.library import Library, check_encoder, library_encoder, retrieve
@@ -86,6 +86,7 @@ class Assistant:
 
         # 3. A reranker, where there is one, puts them into the order that people prefer.
         if self.reranker is not None:
+            self._remind([hit.passage for hit in hits])
             hits = self.reranker.rerank(query, hits)[:k]
         clock.append(time.perf_counter())
 
@@ -99,3 +100,10 @@ class Assistant:
         steps = ("encode", "retrieve", "rerank", "generate")
         timings = {step: after - before for step, before, after in zip(steps, clock, clock[1:])}
         return Turn(query, query_vector, hits, answer.prompt, answer, timings)
+
+    def _remind(self, passages: list[Passage]) -> None:
+        """Spare the reranker to encode what the library has encoded; not one of another make or encoder."""
+        describer = getattr(self.reranker, "describer", None)
+        if describer is not None and describer.encoder.fingerprint == self.library.fingerprint:
+            vectors = self.library.vectors_of(passage.id for passage in passages)
+            describer.remember([passage.full_text for passage in passages], vectors)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 
-from ragkit.encoder import _batches
+from ragkit.encoder import _TOKENS_PER_BATCH, _batches
 from ragkit.features import Described
 from ragkit.inputs import _centred
 from ragkit.judgements import Ranking
@@ -37,6 +37,7 @@ DECAY = 0.01
 WARM_UP = 0.1  # of the steps
 LONGEST_STEP = 1.0  # the norm at which gradients are cut
 DOCUMENTS = 20  # in one step: whole lists, and one list at least
+TOKENS = 4096  # in one pass of a step, after padding
 
 
 class CrossResidual:
@@ -94,9 +95,11 @@ class CrossResidual:
 
     def pooled(self, rows: Sequence[dict[str, list[int]]]) -> Tensor:
         """What the head looks at, (n, D): the last layer's states, pooled as the encoder pools."""
-        batches = _batches([len(row["input_ids"]) for row in rows])
+        trained = torch.is_grad_enabled()
+        most = TOKENS if trained else _TOKENS_PER_BATCH.get(self.head.device.type, TOKENS)
+        batches = _batches([len(row["input_ids"]) for row in rows], most)
         # More than one batch may be more than memory holds for the way back: its states are made again.
-        again = len(batches) > 1 and torch.is_grad_enabled()
+        again = len(batches) > 1 and trained
         parts = []
         for batch in batches:
             some = [rows[i] for i in batch]

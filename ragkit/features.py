@@ -25,6 +25,7 @@ NAMES = (
     "speaks to you",  # log(1 + "you", "your" in a hundred words)
 )
 MOST_SENTENCES = 30  # of a text, that are compared with the query
+KEPT = 200_000  # vectors: 300 MB at 384 dimensions
 K1, B = 1.5, 0.75  # BM25's, as in `lexical_search`
 
 FORMULA = re.compile(r"[=≈≤≥∑∏√∞∂∇±×÷·^]|[α-ωΑ-Ω]|\b(?:log|exp|softmax|argmax)\b|\\[a-z]+")
@@ -79,7 +80,10 @@ class _Text:
 
 
 class Describer:
-    """Describes documents. What it encoded it keeps, by text: ids are unique within one list only."""
+    """Describes documents. What it encoded it keeps, by text: ids are unique within one list only.
+
+    Once it has KEPT vectors, it forgets what the list at hand does not need.
+    """
 
     def __init__(self, encoder):
         self.encoder = encoder
@@ -88,10 +92,24 @@ class Describer:
 
     def prepare(self, queries: Sequence[str], texts: Sequence[str], *, progress: bool = False) -> None:
         """Encode all that is new, at once: the texts, their chunks, their sentences."""
-        known = [self._of(text) for text in dict.fromkeys(texts)]
-        pieces = {piece for one in known for piece in (*one.chunks, *one.sentences)} | set(texts)
+        texts, queries = set(texts), set(queries)
+        known = {text: self._of(text) for text in sorted(texts)}
+        pieces = {piece for one in known.values() for piece in (*one.chunks, *one.sentences)} | texts
+        if len(self._vectors) > KEPT:
+            needed = {"p" + piece for piece in pieces} | {"q" + query for query in queries}
+            self._texts = known
+            self._vectors = {name: self._vectors[name] for name in needed & self._vectors.keys()}
         self._encode(sorted(pieces), "p", self.encoder.passage_prefix, progress)
-        self._encode(sorted(set(queries)), "q", self.encoder.query_prefix, progress)
+        self._encode(sorted(queries), "q", self.encoder.query_prefix, progress)
+
+    def remember(self, texts: Sequence[str], vectors: np.ndarray) -> None:
+        """Passage vectors, (N, D), that this encoder has made already: those of a `Library`, say."""
+        if np.shape(vectors) != (len(texts), self.encoder.dimension):
+            raise ValueError(
+                f"vectors of shape {np.shape(vectors)} for {len(texts)} texts: "
+                f"({len(texts)}, {self.encoder.dimension}) was expected"
+            )
+        self._vectors.update(("p" + text, vector) for text, vector in zip(texts, vectors))
 
     def describe(self, query: str, texts: Sequence[str]) -> Described:
         texts = list(texts)

@@ -64,9 +64,14 @@ class Library:
     @property
     def vectors(self) -> np.ndarray:
         """A copy of the passages' vectors, (N, D), in the order of `passages`."""
-        numbers = np.array(list(self._passages), dtype=np.int64)
-        vectors = np.empty((len(numbers), self.dimension), dtype=np.float32)
-        return self._index.reconstruct_batch(numbers, vectors) if len(numbers) else vectors
+        return self._reconstructed(list(self._passages))
+
+    def vectors_of(self, passage_ids: Iterable[str]) -> np.ndarray:
+        """A copy of some passages' vectors, (N, D). Raises KeyError for an id that is not here."""
+        passage_ids = list(passage_ids)
+        if unknown := [passage_id for passage_id in passage_ids if passage_id not in self._numbers]:
+            raise KeyError(f"no passage {unknown[0]!r} in this library")
+        return self._reconstructed([self._numbers[passage_id] for passage_id in passage_ids])
 
     def add(self, passages: Iterable[Passage], *, progress: bool = True) -> None:
         """Add new passages. Raises ValueError, and adds none, where an id is there already or comes twice."""
@@ -196,6 +201,12 @@ class Library:
         if not np.isfinite(vectors).all():
             bad = int(np.argmin(np.isfinite(vectors).all(axis=1)))
             raise ValueError(f"the encoder gave NaN or infinity for passage {passages[bad].id!r}")
+        return vectors
+
+    def _reconstructed(self, numbers: list[int]) -> np.ndarray:
+        vectors = np.empty((len(numbers), self.dimension), dtype=np.float32)
+        if numbers:
+            self._index.reconstruct_batch(np.array(numbers, dtype=np.int64), vectors)
         return vectors
 
     def _insert(self, passages: list[Passage], progress: bool, vectors: np.ndarray | None = None) -> None:

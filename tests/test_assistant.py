@@ -12,6 +12,7 @@ from ragkit.follow_up import complete_follow_up
 from ragkit.library import Library
 from ragkit.reranker import Reranker
 from tests.helpers import FakeEncoder
+from tests.words_encoder import WordsEncoder
 
 QUESTION = "What does beta control in DPO?"
 
@@ -95,6 +96,20 @@ def test_the_reranker_may_choose_from_more_than_it_passes_on(encoder, library, t
     turn = Assistant(encoder, library, tiny, Reversing()).ask(QUESTION, 2, candidates=len(library))
     assert [hit.passage for hit in turn.hits] == [hit.passage for hit in everything[:-3:-1]]
     assert len(Assistant(encoder, library, tiny).ask(QUESTION, 2, candidates=9).hits) == 2
+
+
+def test_the_reranker_encodes_no_passage_that_the_library_has_encoded(encoder, library, tiny, monkeypatch):
+    seen = []
+    encode = encoder.encode
+    monkeypatch.setattr(encoder, "encode", lambda texts, **how: (seen.append(texts), encode(texts, **how))[1])
+    turn = Assistant(encoder, library, tiny, Reranker(encoder)).ask(QUESTION)
+    texts = {text for some in seen for text in ([some] if isinstance(some, str) else some)}
+    assert not texts & {hit.passage.full_text for hit in turn.hits}
+    assert any(text in turn.hits[0].passage.text for text in texts)  # its sentences it does
+
+    other = Reranker(stranger := WordsEncoder())  # its vectors are no vectors of the library's
+    Assistant(encoder, library, tiny, other).ask(QUESTION)
+    assert stranger.encoded > 3
 
 
 def test_a_saved_reranker_is_loaded_by_its_folder(encoder, library, tiny_folder, tmp_path):

@@ -9,7 +9,7 @@ import torch
 import ragkit.cross_residual
 from ragkit.corpus import Passage
 from ragkit.cross_residual import CrossResidual, train_cross
-from ragkit.encoder import Encoder
+from ragkit.encoder import Encoder, _batches
 from ragkit.features import Described, Describer
 from ragkit.judgements import Ranking
 from ragkit.objective import Objective
@@ -306,8 +306,8 @@ def test_neither_scores_nor_gradients_depend_on_how_documents_are_batched(tiny_e
 
     at_once = one_step()
     assert at_once[1].abs().max() > 0
-    monkeypatch.setattr(ragkit.encoder, "_TOKENS_PER_BATCH", 40)
-    assert len(ragkit.encoder._batches([len(row["input_ids"]) for row in rows])) > 2
+    monkeypatch.setattr(ragkit.cross_residual, "TOKENS", 40)
+    assert len(_batches([len(row["input_ids"]) for row in rows], 40)) > 2
     for apart, together in zip(one_step(), at_once):
         torch.testing.assert_close(apart, together, rtol=1e-9, atol=1e-12)
 

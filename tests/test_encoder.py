@@ -55,17 +55,16 @@ def test_rows_keep_the_order_of_the_texts_whatever_the_batches(encoder, monkeypa
     texts = mixed_texts(20, 60)
     alone = np.array([encoder.encode(text) for text in texts])
     for tokens in (4096, 300, 1):  # all in one batch, several, one text a batch
-        monkeypatch.setattr(ragkit.encoder, "_TOKENS_PER_BATCH", tokens)
+        monkeypatch.setattr(ragkit.encoder, "_TOKENS_PER_BATCH", {encoder.device.type: tokens})
         assert np.abs(encoder.encode(texts, progress=False) - alone).max() < 1e-5
 
 
-def test_batches_hold_every_text_once_and_no_more_tokens_than_they_may(monkeypatch):
-    monkeypatch.setattr(ragkit.encoder, "_TOKENS_PER_BATCH", 100)
+def test_batches_hold_every_text_once_and_no_more_tokens_than_they_may():
     lengths = np.random.default_rng(0).integers(0, 150, 200).tolist()
-    batches = ragkit.encoder._batches(lengths)
+    batches = ragkit.encoder._batches(lengths, 100)
     assert sorted(index for batch in batches for index in batch) == list(range(200))
     assert all(len(batch) * max(lengths[i] for i in batch) <= 100 for batch in batches if len(batch) > 1)
-    assert ragkit.encoder._batches([]) == []
+    assert ragkit.encoder._batches([], 100) == []
 
 
 def test_vectors_are_those_of_sentence_transformers(encoder):

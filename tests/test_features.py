@@ -4,6 +4,7 @@ import bm25s
 import numpy as np
 import pytest
 
+import ragkit.features
 from ragkit.features import K1, NAMES, WORD, B, Counter, Describer, bm25
 from tests.words_encoder import WordsEncoder
 
@@ -67,6 +68,31 @@ def test_what_was_encoded_is_not_encoded_again(describer):
     before = describer.encoder.encoded
     describer.describe("a lamp", ["paper", "river stone. Cloud."])
     assert describer.encoder.encoded == before
+
+
+def test_vectors_made_elsewhere_are_not_made_again(describer):
+    encoder, texts = describer.encoder, ["river stone", "paper"]
+    expected = Describer(encoder).describe("a lamp", texts)
+    vectors = encoder.encode(texts)
+    before = encoder.encoded
+    describer.remember(texts, vectors)
+    found = describer.describe("a lamp", texts)
+    assert encoder.encoded == before + 1  # the query: each text is its own only sentence
+    assert (found.features == expected.features).all() and (found.vectors == expected.vectors).all()
+    with pytest.raises(ValueError, match=r"shape \(2, 24\) for 1 texts: \(1, 24\)"):
+        describer.remember(["paper"], vectors)
+
+
+def test_it_forgets_what_is_not_at_hand_when_it_has_too_much(describer, monkeypatch):
+    monkeypatch.setattr(ragkit.features, "KEPT", 5)
+    expected = describer.describe("a lamp", ["river. stone.", "paper"])
+    for number in range(20):
+        described = describer.describe("a lamp", ["river. stone.", f"cloud {number}"])
+        assert (described.features[0] == expected.features[0]).all()
+        assert len(describer._vectors) <= 10 and len(describer._texts) <= 10
+    before = describer.encoder.encoded
+    again = describer.describe("a lamp", ["river. stone.", "paper"])
+    assert (again.features == expected.features).all() and describer.encoder.encoded == before + 1
 
 
 @pytest.mark.parametrize("text", ["", " ", "?", "日本語のテキスト", "a" * 5000, "\ud800", "<b>&amp;"])

@@ -167,6 +167,16 @@ def test_vectors_stand_in_the_order_of_the_passages(library, encoder):
     assert Library.build([], encoder).vectors.shape == (0, encoder.dimension)
 
 
+def test_vectors_of_some_passages(library, encoder, tmp_path):
+    ids = [passage.id for passage in library.passages]
+    library.save(tmp_path)
+    for some in (library, Library.load(tmp_path, encoder), Library.load(tmp_path, encoder, read_only=True)):
+        assert (some.vectors_of([ids[2], ids[0]]) == library.vectors[[2, 0]]).all()
+        assert some.vectors_of(iter(())).shape == (0, encoder.dimension)
+        with pytest.raises(KeyError, match="no passage 'nowhere'"):
+            some.vectors_of([ids[0], "nowhere"])
+
+
 def test_a_number_that_is_used_again_does_no_harm(library, encoder, tmp_path):
     """Numbers are FAISS's names for passages; that of a deleted last passage comes back."""
     query = encoder.encode_query(library.passages[-1].text)
