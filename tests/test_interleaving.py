@@ -48,6 +48,9 @@ def test_credit_goes_to_the_side_with_more_clicks():
     after = found.teams.index("after")
     assert found.credit([after]) == 1 and found.credit([1 - after]) == -1
     assert found.credit([]) == found.credit([0, 1]) == 0
+    longer = team_draft(hits(*"abcd"), renumbered(hits(*"abcd"), "dcba"), seed=0)
+    for team, credit in (("after", 1), ("base", -1)):  # one question is one vote, however many clicks
+        assert longer.credit([n for n, side in enumerate(longer.teams) if side == team]) == credit
 
 
 def test_a_clicker_who_does_not_care_prefers_neither_side():
