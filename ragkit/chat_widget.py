@@ -16,12 +16,15 @@ from ragkit.widget_parts import Field, Panel, block, flag, handler, part, questi
 class ChatApp(Panel):
     """A chat over `assistant`'s library; what is said of answers and documents goes into `log`.
 
-    `.turn` is what was asked and answered last, `.ranking` the panel in which its documents are ranked.
+    `.turns` are what was asked and answered so far, `.turn` the last of them, `.ranking` the panel in which
+    its documents are ranked. `k` and `candidates` as in `Assistant.ask`.
     """
 
-    def __init__(self, assistant, log, k: int = 3):
+    def __init__(self, assistant, log, k: int = 3, *, candidates: int | None = None):
         self.assistant, self.log, self.k = assistant, log, k
-        self.turn, self.ranking = None, None
+        self.settings = {} if candidates is None else {"candidates": candidates}
+        self.turns: list = []
+        self.ranking: RankingPanel | None = None
         self._said: Feedback | None = None  # what stands in the log for this answer
         self._shown_at = 0.0
         self._query = Field("Question", "rk-query", "rk-enter")
@@ -40,9 +43,16 @@ class ChatApp(Panel):
         asking = row(self._query.box, self.button("Ask", "ask", self.ask, "rk-main"))
         card = part(ipywidgets.VBox([self._answer, self._below]), "rk-card")
         super().__init__("Chat", asking, card, self._documents, fields=[self._query, self._note])
+        self._earlier = part(ipywidgets.HTML(), "rk-earlier")
+        self.box.children += (self._earlier,)  # below the status line, which it would push out of sight
         self._card = card
         self.on_keys = {"enter": lambda *_: self.ask()}
         self.redraw()
+
+    @property
+    def turn(self):
+        """What was asked and answered last; None before the first question."""
+        return self.turns[-1] if self.turns else None
 
     # Handlers
 
@@ -54,8 +64,9 @@ class ChatApp(Panel):
             raise ValueError("type a question first")
         previous = self.turn.query if self.turn else None
         self.tell("Searching and writing …")
-        turn = self.assistant.ask(complete_follow_up(asked, previous), self.k)
-        self.turn, self.ranking = turn, None
+        turn = self.assistant.ask(complete_follow_up(asked, previous), self.k, **self.settings)
+        self.turns.append(turn)
+        self.ranking = None
         self._query.fresh()
         self._note.fresh()
         self._documents.children = []
@@ -116,9 +127,8 @@ class ChatApp(Panel):
         show(self._card, turn is not None)
         if turn is None:
             return
-        answer = turn.answer
-        self._answer.value = question(turn.query) + block(answer.text, "rk-answer")
-        self._answer.value += sources(answer, turn.hits)
+        self._answer.value = question(turn.query) + _answered(turn)
+        self._earlier.value = earlier(self.turns[:-1])
         chosen = {True: self._said is not None and self._said.good}
         chosen[False] = self._said is not None and not self._said.good
         self._good.description = ("✓ " if chosen[True] else "") + "Good answer"
@@ -142,3 +152,16 @@ class ChatApp(Panel):
         item = Feedback(self.turn.query, self.turn.answer.text, True).item
         mine = [f for f in self.log.feedback() if f.annotator == self.log.annotator and f.item == item]
         return mine[-1] if mine else None
+
+
+def earlier(turns: list) -> str:
+    """Questions and answers as folded HTML, the latest first."""
+    if not turns:
+        return ""
+    items = [f"<li>{block(turn.query, 'rk-title')}{_answered(turn)}</li>" for turn in reversed(turns)]
+    name = f"Earlier in this chat: {len(turns)} question{'s' if len(turns) > 1 else ''}"
+    return f"<details>{block(name, tag='summary')}<ul>{''.join(items)}</ul></details>"
+
+
+def _answered(turn) -> str:
+    return block(turn.answer.text, "rk-answer") + sources(turn.answer, turn.hits)

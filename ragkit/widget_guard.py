@@ -268,6 +268,10 @@ _STYLE = """
 .rk-sources li { margin: 2px 0; }
 .rk-reply { padding-bottom: 6px; }
 .rk-answer { white-space: pre-wrap; font-size: 1.05em; }
+.rk-earlier summary { cursor: pointer; color: var(--rk-soft); }
+.rk-earlier ul { margin: 0; padding: 0; list-style: none; }
+.rk-earlier details > ul > li { padding: 8px 0; border-top: 1px solid var(--rk-line); }
+.rk-earlier .rk-answer { font-size: 1em; }
 .rk-panel[inert] { opacity: 0.5; }
 .rk-panel.jupyter-widgets-disconnected { pointer-events: none; }
 .rk-panel.jupyter-widgets-disconnected::before, .rk-panel .jupyter-widgets-disconnected::before {

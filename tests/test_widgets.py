@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 from comm import get_comm_manager
@@ -538,6 +539,27 @@ def test_a_follow_up_builds_on_the_question_before(assistant, log):
     chat.ask("What does beta control in DPO?")
     chat.ask("and in IPO?")
     assert chat.turn.query == "What does beta control in IPO?" and chat.turn.query in shown(chat)
+
+
+def test_the_chat_keeps_what_was_said_before(assistant, log):
+    chat = ChatApp(assistant, log)
+    chat.ask("What is DPO?")
+    assert "Earlier" not in shown(chat)
+    chat.ask(ATTACK)
+    chat.ask("fail!")  # no turn
+    chat.ask("What is IPO?")
+    assert [turn.query for turn in chat.turns] == ["What is DPO?", ATTACK, "What is IPO?"]
+    told = chat._earlier.value
+    assert "Earlier in this chat: 2 questions" in told and "<img" not in told and "IPO" not in told
+    assert told.index("onerror") < told.index("What is DPO?")  # the latest first
+
+
+def test_the_chat_lets_the_reranker_choose_from_more(log):
+    asked = []
+    assistant = SimpleNamespace(ask=lambda *what, **how: asked.append((what, how)))
+    ChatApp(assistant, log, 2, candidates=10).ask("What is DPO?")
+    ChatApp(assistant, log, 2).ask("What is DPO?")
+    assert asked == [(("What is DPO?", 2), {"candidates": 10}), (("What is DPO?", 2), {})]
 
 
 def test_what_goes_wrong_in_the_chat(assistant, log, full):

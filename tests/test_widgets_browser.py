@@ -349,6 +349,10 @@ def test_a_question_and_a_note_right_before_enter_and_a_click(page, show, tmp_pa
     expect(note).to_have_value("")
     panel.get_by_role("button", name="Bad answer").click()
     says(panel, "Saved #2 ✓")
+    first = panel.get_by_text("You asked: What is the first text about?")
+    expect(first).to_be_hidden()
+    panel.get_by_text("Earlier in this chat: 2 questions").press("Enter")
+    expect(first).to_be_visible()
     assert [(event["query"], event["note"]) for event in logged(tmp_path)] == [
         ("What is the third text about?", "very clear"),
         ("What is the second text about?", ""),
