@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import ipywidgets
 
 from ragkit.generator import Answer
-from ragkit.judgements import Comparison, Skip
+from ragkit.judging_panel import JudgingPanel
 from ragkit.sessions import ComparisonSession, text
-from ragkit.widget_parts import Field, Panel, block, flag, handler, part, question, row, show
+from ragkit.widget_parts import block, flag, handler, part, row
 
 SCALE = {
     -3: "A much better",
@@ -21,7 +21,7 @@ SCALE = {
 HINT = "Keys: 1 to 7 rate from A to B, 0 says that both are bad, Ctrl+Enter saves and goes on."
 
 
-class CompareAnswers(Panel):
+class CompareAnswers(JudgingPanel):
     """Ask a person which of two answers to a query is better; `log` keeps it.
 
     `pairs_of_answers`: (query, answer_a, answer_b) or (query, answer_a, answer_b, hits); an answer is a text
@@ -30,11 +30,12 @@ class CompareAnswers(Panel):
     for one of another form.
     """
 
+    NOTHING = "Nothing to compare."
+
     def __init__(
         self, pairs_of_answers: Sequence[tuple], log, *, seed: int | None = None, repeat_share: float = 0.1
     ):
-        self.session = ComparisonSession(pairs_of_answers, log, seed=seed, repeat_share=repeat_share)
-        self._question, self._progress = ipywidgets.HTML(), part(ipywidgets.HTML(), "rk-progress")
+        session = ComparisonSession(pairs_of_answers, log, seed=seed, repeat_share=repeat_share)
         self._panes = [ipywidgets.HTML(), ipywidgets.HTML()]
         cards = [
             part(ipywidgets.VBox([pane]), "rk-card", f"rk-pane-{side}")
@@ -45,19 +46,14 @@ class CompareAnswers(Panel):
             for rating, name in SCALE.items()
         }
         self._bad = self.button("Both bad", "bad", self.both_bad)
-        self._why = Field("Why (optional)", "rk-why")
         go = self.settled(self._save_or_next)
-        actions = row(
+        buttons = [
             self.button("Save", "save", self.settled(self.save), "rk-main"),
             self.button("Next", "next", self.settled(self.next)),
-            self.button("Skip", "skip", self.settled(self.skip)),
-            self.button("Undo", "undo", self.settled(self.undo)),
-            self._why.box,
-        )
+        ]
         scale = row(*self._scale.values(), self._bad, classes="rk-scale")
-        self._work = [row(*cards, classes="rk-panes"), scale, ipywidgets.HTML(block(HINT, "rk-hint"))]
-        top = row(self._question, self._progress, classes="rk-top")
-        super().__init__("Compare two answers", top, *self._work, actions, fields=[self._why])
+        work = [row(*cards, classes="rk-panes"), scale, ipywidgets.HTML(block(HINT, "rk-hint"))]
+        super().__init__("Compare two answers", session, work, *buttons)
         self.on_keys = {"save": lambda *_: go(), "0": lambda *_: self.both_bad()}
         self.on_keys |= {
             str(rating + 4): lambda *_, rating=rating: self.rate(rating) for rating in self._scale
@@ -90,27 +86,6 @@ class CompareAnswers(Panel):
         self.session.refresh()
         return number
 
-    @handler("NOT SAVED")
-    def skip(self) -> int:
-        """Don't judge this pair; it is not asked again."""
-        self._check_open()
-        self._keep_why()
-        number = self.session.skip()
-        self._next(f"Skipped, saved #{number} ✓")
-        return number
-
-    @handler("NOT SAVED")
-    def undo(self) -> Comparison | Skip | None:
-        """Take back the latest comparison or skip, also one of an earlier day, and show it again."""
-        self._keep_why()
-        taken = self.session.undo()
-        if taken is None:
-            self.tell("Nothing to undo.")
-            return None
-        self._fresh()
-        self.tell("Taken back ✓  Here it is again, as you left it.")
-        return taken
-
     @handler("NOT DONE")
     def next(self) -> None:
         """Show the next pair; one that is neither saved nor skipped stays."""
@@ -123,20 +98,10 @@ class CompareAnswers(Panel):
     # Drawing
 
     def draw(self) -> None:
-        view, session = self.session.view, self.session
-        self._progress.value = block(str(session.progress))
-        for each in self._work:
-            show(each, view is not None)
+        super().draw()
+        view = self.session.view
         saved = view is not None and view.saved is not None
-        if view is None:
-            missing = " ".join(f"Left out: {why}." for why in session.left_out.values())
-            judged = session.progress.done
-            self._question.value = question(
-                f"All {judged} done. Undo shows the last one again." if judged else "Nothing to compare."
-            )
-            self._question.value += block(missing) if missing else ""
-        else:
-            self._question.value = question(view.query)
+        if view is not None:
             for name, pane, answer in zip("AB", self._panes, view.sides):
                 pane.value = block(name, "rk-title") + block(text(answer), "rk-answer")
                 pane.value += sources(answer, view.hits) if saved else ""
@@ -176,28 +141,12 @@ class CompareAnswers(Panel):
         if view.saved is not None:
             raise ValueError("this one is saved; Undo takes it back")
 
+    _check_skip = _check_open
+
     def _spoken(self) -> str:
         view = self.session.view
         said = [] if view.rating is None else [SCALE[view.rating]]
         return ", ".join(said + ["both bad"] * view.both_bad)
-
-    def _keep_why(self, why: str = "") -> None:
-        """What was typed stays with the item, also where an undo pushes it aside."""
-        if self.session.view is not None:
-            self.session.view.why = why or self._why.text
-
-    def _next(self, said: str) -> None:
-        self.tell(said)
-        try:
-            self.session.next()
-        except Exception as error:  # what was said is saved all the same
-            self.fail(f"{said}  NO NEXT ITEM".strip(), error)
-        else:
-            self._fresh()
-
-    def _fresh(self) -> None:
-        self._why.fresh(self.session.view.why if self.session.view else "")
-        self.settle()
 
 
 def sources(answer, hits: list) -> str:

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 import ipywidgets
 
 from ragkit import tiers
-from ragkit.judgements import Ranking, Skip
+from ragkit.judging_panel import JudgingPanel
 from ragkit.library import retrieve
 from ragkit.sessions import RankingSession
-from ragkit.widget_parts import FOLD, Field, Panel, block, flag, handler, part, question, row, show
+from ragkit.widget_parts import FOLD, block, flag, handler, part, row, show
 
 HINT = (
     "Best first. In a document: 1 to 9 give it a place, Alt+↑ and Alt+↓ move it, "
@@ -16,28 +16,21 @@ HINT = (
 )
 
 
-class RankingPanel(Panel):
+class RankingPanel(JudgingPanel):
     """A ranking session on the screen. Its slots stay; the documents in them change.
 
     Slots count from 0, from the top. Each button and key calls one of the methods below, as a notebook can.
     """
 
+    NOTHING = "Nothing to rank."
+
     def __init__(self, session: RankingSession, k: int):
-        self.session = session
         self._opened: set[int] = set()  # documents that "more" unfolded
-        self._question, self._progress = ipywidgets.HTML(), part(ipywidgets.HTML(), "rk-progress")
         self._slots = [self._slot(slot) for slot in range(k)]
-        self._why = Field("Why (optional)", "rk-why")
         save = self.settled(self.save)
-        actions = row(
-            self.button("Save this order", "save", save, "rk-main"),
-            self.button("Skip", "skip", self.settled(self.skip)),
-            self.button("Undo", "undo", self.settled(self.undo)),
-            self._why.box,
-        )
-        self._work = [part(ipywidgets.HTML(block(HINT, "rk-hint"))), *(slot["card"] for slot in self._slots)]
-        top = row(self._question, self._progress, classes="rk-top")
-        super().__init__("Rank the documents", top, *self._work, actions, fields=[self._why])
+        work = [part(ipywidgets.HTML(block(HINT, "rk-hint"))), *(slot["card"] for slot in self._slots)]
+        order = self.button("Save this order", "save", save, "rk-main")
+        super().__init__("Rank the documents", session, work, order)
         self.on_keys = {
             "save": lambda slot, _: save(),
             "up": lambda slot, _: slot and self.move(slot - 1, -1),
@@ -82,26 +75,6 @@ class RankingPanel(Panel):
         self._next(f"Saved #{number} ✓  {spoken(view)}")
         return number
 
-    @handler("NOT SAVED")
-    def skip(self) -> int:
-        """Don't judge this item; it is not asked again."""
-        self._keep_why()
-        number = self.session.skip()
-        self._next(f"Skipped, saved #{number} ✓")
-        return number
-
-    @handler("NOT SAVED")
-    def undo(self) -> Ranking | Skip | None:
-        """Take back the latest ranking or skip, also one of an earlier day, and show it again."""
-        self._keep_why()
-        taken = self.session.undo()
-        if taken is None:
-            self.tell("Nothing to undo.")
-            return None
-        self._fresh()
-        self.tell("Taken back ✓  Here it is again, as you left it.")
-        return taken
-
     @handler("NOT DONE")
     def next(self) -> None:
         """Show the next item, or again the one that is not judged yet."""
@@ -111,20 +84,8 @@ class RankingPanel(Panel):
     # Drawing
 
     def draw(self) -> None:
+        super().draw()
         view = self.session.view
-        left_out = self.session.left_out
-        self._progress.value = block(str(self.session.progress))
-        for each in self._work:
-            show(each, view is not None)
-        if view is None:
-            missing = " ".join(f"Left out: {why}." for why in left_out.values())
-            judged = self.session.progress.done
-            self._question.value = question(
-                f"All {judged} done. Undo shows the last one again." if judged else "Nothing to rank."
-            )
-            self._question.value += block(missing) if missing else ""
-        else:
-            self._question.value = question(view.query)
         documents, places = self._documents(), tiers.places(view.tiers) if view else []
         for slot, parts in enumerate(self._slots):
             show(parts["card"], slot < len(documents))
@@ -194,24 +155,9 @@ class RankingPanel(Panel):
         self.follow(self._documents().index(document))
         self.tell(spoken(view))
 
-    def _keep_why(self, why: str = "") -> None:
-        """What was typed stays with the item, also where an undo pushes it aside."""
-        if self.session.view is not None:
-            self.session.view.why = why or self._why.text
-
-    def _next(self, said: str) -> None:
-        self.tell(said)
-        try:
-            self.session.next()
-        except Exception as error:  # what was said is saved all the same; Save tries again
-            self.fail(f"{said}  NO NEXT ITEM".strip(), error)
-        else:
-            self._fresh()
-
     def _fresh(self) -> None:
         self._opened.clear()
-        self._why.fresh(self.session.view.why if self.session.view else "")
-        self.settle()
+        super()._fresh()
 
 
 def spoken(view) -> str:
