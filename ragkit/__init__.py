@@ -36,11 +36,14 @@ _NAMES = {
     "follow_up": ("complete_follow_up",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
+_MODULES = {*_NAMES, "strengths", "trl_trainer"}
 __all__ = sorted(_MODULE_OF)
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str):
+    if name in _MODULES:
+        return import_module(f"ragkit.{name}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'ragkit' has no attribute {name!r}")
     return getattr(import_module(f"ragkit.{_MODULE_OF[name]}"), name)

@@ -66,11 +66,15 @@ def cohen_kappa(comparisons: Sequence[Comparison], first: str, second: str) -> E
 
     from sklearn.metrics import cohen_kappa_score
 
-    of: dict[str, dict[str, int]] = {first: {}, second: {}}
+    of: dict[str, dict[str, Comparison]] = {first: {}, second: {}}
     for comparison in comparisons:
         if comparison.annotator in of:
-            of[comparison.annotator][comparison.item] = _side(comparison)
-    both = [(of[first][item], of[second][item]) for item in of[first] if item in of[second]]
+            of[comparison.annotator][comparison.item] = comparison
+    both = [
+        (_side(one), _side(of[second][item]) * (1 if one.answer_a == of[second][item].answer_a else -1))
+        for item, one in of[first].items()
+        if item in of[second]
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a resample in which all agree on one label has no κ: NaN, left out
         return _estimate(both, lambda rows: cohen_kappa_score(*zip(*rows), labels=[-1, 0, 1]))

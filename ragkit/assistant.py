@@ -88,6 +88,7 @@ class Assistant:
         if self.reranker is not None:
             self._remind([hit.passage for hit in hits])
             hits = self.reranker.rerank(query, hits)[:k]
+            hits = [Hit(hit.passage, hit.score, rank) for rank, hit in enumerate(hits, 1)]
         clock.append(time.perf_counter())
 
         # 4. A language model answers from the query and the documents.

@@ -10,6 +10,7 @@ from ragkit.judgements import Comparison, Feedback, Judgement, Ranking, Skip
 
 SCHEMA = 1
 KINDS = {kind.kind: kind for kind in (Ranking, Comparison, Feedback, Skip)}
+SCORES = {float, int, type(None)}
 REQUIRED = [("event_id", str), ("seq", int), ("annotator", str), ("kind", str), ("session", str)]
 
 
@@ -41,10 +42,10 @@ def to_event(judgement: Judgement) -> dict:
         event["shown_order"], event["ranking"] = judgement.shown_order, judgement.tiers
     elif isinstance(judgement, Comparison):
         event |= {"answer_a": judgement.answer_a, "answer_b": judgement.answer_b}
-        event |= {"rating": judgement.rating, "both_bad": judgement.both_bad}
+        event |= {"rating": judgement.rating, "both_bad": bool(judgement.both_bad)}
         event["candidates"] = [_hit(hit) for hit in judgement.hits]
     elif isinstance(judgement, Feedback):
-        event |= {"answer": judgement.answer, "good": judgement.good, "note": judgement.note}
+        event |= {"answer": judgement.answer, "good": bool(judgement.good), "note": judgement.note}
         event["candidates"] = [_hit(hit) for hit in judgement.hits]
     return event
 
@@ -72,23 +73,52 @@ def from_event(event: dict) -> Judgement:
     return Feedback(answer=event["answer"], good=event["good"], note=event["note"], hits=hits, **names)
 
 
+def fault(event: dict) -> str | None:
+    """Why readers could not take this event; None for a good one."""
+    get = event.get
+    names = (
+        type(get("event_id")) is type(get("annotator")) is type(get("kind")) is type(get("session")) is str
+    )
+    if not names or type(get("seq")) is not int:
+        for name, kind in REQUIRED:
+            if not isinstance(get(name), kind):
+                return f"an event whose {name} is {get(name)!r}"
+    try:
+        if event["kind"] in KINDS:
+            check(event)
+        elif event["kind"] == "undo" and not isinstance(event.get("target"), str):
+            return f"an undo of {event.get('target')!r}"
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        return f"a broken {event['kind']} event ({reason})"
+    return None
+
+
 def check(event: dict) -> None:
-    """Raises where `_from_event` would, at a fraction of its cost: most events are read and never used."""
-    event["query"] + event["item"]
-    event.get("details", {}).get("view_id")
+    """Raises where `from_event` would, at a fraction of its cost: most events are read and never used."""
+    "" + event["query"] + event["item"]
+    details = event.get("details", {})
+    for name in ("view_id", "repeat_of"):
+        if (value := details.get(name)) is not None:
+            "" + value
     if event["kind"] == Skip.kind:
         return
     size = 0
     for candidate in event["candidates"]:
-        candidate["id"] + candidate["title"] + candidate["text"]
+        if not type(candidate["id"]) is type(candidate["title"]) is type(candidate["text"]) is str:
+            raise TypeError("a document whose id, title or text is no text")
+        if type(candidate.get("score")) not in SCORES:
+            raise TypeError(f"a score of {candidate['score']!r}")
         size += 1
-    if event["kind"] == Ranking.kind:
-        places = [index for tier in event["ranking"] for index in tier]
-        simple = places and min(places) >= 0 and max(places) < size and len(set(places)) == len(places)
-        if not simple or (event["shown_order"] is not None and len(event["shown_order"]) != size):
-            from_event(event)  # it knows what is wrong, if something is
-    else:
+    if event["kind"] != Ranking.kind:
         from_event(event)
+        return
+    places, shown = [index for tier in event["ranking"] for index in tier], event["shown_order"]
+    told = places if shown is None else places + shown
+    simple = places and set(map(type, told)) == {int} and min(told) >= 0 and max(told) < size
+    simple = simple and len(set(places)) == len(places)
+    if not simple or (shown is not None and not len(set(shown)) == len(shown) == size):
+        from_event(event)  # it knows what is wrong, if something is
 
 
 def _passage(passage: Passage) -> dict:
@@ -97,4 +127,4 @@ def _passage(passage: Passage) -> dict:
 
 
 def _hit(hit: Hit) -> dict:
-    return _passage(hit.passage) | {"score": float(hit.score), "rank": hit.rank}
+    return _passage(hit.passage) | {"score": float(hit.score), "rank": int(hit.rank)}

@@ -25,14 +25,16 @@ class Interleaved:
 
 
 def team_draft(
-    base: Sequence[Hit], after: Sequence[Hit], k: int | None = None, *, seed: int = 0
+    base: Sequence[Hit], after: Sequence[Hit], k: int | None = None, *, seed: int | None = None
 ) -> Interleaved:
     """Interleave two rankings of one query (Radlinski, Kurup and Joachims, CIKM 2008).
 
     In each round a coin decides who picks first; each side picks its best document that is not there yet.
-    Documents are the same where their ids are. `k`: how many to show, by default all.
+    Documents are the same where their ids are. `k`: how many to show, by default all. `seed`: of the coin;
+    without one it falls by the documents' ids, so that it falls otherwise for other lists.
     """
-    coin = random.Random(seed)
+    names = [hit.passage.id for hit in (*base, *after)]
+    coin = random.Random("\0".join(names) if seed is None else seed)
     sides = {"base": list(base), "after": list(after)}
     size = len({hit.passage.id for hits in sides.values() for hit in hits})
     size = size if k is None else min(k, size)

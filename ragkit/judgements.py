@@ -34,7 +34,13 @@ class Ranking:
     def __post_init__(self):
         size = len(self.passages)
         put = object.__setattr__  # NumPy's numbers become Python's, which JSON knows
-        put(self, "tiers", [[_whole(index, "tiers") for index in tier] for tier in self.tiers])
+        try:
+            tiers = [[_whole(index, "tiers") for index in tier] for tier in self.tiers]
+        except TypeError:
+            raise ValueError(
+                f"tiers={self.tiers!r}: a list of lists of indices, best first: [[2], [0, 1]]"
+            ) from None
+        put(self, "tiers", [tier for tier in tiers if tier])  # an empty one is no step between two others
         if self.shown_order is not None:
             put(self, "shown_order", [_whole(index, "shown_order") for index in self.shown_order])
         if self.scores is not None:

@@ -179,6 +179,9 @@ class Library:
         self._check_writable()
         seen = set()
         for passage in passages:
+            for name in ("id", "title", "text"):
+                if not isinstance(value := getattr(passage, name), str):
+                    raise TypeError(f"passage {passage.id!r}: its {name} is {value!r}, and must be a string")
             if passage.id in seen:
                 raise ValueError(f"the id {passage.id!r} comes twice; ids are unique within a library")
             seen.add(passage.id)

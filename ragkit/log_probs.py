@@ -43,10 +43,14 @@ def completion_log_probs(
     if real is not None and (mask & ~real).any():
         row = int((mask & ~real).any(1).nonzero()[0])
         raise ValueError(f"row {row}: its completion_mask covers padding, which attention_mask leaves out")
-    if mask[:, 0].any():
+    first = mask.clone()  # of each row the first real token, if it is a completion's
+    first[:, 1:] &= torch.zeros_like(mask[:, 1:]) if real is None else ~real[:, :-1].cummax(1).values
+    if first.any():
         raise ValueError(
-            f"row {int(mask[:, 0].nonzero()[0])}: its first token has nothing before it, no prompt"
+            f"row {int(first.any(1).nonzero()[0])}: its first token has nothing before it, no prompt"
         )
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk={chunk}: a number of entries of the vocabulary, at least 1")
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
     if decoder_input_ids is not None:
         inputs["decoder_input_ids"] = decoder_input_ids

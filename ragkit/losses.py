@@ -87,6 +87,7 @@ def offset_dpo_loss(margin: Tensor, beta: float, offset: Knob, *, reduction: str
 def robust_dpo_loss(margin: Tensor, beta: float, flip: float, *, reduction: str = "mean") -> Tensor:
     """[−(1−ε)·log σ(βΔ) + ε·log σ(−βΔ)] / (1−2ε), arXiv 2403.00409: unbiased where a share ε of the labels is
     flipped. It is not bounded below: a pair that is far on the right side keeps lowering it."""
+    flip = _number("flip", flip)
     if not 0 <= flip < 0.5:
         raise ValueError(f"flip={flip}: the share of wrong labels, at least 0 and below 0.5")
     z = _number("beta", beta) * _wide(margin)
@@ -98,6 +99,7 @@ def ipo_loss(margin: Tensor, tau: float, *, reduction: str = "mean") -> Tensor:
 
     The paper sums log-probs over tokens; TRL takes their mean, which its authors later asked for.
     """
+    tau = _number("tau", tau)
     if not tau > 0:
         raise ValueError(f"tau={tau}: more than 0")
     return _reduce((_wide(margin) - 1 / (2 * tau)) ** 2, reduction)
@@ -154,6 +156,8 @@ def plackett_luce_loss(
             raise ValueError(f"{name} has shape {tuple(value.shape)}, log_ratios has {tuple(x.shape)}")
     if not mask.any(1).all():
         raise ValueError(f"row {int((~mask.any(1)).nonzero()[0])} of the mask is empty: no item to rank")
+    if tiers.is_floating_point():
+        _all_finite("tiers", tiers.masked_fill(~mask, 0.0))
     x = x.masked_fill(~mask, 0.0)
     remaining = (tiers[:, None, :] >= tiers[:, :, None]) & mask[:, None, :]  # (B, K, K): j still there at k
     remaining |= ~mask[:, :, None]  # a row that does not count must still be finite
@@ -211,6 +215,12 @@ def group_relative_loss(
     """
     if aggregation not in AGGREGATIONS:
         raise ValueError(f"aggregation={aggregation!r}: one of {', '.join(AGGREGATIONS)}")
+    kl = _number("kl", kl)
+    if not all(0 <= _number("clip", edge) for edge in clip):
+        raise ValueError(f"clip={clip}: (ε_low, ε_high), 0 or more")
+    for name, value in (("max_length", max_length), ("divisor", divisor)):
+        if value is not None and not _number(name, value) > 0:
+            raise ValueError(f"{name}={value}: more than 0")
     if (aggregation == "dr_grpo") != (max_length is not None):
         raise ValueError(f"max_length={max_length}: 'dr_grpo' divides by it, and it alone")
     mask = mask.bool()
@@ -240,9 +250,9 @@ def group_relative_loss(
         losses = losses + kl * (ratio * k3 if kl_correction else k3)
     losses = losses.masked_fill(~mask, 0.0)
     if aggregation == "dapo":
-        return losses.sum() / (divisor or mask.sum())
+        return losses.sum() / (mask.sum() if divisor is None else divisor)
     lengths = mask.sum(1) if aggregation == "grpo" else max_length
-    return (losses.sum(1) / lengths).sum() / (divisor or len(now))
+    return (losses.sum(1) / lengths).sum() / (len(now) if divisor is None else divisor)
 
 
 def preference_metrics(
@@ -251,6 +261,7 @@ def preference_metrics(
     """What to watch while training, by the names that TRL gives it. Watch "logps/chosen" too: the margin can
     grow while both sides fall. An even pair counts as half an accurate one, so that accuracy starts at 0.5
     (TRL's starts at 0). `beta`: a number, or the strengths, (B,)."""
+    beta = _knob("beta", beta, margin(policy_chosen, policy_rejected, ref_chosen, ref_rejected))
     chosen = beta * (_wide(policy_chosen) - _wide(ref_chosen)).detach()
     rejected = beta * (_wide(policy_rejected) - _wide(ref_rejected)).detach()
     accurate = (chosen > rejected).float() + 0.5 * (chosen == rejected).float()
@@ -265,12 +276,16 @@ def preference_metrics(
 
 
 def _wide(x: Tensor) -> Tensor:
-    """Half precision as float32, all else as it is."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    """Half precision and whole numbers as float32, all else as it is."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 def _number(name: str, value: float) -> float:
-    if isinstance(value, Tensor) or value != value or abs(value) == float("inf"):
+    if isinstance(value, Tensor):
+        if value.ndim:
+            raise ValueError(f"{name} has shape {tuple(value.shape)}: one number; grpo_loss takes one a pair")
+        value = value.item()
+    if value != value or abs(value) == float("inf"):
         raise ValueError(f"{name}={value}: a finite number")
     return value
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ragkit.events import KINDS, REQUIRED, SCHEMA, check, from_event, to_event, to_line
+from ragkit.events import KINDS, SCHEMA, fault, from_event, to_event, to_line
 from ragkit.judgements import Comparison, Feedback, Judgement, Ranking, Skip
 
 
@@ -59,22 +59,35 @@ class PreferenceLog:
 
         A judgement without an annotator gets this log's. One whose `event_id` or `details["view_id"]` is in
         the log already counts once, so that a retry after an error is safe. Raises OSError, with the reason
-        and the folder, where it could not be written: then it is not in the log.
+        and the folder, where it could not be written, and ValueError for what a reader could not take (an id
+        that is no string, NaN): then it is not in the log.
         """
         if type(judgement) not in KINDS.values():
             raise TypeError(f"{type(judgement).__name__}: a Ranking, Comparison, Feedback or Skip")
         names = {"annotator": judgement.annotator or self.annotator}
         names["event_id"] = judgement.event_id or uuid.uuid4().hex
-        return self._append(to_event(judgement) | names)
+        try:
+            event = to_event(judgement) | names
+            to_line(event, 0, "", "")
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"NOT SAVED: a {judgement.kind} event that JSON can't hold ({error})") from error
+        if why := fault(event | {"seq": 0, "session": ""}):
+            raise ValueError(f"NOT SAVED: {why}")
+        return self._append(event)
 
     def undo(self, event_id: str | None = None) -> str | None:
-        """Take back a judgement of this annotator: by default the latest of this session, or else of all.
+        """Take back a judgement: by default the latest that was written through this object, or else the
+        annotator's latest of all.
 
         Returns its event_id, or None where nothing is left to take back. Raises ValueError for an event_id
-        that is not a judgement of this annotator that stands.
+        that is no judgement of this annotator's, or of this object's, that stands.
         """
-        mine = [event for event in self._live() if event["annotator"] == self.annotator]
-        here = [event for event in mine if self._path and event["session"] == self._path.stem]
+        session = self._path.stem if self._path else None
+        live = self._live()
+        here = [event for event in live if event["session"] == session]
+        mine = [
+            event for event in live if event["session"] == session or event["annotator"] == self.annotator
+        ]
         if event_id is not None and event_id not in {event["event_id"] for event in mine}:
             raise ValueError(f"event_id={event_id!r}: no judgement of {self.annotator!r} that stands")
         if not mine:
@@ -186,6 +199,7 @@ class PreferenceLog:
     def _read(self) -> list["_File"]:
         """All files, as they are now; what was read before is not read again."""
         paths = sorted(self.folder.glob("*.jsonl")) if self.folder.is_dir() else []
+        paths = [path for path in paths if path.is_file()]
         self._files = {path: self._files.get(path) or _File(path) for path in paths}
         for file in self._files.values():
             file.read()
@@ -265,15 +279,8 @@ class _File:
                 f"{self.path}:{self.line}: schema {event['schema']!r}, and this ragkit reads {SCHEMA}: "
                 "update ragkit, or move that file to another folder"
             )
-        for name, kind in REQUIRED:
-            if not isinstance(event.get(name), kind):
-                return self._report(f"an event whose {name} is {event.get(name)!r}")
-        if event["kind"] in KINDS:
-            try:
-                check(event)
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
-                reason = f"no {error}" if isinstance(error, KeyError) else error
-                return self._report(f"a broken {event['kind']} event ({reason})")
+        if why := fault(event):
+            return self._report(why)
         self.events.append(event)
         self.last = max(self.last, event["seq"])
 

@@ -148,8 +148,12 @@ class RankingPanel(JudgingPanel):
         return tiers.flat(self.session.view.tiers) if self.session.view else []
 
     def _arrange(self, slot: int, change: Callable) -> None:
-        view = self.session.view
-        document = self._documents()[slot]
+        view, documents = self.session.view, self._documents()
+        if not documents:
+            raise IndexError("nothing is shown")
+        if slot not in range(len(documents)):
+            raise IndexError(f"slot={slot!r}: from 0 to {len(documents) - 1}")
+        document = documents[slot]
         before, view.tiers = view.tiers, change(view.tiers)
         view.moves += view.tiers != before
         self.follow(self._documents().index(document))

@@ -101,9 +101,18 @@ class Reranker:
         orders are known. Raises TypeError for what is no Ranking, ValueError for settings that don't fit.
         """
         rankings = checked(rankings)
+        names = ("residual", "domain", "_table", "_objective", "_settings")
+        before = {name: getattr(self, name) for name in names}
+        try:
+            return self._fit(rankings, (loss, strength, weight, offset), progress)
+        except BaseException:  # a fit that fails, or is stopped, leaves what there was
+            vars(self).update(before)
+            raise
+
+    def _fit(self, rankings: list[Ranking], knobs: tuple, progress: bool) -> FitReport:
         useful = [ranking for ranking in rankings if sum(map(len, ranking.tiers)) > 1]
         first = any(ranking.shown_order is not None for ranking in useful)
-        objective = Objective(loss, strength, weight, offset, anchor=self.anchor, first=first)
+        objective = Objective(*knobs, anchor=self.anchor, first=first)
         self.residual = self.domain = self._table = self._settings = None
         self._objective = objective
         facts = {"rankings": len(useful), "queries": len({ranking.query for ranking in useful})}
@@ -141,7 +150,7 @@ class Reranker:
             **more,
             kept_base=False,
             reason=f"{said}.",
-            settings={**settings, "loss": loss, "anchor": self.anchor},
+            settings={**settings, "loss": objective.loss, "anchor": self.anchor},
             kl=float(np.mean(np.minimum(moves, self.max_kl))),
             held_back=int((moves > self.max_kl).sum()),
         )

@@ -254,6 +254,11 @@ def test_a_wrong_command_is_refused(capsys):
 # The package
 
 
+def test_modules_are_there_after_import_ragkit():
+    code = "import ragkit; ragkit.strengths.rank_gap(); ragkit.losses.dpo_loss; ragkit.preferences.pairs_of"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_import_is_cheap():
     code = (
         "import sys, ragkit, ragkit.__main__; from ragkit import Passage\n"

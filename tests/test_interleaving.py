@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from ragkit.corpus import Hit, Passage
 from ragkit.interleaving import preference, team_draft
 from tests.helpers import hits
 
@@ -51,6 +52,16 @@ def test_credit_goes_to_the_side_with_more_clicks():
     longer = team_draft(hits(*"abcd"), renumbered(hits(*"abcd"), "dcba"), seed=0)
     for team, credit in (("after", 1), ("base", -1)):  # one question is one vote, however many clicks
         assert longer.credit([n for n, side in enumerate(longer.teams) if side == team]) == credit
+
+
+def test_without_a_seed_the_coin_falls_by_the_list():
+    firsts = set()
+    for n in range(20):
+        base = [Hit(Passage(f"{name}{n}", name), 0.0, 1) for name in "ab"]
+        found = team_draft(base, base[::-1])
+        assert found == team_draft(base, base[::-1])
+        firsts.add(found.teams[0])
+    assert firsts == {"base", "after"}
 
 
 def test_a_clicker_who_does_not_care_prefers_neither_side():

@@ -167,6 +167,12 @@ def test_vectors_stand_in_the_order_of_the_passages(library, encoder):
     assert Library.build([], encoder).vectors.shape == (0, encoder.dimension)
 
 
+@pytest.mark.parametrize("passage", [Passage(1, "text"), Passage("a", None), Passage("a", "text", None)])
+def test_what_is_no_text_is_refused(passage, encoder):
+    with pytest.raises(TypeError, match="must be a string"):
+        Library.build([passage], encoder)
+
+
 def test_vectors_of_some_passages(library, encoder, tmp_path):
     ids = [passage.id for passage in library.passages]
     library.save(tmp_path)

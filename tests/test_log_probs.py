@@ -195,6 +195,17 @@ def test_bad_masks_are_refused_by_row(mask, message):
         completion_log_probs(llama(), ids, torch.ones_like(ids), torch.tensor(mask))
 
 
+def test_a_row_without_a_prompt_is_refused_padded_or_not():
+    ids, attended = torch.tensor([[5, 6, 7, 8], [0, 6, 7, 8]]), torch.tensor([[1, 1, 1, 1], [0, 1, 1, 1]])
+    good = torch.tensor([[0, 1, 1, 1], [0, 0, 1, 1]])
+    assert completion_log_probs(llama(), ids, attended, good)[0].isfinite().all()
+    for row, mask in ((0, [[1, 1, 1, 1], [0, 0, 1, 1]]), (1, [[0, 1, 1, 1], [0, 1, 1, 1]])):
+        with pytest.raises(ValueError, match=f"row {row}: its first token has nothing before it"):
+            completion_log_probs(llama(), ids, attended, torch.tensor(mask))
+    with pytest.raises(ValueError, match="chunk=-1"):
+        completion_log_probs(llama(), ids, attended, good, chunk=-1)
+
+
 def test_padding_that_counts_as_completion_is_refused():
     ids, attention, mask = padded()
     mask[1, -1] = 1

@@ -42,6 +42,47 @@ def test_the_four_knobs_by_hand():
     assert found.item() == pytest.approx(1.833302, abs=1e-6)
 
 
+def test_whole_numbers_are_numbers():
+    close(pair_loss(torch.tensor([1, -2])), pair_loss(torch.tensor([1.0, -2.0])))
+    close(group_advantages(torch.tensor([[3, 2, 1]])), group_advantages(torch.tensor([[3.0, 2.0, 1.0]])))
+    four = [torch.tensor([n, 2 * n]) for n in range(4)]
+    assert preference_metrics(*four, 0.1) == preference_metrics(*(x.float() for x in four), 0.1)
+
+
+@pytest.mark.parametrize("loss", [dpo_loss, robust_dpo_loss, ipo_loss, gpo_loss])
+def test_beta_is_one_finite_number(loss):
+    more = {"flip": 0.1} if loss is robust_dpo_loss else {}
+    deltas = double(0.3, -1.0)
+    close(loss(deltas, double(0.2)[0], **more), loss(deltas, 0.2, **more))
+    for beta in (math.nan, math.inf):
+        with pytest.raises(ValueError, match=r"(beta|tau|strength).*finite"):
+            loss(deltas, beta, **more)
+    if loss is not dpo_loss:  # which is grpo_loss with a constant
+        with pytest.raises(ValueError, match=r"has shape \(2,\): one number"):
+            loss(deltas, double(0.2, 0.3), **more)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"kl": math.nan}, {"clip": (math.nan, 0.2)}, {"clip": (-0.1, 0.2)}, {"divisor": 0}]
+    + [{"aggregation": "dr_grpo", "max_length": 0}],
+)
+def test_group_relative_knobs_are_checked(bad):
+    logs, mask = double(-1.0, -2.0)[:, None], torch.ones(2, 1)
+    with pytest.raises(ValueError, match=f"{list(bad)[-1]}="):
+        group_relative_loss(logs, None, logs, mask, double(1.0, -1.0), **bad)
+
+
+def test_metrics_check_shapes_and_beta():
+    x = double(1.0, 2.0)
+    with pytest.raises(ValueError, match="must agree"):
+        preference_metrics(x, x[:1], x, x, 0.1)
+    with pytest.raises(ValueError, match="beta is nan"):
+        preference_metrics(x, x, x, x, math.nan)
+    with pytest.raises(ValueError, match=r"tiers\[0, 1\] is nan"):
+        plackett_luce_loss(x[None], torch.tensor([[0.0, math.nan]]), beta=1.0)
+
+
 def test_weight_outside_and_strength_inside_differ():
     """At Δ = 2: 0.3 · log(1 + e^−2) = 0.0381; log(1 + e^−0.6) = 0.4375."""
     assert pair_loss(double(2.0), weight=0.3).item() == pytest.approx(0.0381, abs=1e-4)

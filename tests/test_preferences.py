@@ -225,6 +225,24 @@ def test_kappa_by_hand():
     assert found.value == pytest.approx(0.5) and found.low < 0.5 < found.high and found.n == 20
 
 
+def test_kappa_where_the_answers_stood_the_other_way_round():
+    """Both prefer x to y, and both say so with the sign of their own order."""
+    rows = [
+        ("q", "x", "y", 1, "ann"),
+        ("q", "y", "x", -1, "bob"),
+        *(("r", "x", "y", -1, n) for n in ("ann", "bob")),
+    ]
+    said = [Comparison(query, a, b, rating, annotator=name) for query, a, b, rating, name in rows]
+    assert cohen_kappa(said, "ann", "bob").value == 1
+
+
+def test_an_empty_tier_is_no_step():
+    passages = [Passage("a", "a"), Passage("b", "b")]
+    assert Ranking("q", passages, [[0], [], [], [1]]).ranks == [0, 1]
+    with pytest.raises(ValueError, match=r"a list of lists of indices, best first: \[\[2\], \[0, 1\]\]"):
+        Ranking("q", passages, [0, 1])
+
+
 def test_sides():
     """A wins and stood left, B wins and stood left, A wins and stood right, a tie: two of three."""
     said = [(-1, False), (2, True), (-3, True), (0, False)]
