@@ -21,6 +21,7 @@ HELP = {
     "json": "print one JSON object and nothing else",
     "chat": "a conversation; a follow-up is completed from the question before it",
     "path": "JSONL, a BEIR folder, or a folder of Markdown or text",
+    "out": "where to (default: PATH's name and -library, here)",
     "encoder": "another encoder: a folder or a name on the Hugging Face Hub",
 }
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # line breaks stay
@@ -43,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("chat", parents=[reading], help=HELP["chat"])
     index = commands.add_parser("index", help="make a library of your own passages")
     index.add_argument("path", type=Path, help=HELP["path"])
-    index.add_argument("--out", type=Path, required=True, metavar="DIR")
+    index.add_argument("--out", type=Path, metavar="DIR", help=HELP["out"])
     index.add_argument("--encoder", default="all-MiniLM-L6-v2", metavar="NAME", help=HELP["encoder"])
     return parser
 
@@ -116,19 +117,20 @@ def _index(arguments) -> None:
     from ragkit.library import Library
 
     started = time.perf_counter()
+    out = arguments.out or Path(f"{arguments.path.resolve().stem}-library")
     encoder = Encoder(arguments.encoder)
     passages = load_passages(arguments.path, encoder.tokenizer)
     if not passages:
         raise ValueError(f"no passages in {str(arguments.path)!r}: what is there is empty")
     library = Library.build(passages, encoder)
-    library.save(arguments.out)
+    library.save(out)
     cut = (
         f"; {encoder.truncated} were longer than the encoder's window and cut there"
         if encoder.truncated
         else ""
     )
-    print(f"{len(library):,} passages in {arguments.out} ({time.perf_counter() - started:.0f} s){cut}")
-    print(f'Ask them: python -m ragkit ask "…" --library {arguments.out}')
+    print(f"{len(library):,} passages in {out} ({time.perf_counter() - started:.0f} s){cut}")
+    print(f'Ask them: python -m ragkit ask "…" --library {out}')
 
 
 def _chat(arguments) -> None:

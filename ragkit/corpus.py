@@ -170,6 +170,11 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
     return trimmed
 
 
+def readable(text: str) -> str:
+    """The text with "?" for halves of surrogate pairs, which a tokenizer and a browser refuse."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
 def split_sentences(text: str) -> list[str]:
     """The sentences of `text`, in order, line breaks inside them as spaces; fenced code stays as it is."""
     found = [text[start:end] for start, end in sentence_spans(text)]

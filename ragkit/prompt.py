@@ -4,6 +4,7 @@ import re
 import secrets
 from dataclasses import dataclass
 
+from ragkit.corpus import readable
 from ragkit.evidence import Evidence
 
 _INSTRUCTION = (
@@ -71,6 +72,7 @@ def plain_ids(tokenizer, text: str) -> list[int]:
     """Token ids of `text` as mere text: what looks like one of the tokenizer's markers is spelled out."""
     # `split_special_tokens` spells out special tokens only. Other markers, which models have too (Qwen's
     # "<think>", DeepSeek's "<｜User｜>"), are cut after their first letter. White space is no marker.
+    text = readable(text)
     added = (token for token in tokenizer.added_tokens_decoder.values() if not token.special)
     markers = "|".join(re.escape(token.content) for token in added if not token.content.isspace())
     cuts = [match.start() + 1 for match in re.finditer(f"(?={markers})", text)] if markers else []

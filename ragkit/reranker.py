@@ -84,9 +84,9 @@ class Reranker:
     def fit(
         self,
         rankings: Sequence[Ranking],
-        *,
         loss: str = "grpo",
         strength: Strength | str | None = None,
+        *,
         weight: Strength | None = None,
         offset: Strength | None = None,
         progress: bool = True,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import ipywidgets
 
+from ragkit.corpus import readable
 from ragkit.widget_guard import Guard
 
 FOLD = 320  # characters: a longer document is folded
@@ -15,14 +16,9 @@ FOLD = 320  # characters: a longer document is folded
 SETTLE = 0.5
 
 
-def plain(text: str) -> str:
-    """Text that a message to the browser can hold: halves of characters become "?"."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
 def escaped(text: str) -> str:
     """Text as HTML that shows it and does nothing else."""
-    return html.escape(plain(text))
+    return html.escape(readable(text))
 
 
 def block(text: str, classes: str = "", tag: str = "div", **attributes: str) -> str:
@@ -85,7 +81,7 @@ class Field:
         if self.line is not None:
             self.line.unobserve(self._changed, "value")
         self._old, self.serial, self.text = self.line, next(self._serials), text
-        line = ipywidgets.Text(plain(text), description=self._description, **self._shared)
+        line = ipywidgets.Text(readable(text), description=self._description, **self._shared)
         self._shared = {"layout": line.layout, "style": line.style}  # these would stay when a line is closed
         line.observe(self._changed, "value")
         self.line = part(line, *self._classes, f"rk-field-{self.serial}")
@@ -145,7 +141,7 @@ class Panel:
         """ARIA attributes by part: `save={"aria-disabled": "true"}` for the part of class rk-save."""
         for name, attributes in parts.items():
             name = f"rk-{name.replace('_', '-')}"
-            told = {key: plain(value) for key, value in attributes.items()}
+            told = {key: readable(value) for key, value in attributes.items()}
             self._aria[name] = self._aria.get(name, {}) | told
 
     def follow(self, slot: int) -> None:

@@ -254,6 +254,15 @@ def test_a_wrong_command_is_refused(capsys):
 # The package
 
 
+def test_a_library_goes_beside_where_one_stands(tmp_path, monkeypatch, capsys):
+    notes = tmp_path / "notes.jsonl"
+    notes.write_text('{"_id": "a", "text": "Tea is green."}\n')
+    monkeypatch.chdir(tmp_path)
+    assert main(["index", str(notes)]) == 0
+    assert "1 passages in notes-library" in capsys.readouterr().out
+    assert (tmp_path / "notes-library").is_dir()
+
+
 def test_modules_are_there_after_import_ragkit():
     code = "import ragkit; ragkit.strengths.rank_gap(); ragkit.losses.dpo_loss; ragkit.preferences.pairs_of"
     subprocess.run([sys.executable, "-c", code], check=True)

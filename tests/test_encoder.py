@@ -59,6 +59,10 @@ def test_rows_keep_the_order_of_the_texts_whatever_the_batches(encoder, monkeypa
         assert np.abs(encoder.encode(texts, progress=False) - alone).max() < 1e-5
 
 
+def test_half_a_character_is_a_question_mark(encoder):
+    assert (encoder.encode("half \ud83d of it") == encoder.encode("half ? of it")).all()
+
+
 def test_batches_hold_every_text_once_and_no_more_tokens_than_they_may():
     lengths = np.random.default_rng(0).integers(0, 150, 200).tolist()
     batches = ragkit.encoder._batches(lengths, 100)

@@ -84,6 +84,11 @@ def long_hit(rank: int, words: int) -> Hit:
 # Decoding
 
 
+def test_half_a_character_in_a_question_is_a_question_mark(encoder, tiny):
+    hits = [Hit(Passage("a", "Tea is \ud83d green."), 1.0, 1)]
+    assert tiny.answer("Is tea \ud83d green?", hits).text == "Tea is ? green."
+
+
 def test_the_citations_log_probs_are_the_mean_over_both_orders(tiny, hits):
     prompt = tiny.prompt(QUESTION, hits)
     size = len(prompt.evidence)

@@ -257,3 +257,11 @@ def test_the_shown_first_effect():
     assert shown_first_effect([as_shown]).value == pytest.approx(0.5)
     assert shown_first_effect([as_shown, against]).value == pytest.approx(0.0)
     assert shown_first_effect([ranking(tiers=[[0, 1]], shown_order=[0, 1, 2, 3, 4])]).n == 0
+
+
+def test_gaps_and_whole_floats_as_tables_write_them(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "a", "chosen": "b", "rejected": "c", "margin": null}\n')
+    assert np.isnan(from_trl(rows).rating).all()
+    rows.write_text('{"prompt": "a", "response1": "b", "response2": "c", "overall_preference": -2.0}\n')
+    assert [c.rating for c in from_signed_scores(rows)] == [-2]
