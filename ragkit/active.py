@@ -8,7 +8,7 @@ from ragkit.corpus import Hit
 class MostInformative:
     """For `RankDocuments(choose=…)`: of the remaining queries, the one with the most expected information.
 
-    `find(query)` gives the hits that would be ranked, as `ragkit.rank_widget.found` does; the reranker says
+    `find(query)` gives the hits that would be ranked, as `Assistant.find` does; the reranker says
     how much their order would tell it (`Reranker.information`). `least`: so many queries are taken in order
     first, as long as the reranker has seen fewer. `look_at`: at most so many candidates are compared.
     """

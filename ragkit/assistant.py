@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ragkit.corpus import DATA, Hit, Passage
+from ragkit.corpus import DATA, Hit, ranked
 from ragkit.encoder import Encoder
 from ragkit.generator import DEFAULT, Answer, Generator
 from ragkit.library import Library, check_encoder, library_encoder, retrieve
@@ -58,19 +58,18 @@ class Assistant:
             trained = Reranker.load(reranker, built)
         return cls(built, Library.load(library, built), Generator(generator, built), trained)
 
-    def ask(
+    def find(
         self,
         query: str,
         k: int = 3,
-        *,
-        style: str = "sentence",
-        seed: int | None = None,
-        on_text: Callable[[str], None] | None = None,
         candidates: int | None = None,
-    ) -> Turn:
-        """Answer `query` from the k nearest passages (retrieval-augmented generation, arXiv 2005.11401).
+        *,
+        timings: dict[str, float] | None = None,
+    ) -> list[Hit]:
+        """The k passages to answer `query` from, best first.
 
-        `candidates`: with a reranker, how many passages it chooses the k from; k unless given.
+        `candidates`: with a reranker, how many passages it chooses the k from; k unless given. `timings`
+        gets each step's seconds.
         """
         if not isinstance(query, str) or not query.strip():
             raise ValueError(f"query={query!r}: a question, as a string that is not empty")
@@ -86,25 +85,33 @@ class Assistant:
 
         # 3. A reranker, where there is one, puts them into the order that people prefer.
         if self.reranker is not None:
-            self._remind([hit.passage for hit in hits])
-            hits = self.reranker.rerank(query, hits)[:k]
-            hits = [Hit(hit.passage, hit.score, rank) for rank, hit in enumerate(hits, 1)]
+            if getattr(self.reranker, "encoder", None) is self.encoder:  # it need not encode them again
+                vectors = self.library.vectors_of(hit.passage.id for hit in hits)
+                self.encoder.remember([hit.passage.full_text for hit in hits], vectors)
+            hits = ranked((hit.passage, hit.score) for hit in self.reranker.rerank(query, hits)[:k])
         clock.append(time.perf_counter())
+
+        if timings is not None:
+            steps = ("encode", "retrieve", "rerank")
+            timings |= {step: after - before for step, before, after in zip(steps, clock, clock[1:])}
+        return hits
+
+    def ask(
+        self,
+        query: str,
+        k: int = 3,
+        *,
+        style: str = "sentence",
+        seed: int | None = None,
+        on_text: Callable[[str], None] | None = None,
+        candidates: int | None = None,
+    ) -> Turn:
+        """Answer `query` from what `find` finds (retrieval-augmented generation, arXiv 2005.11401)."""
+        timings: dict[str, float] = {}
+        hits = self.find(query, k, candidates, timings=timings)
 
         # 4. A language model answers from the query and the documents.
-        shared = query_vector if self.generator.encoder is self.encoder else None
-        answer = self.generator.answer(
-            query, hits, style=style, seed=seed, on_text=on_text, query_vector=shared
-        )
-        clock.append(time.perf_counter())
-
-        steps = ("encode", "retrieve", "rerank", "generate")
-        timings = {step: after - before for step, before, after in zip(steps, clock, clock[1:])}
-        return Turn(query, query_vector, hits, answer.prompt, answer, timings)
-
-    def _remind(self, passages: list[Passage]) -> None:
-        """Spare the reranker to encode what the library has encoded; not one of another make or encoder."""
-        describer = getattr(self.reranker, "describer", None)
-        if describer is not None and describer.encoder.fingerprint == self.library.fingerprint:
-            vectors = self.library.vectors_of(passage.id for passage in passages)
-            describer.remember([passage.full_text for passage in passages], vectors)
+        started = time.perf_counter()
+        answer = self.generator.answer(query, hits, style=style, seed=seed, on_text=on_text)
+        timings["generate"] = time.perf_counter() - started
+        return Turn(query, self.encoder.encode_query(query), hits, answer.prompt, answer, timings)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ragkit.default_model import default_tokenizer
+
 DATA = Path(__file__).resolve().parent.parent / "data"  # what the repo ships
 DOCUMENT_SUFFIXES = (".md", ".markdown", ".mdx", ".rst", ".txt")
 
@@ -36,6 +38,11 @@ class Hit:
     passage: Passage
     score: float
     rank: int
+
+
+def ranked(scored: Iterable[tuple[Passage, float]]) -> list[Hit]:
+    """Hits of passages and their scores, in the order given, ranks from 1."""
+    return [Hit(passage, score, rank) for rank, (passage, score) in enumerate(scored, 1)]
 
 
 def load_passages(path: str | Path, tokenizer=None) -> list[Passage]:
@@ -243,7 +250,7 @@ def _read_document(path: Path, name: str, tokenizer) -> Iterator[tuple[str, Pass
 
 def _split_document(name: str, title: str, text: str, metadata: dict, tokenizer) -> list[Passage]:
     """One passage a piece; the title goes in front of every piece, so its tokens are taken off the window."""
-    tokenizer = tokenizer or _default_tokenizer()
+    tokenizer = tokenizer or default_tokenizer()
     window = min(tokenizer.model_max_length, 256)
     title = title.strip()[:200]
     room = window - len(tokenizer(title, add_special_tokens=False, verbose=False)["input_ids"])
@@ -253,12 +260,6 @@ def _split_document(name: str, title: str, text: str, metadata: dict, tokenizer)
         Passage(f"{name}#{part}", piece, title, metadata | {"part": part})
         for part, piece in enumerate(pieces, 1)
     ]
-
-
-def _default_tokenizer():
-    from ragkit.encoder import default_tokenizer
-
-    return default_tokenizer()
 
 
 def _plain_markdown(text: str) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 
-from ragkit.encoder import _TOKENS_PER_BATCH, _batches
+from ragkit.encoder import TOKENS_PER_BATCH, batches, pool, token_rows
 from ragkit.features import Described
 from ragkit.inputs import _centred
 from ragkit.judgements import Ranking
@@ -72,22 +72,10 @@ class CrossResidual:
 
         The query is whole unless it takes more than half of the window, which no question does.
         """
-        start = self.tokenizer(
-            query,
-            truncation=True,
-            max_length=self.window // 2,
-            return_offsets_mapping=True,
-            add_special_tokens=False,
-        )["offset_mapping"]
+        read = self.tokenizer(query, truncation=False, return_offsets_mapping=True, add_special_tokens=False)
+        start = read["offset_mapping"][: self.window // 2]
         query = query[: start[-1][1]] if start else query
-        found = self.tokenizer(
-            [query] * len(texts),
-            list(texts),
-            truncation="only_second",
-            max_length=self.window,
-            return_attention_mask=False,
-        )
-        return [{name: found[name][i] for name in found} for i in range(len(texts))]
+        return token_rows(self.tokenizer, self.window, [query] * len(texts), list(texts))[0]
 
     def residuals(self, rows: Sequence[dict[str, list[int]]]) -> Tensor:
         """r of rows of tokens, (n,), not centred; with gradients where they are on."""
@@ -96,25 +84,22 @@ class CrossResidual:
     def pooled(self, rows: Sequence[dict[str, list[int]]]) -> Tensor:
         """What the head looks at, (n, D): the last layer's states, pooled as the encoder pools."""
         trained = torch.is_grad_enabled()
-        most = TOKENS if trained else _TOKENS_PER_BATCH.get(self.head.device.type, TOKENS)
-        batches = _batches([len(row["input_ids"]) for row in rows], most)
+        most = TOKENS if trained else TOKENS_PER_BATCH.get(self.head.device.type, TOKENS)
+        groups = batches([len(row["input_ids"]) for row in rows], most)
         # More than one batch may be more than memory holds for the way back: its states are made again.
-        again = len(batches) > 1 and trained
+        again = len(groups) > 1 and trained
         parts = []
-        for batch in batches:
+        for batch in groups:
             some = [rows[i] for i in batch]
             parts.append(checkpoint(self._batch, some, use_reentrant=False) if again else self._batch(some))
-        order = torch.tensor([i for batch in batches for i in batch], device=self.head.device)
+        order = torch.tensor([i for batch in groups for i in batch], device=self.head.device)
         return torch.cat(parts)[order.argsort()]
 
     def _batch(self, rows: Sequence[dict[str, list[int]]]) -> Tensor:
         columns = {name: [row[name] for row in rows] for name in rows[0]}
         padded = self.tokenizer.pad(columns, return_tensors="pt").to(self.head.device)
         states = self.model(**padded).last_hidden_state  # (n, T, D)
-        if self.pooling == "cls":
-            return states[:, 0]
-        mask = padded["attention_mask"][..., None].to(states.dtype)  # (n, T, 1)
-        return (states * mask).sum(1) / mask.sum(1)
+        return pool(states, padded["attention_mask"], self.pooling)
 
     def trained(self) -> dict[str, Tensor]:
         """The model's weights that are not the encoder's, by name."""

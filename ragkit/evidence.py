@@ -4,8 +4,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from ragkit.corpus import Hit, split_sentences
 
 
@@ -26,14 +24,13 @@ def select_evidence(
     *,
     most: int | None = None,
     count_tokens: Callable[[str], int] | None = None,
-    query_vector: np.ndarray | None = None,
 ) -> list[Evidence]:
     """The sentences of the hits that are nearest to the query, nearest first, within `budget` tokens.
 
     A sentence that would not fit is passed over and a shorter one may take its place; `most` bounds their
     number. `count_tokens` says how the budget is counted (default: the encoder's tokens). Fenced code and
     headings are left out, since they are no sentences; a sentence that two hits share counts for the better
-    hit. `score` is the cosine similarity of sentence and query; `query_vector` saves encoding it once more.
+    hit. `score` is the cosine similarity of sentence and query.
     """
     if not isinstance(budget, int) or budget < 1:
         raise ValueError(f"budget={budget!r}: a number of tokens, at least 1")
@@ -47,8 +44,7 @@ def select_evidence(
     sentences = list(sources)
     if not sentences:
         return []
-    query_vector = encoder.encode_query(query) if query_vector is None else query_vector
-    scores = encoder.encode_passages(sentences, progress=False) @ query_vector
+    scores = encoder.encode_passages(sentences, progress=False) @ encoder.encode_query(query)
     chosen: list[Evidence] = []
     for index in (-scores).argsort(kind="stable"):  # of equal scores, the better hit's first
         if most is not None and len(chosen) == most:

@@ -1,14 +1,15 @@
 """What can be read off a document beside its similarity: the numbers that a small reranker weighs."""
 
 import re
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from ragkit.corpus import split_sentences, split_text
+from ragkit.library import K1, B
 
 NAMES = (
     "similarity",  # of query and text, as far as the encoder's window goes
@@ -25,8 +26,7 @@ NAMES = (
     "speaks to you",  # log(1 + "you", "your" in a hundred words)
 )
 MOST_SENTENCES = 30  # of a text, that are compared with the query
-KEPT = 200_000  # vectors: 300 MB at 384 dimensions
-K1, B = 1.5, 0.75  # BM25's, as in `lexical_search`
+KEPT = 8192  # texts, of which what no query changes is kept: some 40 MB
 
 FORMULA = re.compile(r"[=≈≤≥∑∏√∞∂∇±×÷·^]|[α-ωΑ-Ω]|\b(?:log|exp|softmax|argmax)\b|\\[a-z]+")
 CODE = re.compile(r"`|\w\(|\w_\w|==|->|[{}\[\]]|\b(?:import|return|def)\b")
@@ -79,80 +79,49 @@ class _Text:
     style: list[float]
 
 
-class Describer:
-    """Describes documents. What it encoded it keeps, by text: ids are unique within one list only.
+def describe(encoder, query: str, texts: Sequence[str]) -> Described:
+    """What the documents `texts` are to `query`."""
+    return describe_all(encoder, [(query, texts)])[0]
 
-    Once it has KEPT vectors, it forgets what the list at hand does not need.
-    """
 
-    def __init__(self, encoder):
-        self.encoder = encoder
-        self._vectors: dict[str, np.ndarray] = {}
-        self._texts: dict[str, _Text] = {}
+def describe_all(
+    encoder, lists: Sequence[tuple[str, Sequence[str]]], *, progress: bool = False
+) -> list[Described]:
+    """The same for many queries, each with its documents, all that is new to `encoder` encoded at once."""
+    documents = {text for _, texts in lists for text in texts}
+    known = {text: _read(text, encoder.tokenizer, encoder.max_tokens) for text in documents}
+    pieces = {piece for text, one in known.items() for piece in (text, *one.chunks, *one.sentences)}
+    pieces, queries = sorted(pieces), sorted({query for query, _ in lists})
+    # What lies beyond the window is in the chunks: nothing to warn about.
+    found = encoder.encode_passages(pieces, progress=progress, warn=False)
+    vectors = dict(zip(pieces, found))
+    found = encoder.encode([encoder.query_prefix + query for query in queries], progress=False, warn=False)
+    asked = dict(zip(queries, found.astype(np.float64)))
+    return [_described(query, list(texts), asked[query], known, vectors) for query, texts in lists]
 
-    def prepare(self, queries: Sequence[str], texts: Sequence[str], *, progress: bool = False) -> None:
-        """Encode all that is new, at once: the texts, their chunks, their sentences."""
-        texts, queries = set(texts), set(queries)
-        known = {text: self._of(text) for text in sorted(texts)}
-        pieces = {piece for one in known.values() for piece in (*one.chunks, *one.sentences)} | texts
-        if len(self._vectors) > KEPT:
-            needed = {"p" + piece for piece in pieces} | {"q" + query for query in queries}
-            self._texts = known
-            self._vectors = {name: self._vectors[name] for name in needed & self._vectors.keys()}
-        self._encode(sorted(pieces), "p", self.encoder.passage_prefix, progress)
-        self._encode(sorted(queries), "q", self.encoder.query_prefix, progress)
 
-    def remember(self, texts: Sequence[str], vectors: np.ndarray) -> None:
-        """Passage vectors, (N, D), that this encoder has made already: those of a `Library`, say."""
-        if np.shape(vectors) != (len(texts), self.encoder.dimension):
-            raise ValueError(
-                f"vectors of shape {np.shape(vectors)} for {len(texts)} texts: "
-                f"({len(texts)}, {self.encoder.dimension}) was expected"
-            )
-        self._vectors.update(("p" + text, vector) for text, vector in zip(texts, vectors))
+def _described(query: str, texts: list[str], asked: np.ndarray, known: dict, vectors: dict) -> Described:
+    def nearest(pieces: list[str]) -> float:
+        return max(float(vectors[piece] @ asked) for piece in pieces)
 
-    def describe(self, query: str, texts: Sequence[str]) -> Described:
-        texts = list(texts)
-        self.prepare([query], texts)
-        asked = self._vectors["q" + query].astype(np.float64)
-        vectors = np.stack([self._vectors["p" + text] for text in texts])
-        known = [self._of(text) for text in texts]
-        lexical = np.log1p(bm25(query, [one.words for one in known]))
-        rows = [
-            [
-                float(vector @ asked),
-                self._best(one.chunks or [text], asked),
-                self._best(one.sentences, asked),
-                score,
-                *one.style,
-            ]
-            for text, vector, one, score in zip(texts, vectors, known, lexical)
-        ]
-        return Described(query, texts, np.array(rows), vectors, asked)
+    lexical = np.log1p(bm25(query, [known[text].words for text in texts]))
+    rows = []
+    for text, score in zip(texts, lexical):
+        one = known[text]
+        near = [nearest([text]), nearest(one.chunks or [text]), nearest(one.sentences)]
+        rows.append([*near, score, *one.style])
+    return Described(query, texts, np.array(rows), np.stack([vectors[text] for text in texts]), asked)
 
-    def _best(self, pieces: list[str], asked: np.ndarray) -> float:
-        return max(float(self._vectors["p" + piece] @ asked) for piece in pieces)
 
-    def _of(self, text: str) -> _Text:
-        if text not in self._texts:
-            sentences = split_sentences(text)[:MOST_SENTENCES] or [text]
-            window, chunks = self.encoder.max_tokens, []
-            if len(text) > window:  # a token has a letter at least: a shorter text is sure to fit
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    tokens = len(self.encoder.tokenizer(text, truncation=False, verbose=False)["input_ids"])
-                if tokens > window:
-                    chunks = split_text(text, self.encoder.tokenizer, max_tokens=window)
-            words = Counter(word for word in WORD.findall(text.lower()) if word not in STOP)
-            self._texts[text] = _Text(chunks, sentences, words, _style(text, sentences))
-        return self._texts[text]
-
-    def _encode(self, texts: list[str], kind: str, prefix: str, progress: bool) -> None:
-        if new := [text for text in texts if kind + text not in self._vectors]:
-            with warnings.catch_warnings():  # what lies beyond the window is in the chunks
-                warnings.filterwarnings("ignore", ".*longer than the encoder's window")
-                vectors = self.encoder.encode([prefix + text for text in new], progress=progress)
-            self._vectors.update((kind + text, vector) for text, vector in zip(new, vectors))
+@lru_cache(maxsize=KEPT)
+def _read(text: str, tokenizer, window: int) -> _Text:
+    sentences = split_sentences(text)[:MOST_SENTENCES] or [text]
+    chunks = []
+    if len(text) > window:  # a token has a letter at least: a shorter text is sure to fit
+        tokens = len(tokenizer(text, truncation=False, verbose=False)["input_ids"])
+        chunks = split_text(text, tokenizer, max_tokens=window) if tokens > window else []
+    words = Counter(word for word in WORD.findall(text.lower()) if word not in STOP)
+    return _Text(chunks, sentences, words, _style(text, sentences))
 
 
 def bm25(query: str, documents: list[Counter]) -> np.ndarray:

@@ -1,17 +1,15 @@
 """From a question and its hits to an answer with sources, by a causal language model."""
 
 import re
-import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
 
 import numpy as np
 
 from ragkit.corpus import DATA, Hit
-from ragkit.encoder import Encoder, quiet_loading
+from ragkit.encoder import Encoder, loading
 from ragkit.evidence import Evidence, select_evidence
 from ragkit.grounding import PRIOR_SCALE, grounded, sampled, token_streamer
 from ragkit.prompt import Prompt, build_prompt, plain_ids
@@ -61,15 +59,9 @@ class Generator:
         source = path if local else name
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = torch.float32 if device.type == "cpu" else "auto"
-        try:
+        with loading("generator", name, DEFAULT):
             self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-            with quiet_loading():
-                model = AutoModelForCausalLM.from_pretrained(source, local_files_only=local, dtype=dtype)
-        except Exception as error:  # of many kinds, by what is missing, damaged or unknown
-            raise OSError(
-                f"no generator {name!r}: it is neither a folder with a causal transformers model nor a model "
-                f"that the Hugging Face Hub gave us now. Off-line, use {DEFAULT!r} or a folder. ({error})"
-            ) from error
+            model = AutoModelForCausalLM.from_pretrained(source, local_files_only=local, dtype=dtype)
         self.model = model.to(device).eval()
         config = model.config
         # Of the model's own settings for generating only the tokens that end a text stay: what it recommends
@@ -97,69 +89,27 @@ class Generator:
         temperature: float = 0.7,
         max_new_tokens: int = 128,
         on_text: Callable[[str], None] | None = None,
-        query_vector: np.ndarray | None = None,
     ) -> Answer:
         """Answer `query` from `hits`; without hits, or where they hold no answer, abstain.
 
         Greedy, or sampled at `temperature` where a `seed` is given. `style`: "sentence" or "phrase".
-        `on_text` gets the text as it is written; `query_vector` saves encoding the query again. What does not
-        fit in the model's window is dropped, lowest hits first, with a warning. Raises ValueError for an
-        empty query and for one that alone overflows the window.
+        `on_text` gets the text as it is written. What does not fit in the model's window is dropped, lowest
+        hits first, with a warning. Raises ValueError for an empty query and for one that alone overflows the
+        window.
         """
         if not temperature > 0:
             raise ValueError(f"temperature={temperature!r}: more than 0; without a seed, decoding is greedy")
         if not isinstance(query, str) or not query.strip():
             raise ValueError(f"query={query!r}: a question, as a string that is not empty")
-        prompt = self.prompt(
-            query, hits, style=style, max_new_tokens=max_new_tokens, query_vector=query_vector
-        )
+        prompt = self.prompt(query, hits, style=style, max_new_tokens=max_new_tokens)
         if not prompt.evidence:
             return self._abstain(prompt, on_text)
         if self.sentences:
             return self._quote(prompt, seed, temperature, max_new_tokens, on_text)
         return self._write(prompt, seed, temperature, max_new_tokens, on_text)
 
-    def stream(self, query: str, hits: list[Hit], **settings) -> Iterator[str]:
-        """The answer's text piece by piece, as it is written; settings as `answer` has them.
-
-        The generator's return value (`answer = yield from …`) is the Answer. Closing it stops the model.
-        """
-        pieces: SimpleQueue = SimpleQueue()
-        stopped = threading.Event()
-        outcome: list = []
-
-        def on_text(piece: str) -> None:
-            if stopped.is_set():
-                raise InterruptedError
-            pieces.put(piece)
-
-        def work() -> None:
-            try:
-                outcome.append(self.answer(query, hits, on_text=on_text, **settings))
-            except BaseException as error:  # handed to the reader, whatever it is
-                outcome.append(error)
-            pieces.put(None)
-
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        try:
-            while (piece := pieces.get()) is not None:
-                yield piece
-        finally:
-            stopped.set()
-            thread.join()
-        if isinstance(outcome[0], BaseException):
-            raise outcome[0]
-        return outcome[0]
-
     def prompt(
-        self,
-        query: str,
-        hits: list[Hit],
-        *,
-        style: str = "sentence",
-        max_new_tokens: int = 128,
-        query_vector: np.ndarray | None = None,
+        self, query: str, hits: list[Hit], *, style: str = "sentence", max_new_tokens: int = 128
     ) -> Prompt:
         """What the model will read for `query` over `hits`: see `answer`."""
 
@@ -175,7 +125,7 @@ class Generator:
         if self.sentences:
             count = lambda text: 1 + len(self._ids(text))  # noqa: E731  (a sentence and its number)
             self.encoder = self.encoder or Encoder()
-            settings = {"most": self.sentences, "count_tokens": count, "query_vector": query_vector}
+            settings = {"most": self.sentences, "count_tokens": count}
             return build(select_evidence(query, hits, self.encoder, room, **settings))
         evidence = [Evidence(hit.passage.full_text, n, hit.score) for n, hit in enumerate(hits, 1)]
         kept = list(evidence)

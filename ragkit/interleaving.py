@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from scipy.stats import binomtest
 
-from ragkit.corpus import Hit
+from ragkit.corpus import Hit, Passage, ranked
 from ragkit.evaluation import Interval
 
 
@@ -38,7 +38,7 @@ def team_draft(
     sides = {"base": list(base), "after": list(after)}
     size = len({hit.passage.id for hits in sides.values() for hit in hits})
     size = size if k is None else min(k, size)
-    picked: list[Hit] = []
+    picked: list[tuple[Passage, float]] = []
     teams: list[str] = []
     seen: set[str] = set()
     while len(picked) < size:
@@ -48,9 +48,9 @@ def team_draft(
             best = next((hit for hit in sides[team] if hit.passage.id not in seen), None)
             if best is not None and len(picked) < size:
                 seen.add(best.passage.id)
-                picked.append(Hit(best.passage, best.score, len(picked) + 1))
+                picked.append((best.passage, best.score))
                 teams.append(team)
-    return Interleaved(picked, teams)
+    return Interleaved(ranked(picked), teams)
 
 
 def preference(credits: Sequence[int]) -> Interval:

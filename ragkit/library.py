@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ragkit.corpus import Hit, Passage, read_jsonl
+from ragkit.corpus import Hit, Passage, ranked, read_jsonl
 from ragkit.storage import VersionedFolder
 
+K1, B = 1.5, 0.75  # of BM25: how much a repeated word adds, how far long passages are discounted
 _PARTS = ("vectors.faiss", "passages.jsonl")
 
 
@@ -23,15 +24,13 @@ class Library:
     """Passages with their vectors in a FAISS index (IDMap2 over Flat, inner product: exact search).
 
     Make one with `Library.build(passages, encoder)` or `Library.load(folder, encoder)`; search it with
-    `retrieve`. `fingerprint` is that of the encoder that made the vectors; `read_only` is True for a mapped
-    one.
+    `retrieve`. `fingerprint` is that of the encoder that made the vectors.
     """
 
     def __init__(self, encoder_name: str, fingerprint: str, dimension: int, *, index=None, encoder=None):
         import faiss
 
         self.encoder_name, self.fingerprint, self.dimension = encoder_name, fingerprint, dimension
-        self.read_only = False
         self._encoder = encoder
         self._index = index or faiss.IndexIDMap2(faiss.IndexFlatIP(dimension))
         # By the number that FAISS keeps. Numbers grow in the order in which passages came; that of a deleted
@@ -89,7 +88,6 @@ class Library:
 
     def delete(self, passage_ids: Iterable[str]) -> None:
         """Remove passages by id. Raises KeyError, and removes none, where an id is unknown."""
-        self._check_writable()
         passage_ids = [passage_ids] if isinstance(passage_ids, str) else list(dict.fromkeys(passage_ids))
         for passage_id in passage_ids:
             if passage_id not in self._numbers:
@@ -121,18 +119,17 @@ class Library:
         _versions(folder).write(facts, writers)
 
     @classmethod
-    def load(cls, folder: str | Path, encoder=None, *, read_only: bool = False) -> "Library":
+    def load(cls, folder: str | Path, encoder=None) -> "Library":
         """The library in `folder`, its files checked against their checksums.
 
-        With `encoder`, the library is refused unless that encoder built it, and can be added to. With
-        `read_only=True` the vectors are mapped from disk, not read into memory, and nothing can be changed.
+        With `encoder`, the library is refused unless that encoder built it, and can be added to.
         Raises FileNotFoundError where no library is, ValueError where one is damaged or does not fit.
         """
         versions = _versions(folder)
         manifest = versions.manifest()
         while True:
             try:
-                return cls._load(versions, manifest, encoder, read_only)
+                return cls._load(versions, manifest, encoder)
             except (OSError, RuntimeError, ValueError):
                 before, manifest = manifest, versions.manifest()
                 if manifest == before:
@@ -140,19 +137,16 @@ class Library:
                 # Else another process has saved a new version, and deleted these files, while we read.
 
     @classmethod
-    def _load(cls, versions: VersionedFolder, manifest: dict, encoder, read_only: bool) -> "Library":
+    def _load(cls, versions: VersionedFolder, manifest: dict, encoder) -> "Library":
         import faiss
 
         if encoder is not None:
             check_encoder(encoder, manifest["fingerprint"], manifest["encoder"])
         paths = versions.files(manifest)
-        # IO_FLAG_MMAP alone would read a flat index into memory; a mapped one must never be written to.
-        flags = faiss.IO_FLAG_MMAP_IFC if read_only else 0
-        index = faiss.read_index(str(paths["vectors"]), flags)
+        index = faiss.read_index(str(paths["vectors"]))
         library = cls(
             manifest["encoder"], manifest["fingerprint"], manifest["dimension"], index=index, encoder=encoder
         )
-        library.read_only = read_only
         for _, row in read_jsonl(paths["passages"]):
             library._passages[row["n"]] = Passage(row["_id"], row["text"], row["title"], row["metadata"])
         library._numbers = {passage.id: number for number, passage in library._passages.items()}
@@ -171,12 +165,7 @@ class Library:
                 row = {"n": number, "_id": p.id, "title": p.title, "text": p.text, "metadata": p.metadata}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
-    def _check_writable(self) -> None:
-        if self.read_only:
-            raise ValueError("this library was loaded read-only; load it without read_only=True to change it")
-
     def _check_ids(self, passages: list[Passage], *, known: bool) -> None:
-        self._check_writable()
         seen = set()
         for passage in passages:
             for name in ("id", "title", "text"):
@@ -256,7 +245,7 @@ def retrieve(library: Library, query_vector: np.ndarray, k: int) -> list[Hit]:
             break
         width *= 2
     found = sorted(zip((-scores[0]).tolist(), numbers[0].tolist()))[:k]
-    return [Hit(library._passages[number], -score, rank) for rank, (score, number) in enumerate(found, 1)]
+    return ranked((library._passages[number], -score) for score, number in found)
 
 
 def lexical_search(library: Library, query: str, k: int) -> list[Hit]:
@@ -274,7 +263,7 @@ def lexical_search(library: Library, query: str, k: int) -> list[Hit]:
         return []
     settings = {"token_pattern": r"(?u)\b\w+\b", "stopwords": "en", "show_progress": False}
     if library._bm25 is None:
-        index = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
+        index = bm25s.BM25(method="lucene", k1=K1, b=B)
         words = bm25s.tokenize([p.full_text for p in library._passages.values()], **settings)
         if not words.vocab:
             return []
@@ -286,7 +275,7 @@ def lexical_search(library: Library, query: str, k: int) -> list[Hit]:
     scores = library._bm25.get_scores(words)  # (N,)
     best = np.lexsort((np.arange(len(scores)), -scores))[:k]
     passages = list(library._passages.values())
-    return [Hit(passages[i], float(scores[i]), rank) for rank, i in enumerate(best, 1) if scores[i] > 0]
+    return ranked((passages[i], float(scores[i])) for i in best if scores[i] > 0)
 
 
 def fuse(*runs: list[Hit], k: int | None = None, constant: float = 60.0) -> list[Hit]:
@@ -303,7 +292,7 @@ def fuse(*runs: list[Hit], k: int | None = None, constant: float = 60.0) -> list
             passages.setdefault(hit.passage.id, hit.passage)
     best = sorted(scores, key=lambda passage_id: -scores[passage_id])  # stable: ties as first met
     best = best if k is None else best[: _check_k(k)]
-    return [Hit(passages[i], scores[i], rank) for rank, i in enumerate(best, 1)]
+    return ranked((passages[i], scores[i]) for i in best)
 
 
 def check_encoder(encoder, fingerprint: str, encoder_name: str) -> None:

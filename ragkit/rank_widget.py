@@ -6,7 +6,6 @@ import ipywidgets
 
 from ragkit import tiers
 from ragkit.judging_panel import JudgingPanel
-from ragkit.library import retrieve
 from ragkit.sessions import RankingSession
 from ragkit.widget_parts import FOLD, block, flag, handler, part, row, show
 
@@ -191,14 +190,8 @@ class RankDocuments(RankingPanel):
         if k < 2:
             raise ValueError(f"k={k}: an order needs two documents at the least")
         settings = {"seed": seed, "repeat_share": repeat_share, "choose": choose}
-        find = lambda query: found(assistant, query, k)  # noqa: E731
+        find = lambda query: assistant.find(query, k)  # noqa: E731
         super().__init__(RankingSession(queries, find, log, facts=lambda: facts(assistant), **settings), k)
-
-
-def found(assistant, query: str, k: int) -> list:
-    """The k documents that the assistant would answer from, in its order."""
-    hits = retrieve(assistant.library, assistant.encoder.encode_query(query), k)
-    return assistant.reranker.rerank(query, hits) if assistant.reranker is not None else hits
 
 
 def facts(assistant) -> dict:

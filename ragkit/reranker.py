@@ -10,11 +10,11 @@ import numpy as np
 from ragkit import reranker_files
 from ragkit.annotators import LEARNED, reliabilities, resolved
 from ragkit.bounds import bounded, kl_from_base
-from ragkit.corpus import Hit, Passage
+from ragkit.corpus import Hit, Passage, ranked
 from ragkit.domain import Domain
 from ragkit.evaluation import Interval
 from ragkit.explanation import Explanation
-from ragkit.features import Described, Describer
+from ragkit.features import Described, describe, describe_all
 from ragkit.fit_report import FitReport
 from ragkit.inputs import CAPACITIES, Inputs
 from ragkit.judgements import Ranking
@@ -48,8 +48,8 @@ class Reranker:
 
     `capacity`: "features", "embeddings", "auto", which lets the rankings choose between these two, or
     "cross-encoder". `anchor`: "offset" or "reference", see `objective.py`. `max_kl`: how far a query's
-    candidates may move from the retriever, in nats. `describer`: another reranker's, of the same encoder, to
-    share what it has encoded. Raises ValueError for another capacity or anchor, and a `max_kl` below 0.
+    candidates may move from the retriever, in nats. Raises ValueError for another capacity or anchor, and a
+    `max_kl` below 0.
     """
 
     def __init__(
@@ -60,7 +60,6 @@ class Reranker:
         anchor: str = "offset",
         max_kl: float = 2.0,
         seed: int = 0,
-        describer: Describer | None = None,
     ):
         if capacity not in (*CAPACITIES, CROSS, "auto"):
             raise ValueError(f"capacity={capacity!r}: one of {', '.join((*CAPACITIES, CROSS))}, auto")
@@ -68,13 +67,10 @@ class Reranker:
             raise ValueError(f"anchor={anchor!r}: one of {', '.join(ANCHORS)}")
         if not max_kl >= 0:
             raise ValueError(f"max_kl={max_kl}: a number of nats, 0 or more")
-        if describer is not None and describer.encoder is not encoder:
-            raise ValueError("describer: it belongs to another encoder")
         self.encoder, self.capacity, self.anchor = encoder, capacity, anchor
         self.max_kl, self.seed = float(max_kl), seed
         self.residual = None  # a LinearResidual or CrossResidual; None: the retriever's order stays
         self.domain: Domain | None = None
-        self.describer = describer or Describer(encoder)
         self._table: Table | None = None
         self._objective: Objective | None = None
         self._settings: Settings | None = None
@@ -279,7 +275,7 @@ class Reranker:
         hits = list(hits)
         scores = self.score(query, [hit.passage for hit in hits])
         order = np.argsort(-scores, kind="stable").tolist()
-        return [Hit(hits[i].passage, float(scores[i]), rank) for rank, i in enumerate(order, 1)]
+        return ranked((hits[i].passage, float(scores[i])) for i in order)
 
     def explain(self, query: str, hits: Sequence[Hit]) -> Explanation:
         """What each feature added to each of the hits' scores. Raises ValueError for no hits."""
@@ -339,9 +335,8 @@ class Reranker:
     # The state
 
     def _tabled(self, rankings: Sequence[Ranking], progress: bool) -> Table:
-        texts = [passage.full_text for ranking in rankings for passage in ranking.passages]
-        self.describer.prepare([ranking.query for ranking in rankings], texts, progress=progress)
-        return Table.of(rankings, [self._described(ranking) for ranking in rankings])
+        lists = [(ranking.query, [passage.full_text for passage in ranking.passages]) for ranking in rankings]
+        return Table.of(rankings, describe_all(self.encoder, lists, progress=progress))
 
     def _described(self, ranking: Ranking) -> Described:
         return self._describe(ranking.query, ranking.passages)
@@ -349,7 +344,7 @@ class Reranker:
     def _describe(self, query: str, passages: Sequence[Passage]) -> Described:
         if not isinstance(query, str) or not query.strip():
             raise ValueError(f"query={query!r}: a question, as a string that is not empty")
-        return self.describer.describe(query, [passage.full_text for passage in passages])
+        return describe(self.encoder, query, [passage.full_text for passage in passages])
 
     def _added(self, described: Described) -> np.ndarray:
         return self.domain.trust(described) * self.residual.of(described)

@@ -9,7 +9,7 @@ import pytest
 
 import ragkit.corpus
 from ragkit.corpus import Passage, load_passages, read_jsonl, split_sentences, split_text
-from ragkit.encoder import default_tokenizer
+from ragkit.default_model import default_tokenizer
 
 ROWS = [
     {"_id": "a", "title": "Alpha", "text": "First text.", "metadata": {"year": 1999}},
@@ -37,7 +37,7 @@ def no_tokenizer(monkeypatch):
     def fail():
         raise AssertionError("passages with ids must not be split")
 
-    monkeypatch.setattr(ragkit.corpus, "_default_tokenizer", fail)
+    monkeypatch.setattr(ragkit.corpus, "default_tokenizer", fail)
 
 
 def jsonl(*rows) -> bytes:

@@ -9,8 +9,8 @@ import torch
 import ragkit.cross_residual
 from ragkit.corpus import Passage
 from ragkit.cross_residual import CrossResidual, train_cross
-from ragkit.encoder import Encoder, _batches
-from ragkit.features import Described, Describer
+from ragkit.encoder import Encoder, batches
+from ragkit.features import Described, describe_all
 from ragkit.judgements import Ranking
 from ragkit.objective import Objective
 from ragkit.strengths import delta_ndcg
@@ -72,8 +72,7 @@ def swapped(rankings: list[Ranking]) -> list[Ranking]:
 
 
 def described(encoder, rankings: list[Ranking]) -> list[Described]:
-    describer = Describer(encoder)
-    return [describer.describe(one.query, [p.full_text for p in one.passages]) for one in rankings]
+    return describe_all(encoder, [(one.query, [p.full_text for p in one.passages]) for one in rankings])
 
 
 def trained(encoder, rankings: list[Ranking], objective: Objective | None = None, **settings):
@@ -307,7 +306,7 @@ def test_neither_scores_nor_gradients_depend_on_how_documents_are_batched(tiny_e
     at_once = one_step()
     assert at_once[1].abs().max() > 0
     monkeypatch.setattr(ragkit.cross_residual, "TOKENS", 40)
-    assert len(_batches([len(row["input_ids"]) for row in rows], 40)) > 2
+    assert len(batches([len(row["input_ids"]) for row in rows], 40)) > 2
     for apart, together in zip(one_step(), at_once):
         torch.testing.assert_close(apart, together, rtol=1e-9, atol=1e-12)
 

@@ -34,11 +34,11 @@ def test_trust_falls_with_the_distance(table):
 
 
 def test_one_list_alone_is_what_it_is_in_a_table(table):
-    from ragkit.features import Describer
+    from ragkit.features import describe
     from tests.words_encoder import WordsEncoder
 
     domain, ranking = Domain.of(table), simulated(60)[7]
-    described = Describer(WordsEncoder()).describe(ranking.query, [p.full_text for p in ranking.passages])
+    described = describe(WordsEncoder(), ranking.query, [p.full_text for p in ranking.passages])
     assert domain.trust(described) == pytest.approx(domain.trusts(table)[7])
 
 

@@ -5,9 +5,8 @@ import json
 import logging
 import math
 import shutil
-import threading
-import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -40,13 +39,12 @@ def logits(generator, change):
         handle.remove()
 
 
-def writing(generator, text: str | list[int], end: int | None = None, pause: float = 0.0):
+def writing(generator, text: str | list[int], end: int | None = None):
     """The model as one that writes `text` whatever it reads, then `end` (default: the tokenizer's)."""
     ids = plain_ids(generator.tokenizer, text) if isinstance(text, str) else text
     ids = [*ids, generator.tokenizer.eos_token_id if end is None else end]
 
     def change(step, output):
-        time.sleep(pause)
         forced = torch.full_like(output, -1e4)
         forced[..., ids[min(step, len(ids) - 1)]] = 0.0
         return forced
@@ -67,14 +65,10 @@ def shaken(generator, seed: int) -> Generator:
     return other
 
 
-def drain(stream):
-    """(pieces, return value) of a stream."""
+def told(generator, query: str, hits, **settings):
+    """(pieces that `on_text` got, the answer)."""
     pieces = []
-    while True:
-        try:
-            pieces.append(next(stream))
-        except StopIteration as stop:
-            return pieces, stop.value
+    return pieces, generator.answer(query, hits, on_text=pieces.append, **settings)
 
 
 def long_hit(rank: int, words: int) -> Hit:
@@ -152,18 +146,15 @@ def test_a_seed_repeats_and_another_may_differ(generator, hits):
     assert len(set(texts)) > 1
 
 
-def test_the_callers_random_numbers_are_untouched_also_while_a_stream_runs(qwen, hits):
+def test_the_callers_random_numbers_are_untouched_also_while_it_writes(qwen, hits):
     torch.manual_seed(7)
-    expected = torch.rand(4)
+    expected = torch.rand(8)
     torch.manual_seed(7)
     found = [torch.rand(1)]
-    qwen.answer(QUESTION, hits, seed=1, max_new_tokens=4)
-    found.append(torch.rand(1))
-    stream = qwen.stream(QUESTION, hits, seed=1, temperature=2.0, max_new_tokens=16)
-    next(stream)
-    found.append(torch.rand(1))
-    drain(stream)
-    found.append(torch.rand(1))
+    settings = {"seed": 1, "temperature": 2.0, "max_new_tokens": 16}
+    qwen.answer(QUESTION, hits, on_text=lambda piece: found.append(torch.rand(1)), **settings)
+    assert 2 < len(found) < 8
+    found.append(torch.rand(8 - len(found)))
     assert torch.equal(torch.cat(found), expected)
 
 
@@ -211,17 +202,15 @@ def test_decoding_warns_of_nothing(generator, hits):
 # Streaming
 
 
-def test_pieces_join_to_the_text_and_the_answer_is_returned(generator, hits):
-    pieces, answer = drain(generator.stream(QUESTION, hits, max_new_tokens=24))
+def test_pieces_join_to_the_text(generator, hits):
+    pieces, answer = told(generator, QUESTION, hits, max_new_tokens=24)
     assert "".join(pieces) == answer.text
-    again = generator.answer(QUESTION, hits, max_new_tokens=24)
-    # Not all of it: another thread's sums may differ in the last digit of a similarity.
-    assert (answer.text, answer.citations, answer.abstained) == (again.text, again.citations, again.abstained)
+    assert answer == generator.answer(QUESTION, hits, max_new_tokens=24)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_pieces_join_whatever_bytes_the_model_writes(qwen, hits, seed):
-    pieces, answer = drain(qwen.stream(QUESTION, hits, seed=seed, temperature=5.0, max_new_tokens=48))
+    pieces, answer = told(qwen, QUESTION, hits, seed=seed, temperature=5.0, max_new_tokens=48)
     assert len(pieces) > 3
     assert "".join(pieces) == answer.text
 
@@ -229,7 +218,7 @@ def test_pieces_join_whatever_bytes_the_model_writes(qwen, hits, seed):
 def test_no_piece_holds_half_a_character(qwen, hits):
     text = "Zürich: naïve 損失 🙂🙃 ≤ fin"
     with writing(qwen, text):
-        pieces, answer = drain(qwen.stream(QUESTION, hits))
+        pieces, answer = told(qwen, QUESTION, hits)
     assert len(pieces) > 5
     assert "".join(pieces) == answer.text == text
     assert not any("\ufffd" in piece for piece in pieces)
@@ -239,33 +228,23 @@ def test_a_text_cut_within_a_character_ends_before_it(qwen, hits):
     ids = plain_ids(qwen.tokenizer, "Ok 🙃")
     assert qwen.tokenizer.decode(ids[:-1]).endswith("\ufffd")
     with writing(qwen, ids):
-        pieces, answer = drain(qwen.stream(QUESTION, hits, max_new_tokens=len(ids) - 1))
+        pieces, answer = told(qwen, QUESTION, hits, max_new_tokens=len(ids) - 1)
     assert "".join(pieces) == answer.text == "Ok"
 
 
 def test_white_space_around_the_text_is_not_streamed(qwen, hits):
     with writing(qwen, " \n Two words \n\n"):
-        pieces, answer = drain(qwen.stream(QUESTION, hits))
+        pieces, answer = told(qwen, QUESTION, hits)
     assert "".join(pieces) == answer.text == "Two words"
 
 
-def test_closing_the_stream_stops_the_model(qwen, hits):
-    before = set(threading.enumerate())
-    with writing(qwen, "lorem ipsum dolor " * 30, pause=0.005) as steps:
-        stream = qwen.stream(QUESTION, hits, max_new_tokens=300)
-        next(stream)
-        stream.close()
-        assert set(threading.enumerate()) <= before
-        assert len(steps) < 100
+def test_an_error_of_the_reader_stops_the_model(qwen, hits):
+    def enough(piece):
+        raise InterruptedError
 
-
-def test_a_stream_starts_nothing_before_its_first_piece_is_asked_for(qwen, hits):
-    before = set(threading.enumerate())
-    with logits(qwen, lambda step, output: output) as steps:
-        stream = qwen.stream(QUESTION, hits)
-        assert set(threading.enumerate()) <= before
-        stream.close()
-    assert steps == []
+    with writing(qwen, "lorem ipsum dolor " * 30) as steps, pytest.raises(InterruptedError):
+        qwen.answer(QUESTION, hits, on_text=enough, max_new_tokens=300)
+    assert len(steps) < 5
 
 
 def test_an_error_in_the_model_reaches_the_reader(qwen, hits):
@@ -280,22 +259,16 @@ def test_an_error_in_the_model_reaches_the_reader(qwen, hits):
 
     pieces = []
     with logits(qwen, change), pytest.raises(RuntimeError, match="out of memory"):
-        for piece in qwen.stream(QUESTION, hits):
-            pieces.append(piece)
+        qwen.answer(QUESTION, hits, on_text=pieces.append)
     assert pieces
-    with pytest.raises(ValueError, match="query=''"):
-        next(qwen.stream("", hits))
 
 
-def test_two_streams_at_once_do_not_mix(qwen, hits):
-    expected = [qwen.answer(QUESTION, hits, seed=n, temperature=3.0, max_new_tokens=12).text for n in (1, 2)]
-    streams = [qwen.stream(QUESTION, hits, seed=n, temperature=3.0, max_new_tokens=12) for n in (1, 2)]
-    texts = ["", ""]
-    for n in (0, 1):
-        texts[n] += next(streams[n])
-    for n in (0, 1):
-        texts[n] += "".join(drain(streams[n])[0])
-    assert texts == expected
+def test_two_answers_at_once_do_not_mix(qwen, hits):
+    def answer(seed: int) -> str:
+        return qwen.answer(QUESTION, hits, seed=seed, temperature=3.0, max_new_tokens=12).text
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(answer, (1, 2))) == [answer(1), answer(2)]
 
 
 # Windows
@@ -345,7 +318,7 @@ def test_a_query_must_say_something(tiny, hits, query):
 
 
 def test_without_hits_it_abstains(generator):
-    pieces, answer = drain(generator.stream(QUESTION, []))
+    pieces, answer = told(generator, QUESTION, [])
     assert (answer.text, answer.citations, answer.evidence, answer.abstained) == (ABSTENTION, [], [], True)
     assert pieces == [ABSTENTION]
 
@@ -450,7 +423,7 @@ def test_i_dont_know_is_an_abstention(generator_free, hits, text):
 
 def test_a_model_that_writes_nothing_abstains(generator_free, hits):
     with writing(generator_free, " "):
-        pieces, answer = drain(generator_free.stream(QUESTION, hits))
+        pieces, answer = told(generator_free, QUESTION, hits)
     assert (answer.text, answer.abstained) == (ABSTENTION, True)
     assert "".join(pieces) == ABSTENTION
 
@@ -465,7 +438,7 @@ def test_quotes_are_verbatim_whatever_the_weights(tiny, hits, style, seed):
     model.none_similarity = -100.0  # never "none": it is quotes that are looked at
     question = "What do naïve readers in Zürich call it?"  # its sentence has characters of many bytes
     for settings in ({}, {"seed": seed, "temperature": 4.0}):
-        pieces, answer = drain(model.stream(question, hits, style=style, **settings))
+        pieces, answer = told(model, question, hits, style=style, **settings)
         assert "".join(pieces) == answer.text
         [cited] = answer.citations
         sources = [piece.text for piece in answer.evidence if piece.hit == cited]
@@ -525,14 +498,14 @@ def test_without_grounding_it_writes_freely_but_still_cites_first(tiny, hits):
 def test_a_whole_sentence_costs_one_step_and_is_streamed_word_by_word(tiny, hits):
     second = tiny.tokenizer.convert_tokens_to_ids("[2]")
     with writing(tiny, [second]) as steps:
-        pieces, answer = drain(tiny.stream(QUESTION, hits))
+        pieces, answer = told(tiny, QUESTION, hits)
     assert len(steps) == 1 and len(pieces) > 5
     assert "".join(pieces) == answer.text == answer.evidence[1].text
 
 
 def test_none_is_an_abstention(tiny, hits):
     with writing(tiny, [tiny.tokenizer.convert_tokens_to_ids("<none>")]) as steps:
-        pieces, answer = drain(tiny.stream(QUESTION, hits))
+        pieces, answer = told(tiny, QUESTION, hits)
     assert (answer.text, answer.citations, answer.abstained) == (ABSTENTION, [], True)
     assert len(answer.evidence) == 5
     assert pieces == [ABSTENTION]

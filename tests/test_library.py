@@ -176,7 +176,7 @@ def test_what_is_no_text_is_refused(passage, encoder):
 def test_vectors_of_some_passages(library, encoder, tmp_path):
     ids = [passage.id for passage in library.passages]
     library.save(tmp_path)
-    for some in (library, Library.load(tmp_path, encoder), Library.load(tmp_path, encoder, read_only=True)):
+    for some in (library, Library.load(tmp_path, encoder)):
         assert (some.vectors_of([ids[2], ids[0]]) == library.vectors[[2, 0]]).all()
         assert some.vectors_of(iter(())).shape == (0, encoder.dimension)
         with pytest.raises(KeyError, match="no passage 'nowhere'"):
@@ -272,7 +272,7 @@ def test_a_saved_library_comes_back(library, encoder, tmp_path):
     library.save(tmp_path / "deep" / "er")
     again = Library.load(tmp_path / "deep" / "er", encoder)
     assert state(again) == state(library)
-    assert (again.encoder_name, again.dimension, again.read_only) == ("fake", 16, False)
+    assert (again.encoder_name, again.dimension) == ("fake", 16)
     assert library_encoder(tmp_path / "deep" / "er") == "fake"
     again.add(passages("new", first=100))
     assert len(again) == 51
@@ -292,31 +292,6 @@ def test_another_encoder_is_refused(library, tmp_path):
         Library.load(tmp_path, FakeEncoder(seed=1))
 
 
-def test_a_read_only_library_is_the_same_and_cannot_be_changed(library, encoder, tmp_path):
-    library.save(tmp_path / "a")
-    mapped = Library.load(tmp_path / "a", encoder, read_only=True)
-    assert mapped.read_only and state(mapped) == state(library)
-    changes = {"add": passages("new", first=100), "replace": passages("new"), "delete": ["p0"]}
-    for change, argument in changes.items():
-        with pytest.raises(ValueError, match="loaded read-only; load it without"):
-            getattr(mapped, change)(argument)
-    mapped.save(tmp_path / "b")
-    library.delete("p0")
-    library.save(tmp_path / "a")  # what is mapped stays as it was
-    assert state(mapped) == state(Library.load(tmp_path / "b", encoder))
-
-
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's list of what is mapped")
-def test_a_read_only_library_is_mapped_not_read(library, tmp_path):
-    library.save(tmp_path)
-    name = the(tmp_path, "vectors-*").name
-    owned = Library.load(tmp_path)
-    assert name not in Path("/proc/self/maps").read_text()
-    mapped = Library.load(tmp_path, read_only=True)
-    assert name in Path("/proc/self/maps").read_text()
-    assert len(owned) == len(mapped)
-
-
 def the(folder: Path, pattern: str) -> Path:
     (found,) = folder.glob(pattern)
     return found
@@ -330,9 +305,8 @@ def edit(folder: Path, **changes) -> None:
     path.write_text(json.dumps(manifest))
 
 
-@pytest.mark.parametrize("read_only", [False, True])
 @pytest.mark.parametrize("pattern", ["vectors-*", "passages-*"])
-def test_a_damaged_file_is_named(library, tmp_path, pattern, read_only):
+def test_a_damaged_file_is_named(library, tmp_path, pattern):
     library.save(tmp_path)
     path = the(tmp_path, pattern)
     whole = path.read_bytes()
@@ -345,7 +319,7 @@ def test_a_damaged_file_is_named(library, tmp_path, pattern, read_only):
     ]:
         path.unlink() if content is None else path.write_bytes(content)
         with pytest.raises(ValueError, match=re.escape(path.name) + f" {message}.*build the library again"):
-            Library.load(tmp_path, read_only=read_only)
+            Library.load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -94,11 +94,11 @@ def test_inputs_are_cut_where_training_has_seen_nothing(table):
 
 
 def test_one_list_alone_is_what_it_is_in_a_table(table):
-    from ragkit.features import Describer
+    from ragkit.features import describe
     from tests.words_encoder import WordsEncoder
 
     ranking = simulated(30)[4]
-    described = Describer(WordsEncoder()).describe(ranking.query, [p.full_text for p in ranking.passages])
+    described = describe(WordsEncoder(), ranking.query, [p.full_text for p in ranking.passages])
     for capacity in ("features", "embeddings"):
         inputs = Inputs.of(capacity, table)
         np.testing.assert_allclose(inputs.of_one(described), inputs(table)[table.of_list == 4], atol=1e-9)

@@ -13,7 +13,7 @@ from ragkit.active import MostInformative
 from ragkit.annotators import fit_each
 from ragkit.bounds import kl_from_base
 from ragkit.corpus import Hit, Passage
-from ragkit.features import NAMES, Describer
+from ragkit.features import NAMES
 from ragkit.judgements import Ranking, Skip
 from ragkit.preferences import PreferenceLog
 from ragkit.rank_evaluation import compare_on
@@ -22,11 +22,10 @@ from tests.simulated_rankings import simulated
 from tests.words_encoder import WordsEncoder
 
 ENCODER = WordsEncoder()
-DESCRIBER = Describer(ENCODER)  # shared, so that texts are encoded once
 
 
 def new(capacity: str = "features", **settings) -> Reranker:
-    return Reranker(ENCODER, capacity, describer=DESCRIBER, **settings)
+    return Reranker(ENCODER, capacity, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -234,8 +233,6 @@ def test_bad_input_is_named():
         Reranker(ENCODER, max_kl=-1)
     with pytest.raises(ValueError, match="max_kl=nan"):
         Reranker(ENCODER, max_kl=float("nan"))
-    with pytest.raises(ValueError, match="it belongs to another encoder"):
-        Reranker(ENCODER, describer=Describer(WordsEncoder(1)))
     with pytest.raises(TypeError, match=r"rankings\[1\] is a str, not a Ranking"):
         new().fit([simulated(1)[0], "c1 > c2"])
     with pytest.raises(TypeError, match="one Ranking, not a list"):

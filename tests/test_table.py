@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ragkit.corpus import Passage
-from ragkit.features import Describer
+from ragkit.features import describe
 from ragkit.judgements import Ranking
 from ragkit.pairs import pairs_of
 from ragkit.selection import MOST_PAIRS, thinned
@@ -14,9 +14,9 @@ from tests.words_encoder import WordsEncoder
 
 
 def tabled(rankings) -> Table:
-    describer = Describer(WordsEncoder())
+    encoder = WordsEncoder()
     texts = [[p.full_text for p in ranking.passages] for ranking in rankings]
-    return Table.of(rankings, [describer.describe(r.query, t) for r, t in zip(rankings, texts)])
+    return Table.of(rankings, [describe(encoder, r.query, t) for r, t in zip(rankings, texts)])
 
 
 def ties() -> Ranking:

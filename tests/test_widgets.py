@@ -27,7 +27,7 @@ class FakeGenerator:
 
     name, encoder = "fake", None
 
-    def answer(self, query, hits, *, style="sentence", seed=None, on_text=None, query_vector=None):
+    def answer(self, query, hits, *, style="sentence", seed=None, on_text=None):
         if "fail" in query:
             raise OSError(12, "no memory")
         return Answer(hits[0].passage.text if hits else "none", [1] if hits else [], [], not hits)

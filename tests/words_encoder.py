@@ -10,23 +10,26 @@ class WordsEncoder:
 
     name = "words"
     dimension = 24
-    max_tokens = 10_000
+    max_tokens, tokenizer = 10_000, None  # no text is longer
     query_prefix = passage_prefix = ""
 
     def __init__(self, seed: int = 0):
         self.seed, self.encoded = seed, 0
+        self._known: dict[str, np.ndarray] = {}
         self.fingerprint = hashlib.sha256(f"words {seed}".encode()).hexdigest()
 
-    def encode(self, texts, *, progress: bool = True) -> np.ndarray:
+    def encode(self, texts, *, progress: bool = True, warn: bool = True) -> np.ndarray:
         if isinstance(texts, str):
             return self.encode([texts])[0]
-        self.encoded += len(texts)
-        return np.array([self._vector(text) for text in texts], dtype=np.float32).reshape(-1, self.dimension)
+        new = {text for text in texts if text not in self._known}
+        self.encoded += len(new)
+        self._known.update((text, self._vector(text)) for text in new)
+        return np.array([self._known[text] for text in texts], dtype=np.float32).reshape(-1, self.dimension)
 
     def encode_query(self, query: str) -> np.ndarray:
         return self.encode(query)
 
-    def encode_passages(self, texts: list[str], *, progress: bool = True) -> np.ndarray:
+    def encode_passages(self, texts: list[str], *, progress: bool = True, warn: bool = True) -> np.ndarray:
         return self.encode(texts)
 
     def _vector(self, text: str) -> np.ndarray:
