@@ -18,8 +18,8 @@ from ragkit.default_model import DEFAULT, checked_weights, default_folder
 
 # Padded tokens in one forward pass: on a CPU, more keep it no busier, and pad short texts to long ones.
 TOKENS_PER_BATCH = {"cpu": 512, "cuda": 8192}
-MEMORY = 2**28  # bytes: some 130,000 sentences at 384 dimensions
-_ENTRY = 350  # bytes that Python needs for one of them beside text and numbers
+MEMORY = 2**28  # bytes: some 140,000 sentences at 384 dimensions
+_ENTRY = 200  # bytes that Python needs for one of them beside text and numbers
 
 
 class Encoder:

@@ -3,6 +3,7 @@
 import re
 import secrets
 from dataclasses import dataclass
+from threading import Lock
 
 from ragkit.corpus import readable
 from ragkit.evidence import Evidence
@@ -12,6 +13,7 @@ _INSTRUCTION = (
     "that you use by their numbers, like this: [1]. If the passages do not hold the answer, say only: "
     "I don't know.\n\n{passages}\n\nQuestion: {question}"
 )
+_LOCK = Lock()  # whether special tokens are split is a setting that a tokenizer keeps, for other threads too
 STYLES = {
     "sentence": "Answer in one or two sentences.",
     "phrase": "Answer in as few words as you can.",
@@ -64,7 +66,7 @@ def build_prompt(tokenizer, query: str, evidence: list[Evidence], style: str, *,
         if part in slots:
             ids += plain_ids(tokenizer, slots[part])
         elif part:
-            ids += tokenizer(part, add_special_tokens=False, verbose=False).input_ids
+            ids += _ids(tokenizer, part, split=False)
     return Prompt(ids, "".join(slots.get(part, part) for part in parts), query, evidence, style)
 
 
@@ -78,6 +80,10 @@ def plain_ids(tokenizer, text: str) -> list[int]:
     cuts = [match.start() + 1 for match in re.finditer(f"(?={markers})", text)] if markers else []
     ids: list[int] = []
     for start, end in zip([0, *cuts], [*cuts, len(text)]):
-        part = text[start:end]
-        ids += tokenizer(part, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
+        ids += _ids(tokenizer, text[start:end], split=True)
     return ids
+
+
+def _ids(tokenizer, text: str, *, split: bool) -> list[int]:
+    with _LOCK:
+        return tokenizer(text, add_special_tokens=False, split_special_tokens=split, verbose=False).input_ids

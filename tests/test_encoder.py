@@ -1,14 +1,19 @@
 """Texts to vectors: the same as sentence-transformers gives, and nothing goes wrong in silence."""
 
+import copy
 import json
+import pickle
 import shutil
+import tracemalloc
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 import ragkit.encoder
-from ragkit.encoder import Encoder
+from ragkit.corpus import split_text
+from ragkit.encoder import Encoder, token_rows
 
 WORDS = "a reranker learns from clicks which document people want; β holds it near the first order .".split()
 
@@ -24,6 +29,16 @@ def strict():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
+
+
+@pytest.fixture
+def forgetful():
+    """The default encoder without a memory, and new, so that it has warned of nothing."""
+    return Encoder(memory=0)
+
+
+def pickled(value):
+    return pickle.loads(pickle.dumps(value))
 
 
 # --- the default encoder
@@ -51,12 +66,12 @@ def test_near_texts_are_near(encoder):
     assert dogs @ puppies > dogs @ tax + 0.3
 
 
-def test_rows_keep_the_order_of_the_texts_whatever_the_batches(encoder, monkeypatch):
+def test_rows_keep_the_order_of_the_texts_whatever_the_batches(encoder, forgetful, monkeypatch):
     texts = mixed_texts(20, 60)
     alone = np.array([encoder.encode(text) for text in texts])
     for tokens in (4096, 300, 1):  # all in one batch, several, one text a batch
-        monkeypatch.setattr(ragkit.encoder, "_TOKENS_PER_BATCH", {encoder.device.type: tokens})
-        assert np.abs(encoder.encode(texts, progress=False) - alone).max() < 1e-5
+        monkeypatch.setattr(ragkit.encoder, "TOKENS_PER_BATCH", {encoder.device.type: tokens})
+        assert np.abs(forgetful.encode(texts, progress=False) - alone).max() < 1e-5
 
 
 def test_half_a_character_is_a_question_mark(encoder):
@@ -65,35 +80,163 @@ def test_half_a_character_is_a_question_mark(encoder):
 
 def test_batches_hold_every_text_once_and_no_more_tokens_than_they_may():
     lengths = np.random.default_rng(0).integers(0, 150, 200).tolist()
-    batches = ragkit.encoder._batches(lengths, 100)
+    batches = ragkit.encoder.batches(lengths, 100)
     assert sorted(index for batch in batches for index in batch) == list(range(200))
     assert all(len(batch) * max(lengths[i] for i in batch) <= 100 for batch in batches if len(batch) > 1)
-    assert ragkit.encoder._batches([], 100) == []
+    assert ragkit.encoder.batches([], 100) == []
 
 
-def test_vectors_are_those_of_sentence_transformers(encoder):
+def test_vectors_are_those_of_sentence_transformers(forgetful):
     peer = pytest.importorskip("sentence_transformers", reason="pip install -e .[peers]")
-    theirs = peer.SentenceTransformer(str(ragkit.encoder._default_folder()), device="cpu")
+    theirs = peer.SentenceTransformer(str(ragkit.encoder.default_folder()), device="cpu")
     texts = [*mixed_texts(14, 120), "", " ", "word " * 700, "😀 漢字 β½", "[SEP] [PAD]", "a\x00b\u200b"]
     with pytest.warns(UserWarning, match="1 of 20 texts"):
-        ours = encoder.encode(texts)
+        ours = forgetful.encode(texts)
     assert np.abs(ours - theirs.encode(texts, show_progress_bar=False)).max() < 1e-5
 
 
-def test_what_is_cut_is_counted_and_said(encoder):
-    before = encoder.truncated
+def test_what_is_cut_is_counted_and_said_once(forgetful):
     texts = ["short", "word " * 254, "word " * 255, "other " * 400]  # 254 words and two special tokens fit
-    with pytest.warns(UserWarning, match=r"2 of 4 texts .* 256 tokens; .* texts\[2\]") as caught:
-        vectors = encoder.encode(texts)
-    assert encoder.truncated == before + 2
-    assert caught[0].filename == __file__
+    forgetful.encode("word " * 300, warn=False)
+    with pytest.warns(UserWarning, match=r"2 of 4 texts .* 256 tokens; .* begins 'word word ") as caught:
+        vectors = forgetful.encode(texts)
+        forgetful.encode_passages(["word " * 300])
+    assert [warning.filename for warning in caught] == [__file__]
+    assert forgetful.truncated == 4
     assert np.abs(vectors[1] - vectors[2]).max() < 1e-5
 
 
-def test_what_fits_is_not_warned_about(encoder, strict):
-    before = encoder.truncated
-    encoder.encode(["word " * 254])
-    assert encoder.truncated == before
+def test_what_fits_is_not_warned_about(forgetful, strict):
+    forgetful.encode(["word " * 254])
+    assert forgetful.truncated == 0
+
+
+def test_a_cut_is_where_the_tokenizer_would_cut(encoder):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(ragkit.encoder.default_folder())  # it may be told to truncate
+    texts = ["word " * 300, "short", "", "β 漢字 [SEP] " * 200, "a" * 3000]
+    for window in (3, 8, 256):
+        rows, cut = token_rows(encoder.tokenizer, window, texts)
+        expected = tokenizer(texts, truncation=True, max_length=window, return_attention_mask=False)
+        assert rows == [dict(zip(expected, columns)) for columns in zip(*expected.values())]
+        assert cut == [n for n, text in enumerate(texts) if len(tokenizer(text).input_ids) > window]
+        if window > 3:
+            expected = tokenizer(
+                ["a query"] * 5,
+                texts,
+                truncation="only_second",
+                max_length=window,
+                return_attention_mask=False,
+            )
+            rows, _ = token_rows(encoder.tokenizer, window, ["a query"] * 5, texts)
+            assert rows == [dict(zip(expected, columns)) for columns in zip(*expected.values())]
+
+
+# --- each text once
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """The texts that a model had to read, in order."""
+    texts = []
+    compute = Encoder._computed
+    monkeypatch.setattr(
+        Encoder, "_computed", lambda self, new, *how: (texts.extend(new), compute(self, new, *how))[1]
+    )
+    return texts
+
+
+def test_a_text_is_encoded_once_whoever_asks(bert, computed):
+    encoder = Encoder(str(bert), query_prefix="query: ")
+    first = encoder.encode_passages(["clicks", "near", "clicks"])
+    assert (first[0] == first[2]).all() and not (first[0] == first[1]).all()
+    assert (encoder.encode("near") == first[1]).all()
+    again = encoder.encode(["near", "order", "clicks"])
+    assert (again[[2, 0]] == first[:2]).all()
+    query = encoder.encode_query("clicks")  # with its prefix, it is another text
+    assert (encoder.encode_query("clicks") == query).all()
+    assert computed == ["clicks", "near", "order", "query: clicks"]
+
+
+def test_who_changes_a_vector_changes_only_that(bert):
+    encoder = Encoder(str(bert))
+    texts = ["clicks", "near"]
+    kept = encoder.encode(texts).copy()
+    for change in (encoder.encode(texts), encoder.encode("near"), encoder.encode(texts)):
+        change[...] = 0
+    lent = np.ones((1, 24), dtype=np.float32)
+    encoder.remember(["order"], lent)
+    lent[...] = 0
+    assert (encoder.encode(texts) == kept).all() and (encoder.encode("order") == 1).all()
+
+
+def test_vectors_that_are_there_are_taken_for_passages(bert, computed):
+    encoder = Encoder(str(bert), passage_prefix="passage: ")
+    encoder.remember(["clicks", "near"], np.eye(2, 24))
+    assert (encoder.encode_passages(["near", "clicks"]) == np.eye(2, 24)[::-1]).all() and not computed
+    with pytest.raises(ValueError, match=r"shape \(2, 24\) for 1 texts: \(1, 24\)"):
+        encoder.remember(["clicks"], np.eye(2, 24))
+
+
+def test_no_other_encoder_gets_them(bert, computed):
+    encoder = Encoder(str(bert))
+    encoder.encode("clicks")
+    for other in (Encoder(str(bert)), copy.copy(encoder), copy.deepcopy(encoder), pickled(encoder)):
+        computed.clear()
+        other.encode("clicks")
+        assert computed == ["clicks"]
+    encoder.encode("clicks")
+    assert computed == ["clicks"]
+
+
+def test_the_memory_keeps_to_its_limit_and_forgets_what_was_not_asked_for_longest(bert, computed):
+    limit = 2**20
+    encoder, rows = Encoder(str(bert), memory=limit), np.eye(10, 24, dtype=np.float32)
+    encoder.encode("a")
+    tracemalloc.start()
+    for number in range(1000):  # ten times what it holds
+        encoder.remember([f"{number} {digit} " * number for digit in range(10)], rows)
+        encoder.encode("a")
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 0.8 * limit < kept < 1.1 * limit
+    assert computed.count("a") == 1
+    assert (encoder.encode("999 9 " * 999) == rows[9]).all() and computed == ["a"]
+    encoder.encode("1 1 ")
+    assert computed == ["a", "1 1 "]
+
+
+def test_a_corpus_passes_by(bert, computed):
+    """What alone would fill half of the memory is not kept, and nothing goes for it."""
+    encoder = Encoder(str(bert), memory=2**17)
+    encoder.encode("clicks")
+    corpus = [f"a {number}" for number in range(1000)]
+    encoder.encode_passages(corpus)
+    computed.clear()
+    encoder.encode(["clicks", corpus[-1]])
+    assert computed == [corpus[-1]]
+
+
+def test_without_memory_every_call_reads_anew(bert, computed):
+    encoder = Encoder(str(bert), memory=0)
+    first = encoder.encode(["clicks", "clicks"])
+    assert (encoder.encode("clicks") == first).all() and computed == ["clicks", "clicks"]
+
+
+def test_threads_get_what_each_would_get_alone(bert):
+    encoder = Encoder(str(bert), memory=2**14)  # so small that it forgets all the time
+    texts = mixed_texts(60, 60)
+    expected = encoder.encode(texts, warn=False)
+    pieces = split_text(" ".join(texts), encoder.tokenizer, max_tokens=20, overlap=4)
+
+    def work(seed: int) -> bool:
+        order = np.random.default_rng(seed).permutation(60)[:20]
+        same = np.abs(encoder.encode([texts[i] for i in order], warn=False) - expected[order]).max() < 1e-5
+        return same and split_text(" ".join(texts), encoder.tokenizer, max_tokens=20, overlap=4) == pieces
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(40)))
 
 
 @pytest.mark.parametrize("method", ["encode", "encode_passages"])
@@ -121,9 +264,9 @@ def test_special_tokens_in_a_text_harm_neither_it_nor_its_neighbours(encoder):
 
 def test_other_weights_than_the_published_are_refused(tmp_path, monkeypatch):
     small = shutil.ignore_patterns("model.safetensors")
-    folder = shutil.copytree(ragkit.encoder._default_folder(), tmp_path / "model", ignore=small)
+    folder = shutil.copytree(ragkit.encoder.default_folder(), tmp_path / "model", ignore=small)
     (folder / "model.safetensors").write_bytes(b"other weights")
-    monkeypatch.setattr(ragkit.encoder, "_default_folder", lambda: folder)
+    monkeypatch.setattr(ragkit.encoder, "default_folder", lambda: folder)
     with pytest.raises(OSError, match=r"its sha256 is \w{64}, not 53aa51.*pip install --force-reinstall"):
         Encoder()
 

@@ -39,16 +39,6 @@ def test_the_nearest_sentences_come_first_each_with_its_hit():
     ]
 
 
-def test_a_query_vector_that_is_known_is_not_made_again():
-    class Once(Nearness):
-        def encode_query(self, query):
-            raise AssertionError("encoded again")
-
-    found = hits("Has 3. Has 9.")
-    given = select_evidence("query", found, Once(), query_vector=np.array([-1, 0], dtype=np.float32))
-    assert [piece.text for piece in given] == ["Has 3.", "Has 9."]
-
-
 def test_equally_near_sentences_keep_the_order_of_the_hits():
     found = select(hits(*(f"Text {letter} 5." for letter in "abcdefghijklmnopqrstuvwxyz")))
     assert [piece.hit for piece in found] == list(range(1, 27))
