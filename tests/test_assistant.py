@@ -1,16 +1,19 @@
 """The four steps from a question to an answer with sources, and follow-up questions."""
 
 import copy
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from ragkit.assistant import Assistant
+from ragkit.corpus import Passage, split_sentences
 from ragkit.encoder import Encoder
 from ragkit.follow_up import complete_follow_up
-from ragkit.library import Library
+from ragkit.library import Library, retrieve
 from ragkit.reranker import Reranker
+from tests.conftest import PASSAGES
 from tests.helpers import FakeEncoder
 from tests.words_encoder import WordsEncoder
 
@@ -46,13 +49,56 @@ def test_a_turn_holds_all_that_came_of_the_question(assistant, encoder):
     assert turn.answer.text == assistant.generator.answer(QUESTION, turn.hits).text
 
 
-def test_a_query_is_encoded_once(encoder, library, tiny, monkeypatch):
-    asked = []
-    monkeypatch.setattr(
-        Encoder, "encode_query", lambda self, query: asked.append(query) or encoder.encode(query)
-    )
-    Assistant(encoder, library, tiny).ask(QUESTION)
-    assert asked == [QUESTION]
+@contextmanager
+def reading(encoder):
+    """The token ids, as tuples, of all texts that the encoder's model reads."""
+    rows = []
+
+    def hook(module, args, given):
+        for ids, mask in zip(given["input_ids"].tolist(), given["attention_mask"].tolist()):
+            rows.append(tuple(ids[: sum(mask)]))
+
+    handle = encoder.model.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield rows
+    finally:
+        handle.remove()
+
+
+def ids_of(encoder, texts) -> set[tuple[int, ...]]:
+    return {tuple(encoder.tokenizer(text).input_ids) for text in texts}
+
+
+def test_each_text_is_read_once_and_what_the_library_has_not_at_all(tiny, encoder, tmp_path):
+    sentences = "Beta bounds the policy. A reward is learned. Ranks are fused. Each has {n}. It ends."
+    more = [Passage(f"p{n}", sentences.format(n=n), f"Title {n}") for n in range(5)]
+    Library.build([*PASSAGES, *more], encoder).save(tmp_path)
+    encoder = Encoder()
+    library = Library.load(tmp_path, encoder)
+    generator = copy.copy(tiny)
+    generator.encoder = encoder
+    assistant = Assistant(encoder, library, generator, Reranker(encoder))
+    with reading(encoder) as rows:
+        turn = assistant.ask(QUESTION, 3, candidates=10)
+        candidates = retrieve(library, turn.query_vector, 10)
+        assert len(candidates) == 10 and len(rows) == len(set(rows)) > 10
+        assert ids_of(encoder, [QUESTION]) <= set(rows)
+        assert not ids_of(encoder, [hit.passage.full_text for hit in candidates]) & set(rows)
+        assert ids_of(encoder, split_sentences(turn.hits[0].passage.text)) <= set(rows)
+        before = len(rows)
+        assistant.ask(QUESTION, 3, candidates=10)
+        assistant.find("What is fused?", 3, 10)
+        assert len(rows) == before + 1
+
+
+def test_find_is_what_ask_answers_from(encoder, library, tiny):
+    for reranker in (None, Reversing(), Reranker(encoder)):
+        assistant = Assistant(encoder, library, tiny, reranker)
+        assert assistant.find(QUESTION, 2, 4) == assistant.ask(QUESTION, 2, candidates=4).hits
+        assert [hit.rank for hit in assistant.find(QUESTION, 2, 4)] == [1, 2]
+    assert len(assistant.find(QUESTION)) == 3
+    with pytest.raises(ValueError, match="query='': a question"):
+        assistant.find("")
 
 
 def test_a_generator_with_another_encoder_makes_its_own_vector(encoder, library, tiny):
@@ -98,16 +144,8 @@ def test_the_reranker_may_choose_from_more_than_it_passes_on(encoder, library, t
     assert len(Assistant(encoder, library, tiny).ask(QUESTION, 2, candidates=9).hits) == 2
 
 
-def test_the_reranker_encodes_no_passage_that_the_library_has_encoded(encoder, library, tiny, monkeypatch):
-    seen = []
-    encode = encoder.encode
-    monkeypatch.setattr(encoder, "encode", lambda texts, **how: (seen.append(texts), encode(texts, **how))[1])
-    turn = Assistant(encoder, library, tiny, Reranker(encoder)).ask(QUESTION)
-    texts = {text for some in seen for text in ([some] if isinstance(some, str) else some)}
-    assert not texts & {hit.passage.full_text for hit in turn.hits}
-    assert any(text in turn.hits[0].passage.text for text in texts)  # its sentences it does
-
-    other = Reranker(stranger := WordsEncoder())  # its vectors are no vectors of the library's
+def test_a_reranker_with_another_encoder_makes_its_own_vectors(encoder, library, tiny):
+    other = Reranker(stranger := WordsEncoder())  # the library's vectors are none of its
     Assistant(encoder, library, tiny, other).ask(QUESTION)
     assert stranger.encoded > 3
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -366,7 +367,7 @@ def test_the_reranker_decides_what_is_shown(assistant, log):
     before = RankDocuments(assistant, ["a?"], log, seed=1).session.view.hits
     assistant.reranker = Turned()
     panel = RankDocuments(assistant, ["a?"], log, seed=1)
-    assert panel.session.view.hits == before[::-1]
+    assert panel.session.view.hits == [replace(hit, rank=n) for n, hit in enumerate(before[::-1], 1)]
     panel.save()
     assert log.rankings()[0].details["reranker"] == "Turned"
 
