@@ -6,7 +6,6 @@ Runs of the two alternate, so that what else the machine does falls on both; rat
 import argparse
 import statistics
 import time
-import warnings
 
 import numpy as np
 
@@ -42,14 +41,14 @@ def main() -> None:
     import torch
     from sentence_transformers import SentenceTransformer
 
-    from ragkit.encoder import Encoder, _default_folder
+    from ragkit.default_model import default_folder
+    from ragkit.encoder import Encoder
 
     torch.set_num_threads(arguments.threads)
-    warnings.filterwarnings("ignore", message=".* texts are longer than")
-    ours, theirs = Encoder(), SentenceTransformer(str(_default_folder()), device="cpu")
+    ours, theirs = Encoder(memory=0), SentenceTransformer(str(default_folder()), device="cpu")
     texts = mixed_passages(arguments.passages)
     sides = {
-        "ragkit": lambda: ours.encode(texts, progress=False),
+        "ragkit": lambda: ours.encode(texts, progress=False, warn=False),
         "sentence-transformers": lambda: theirs.encode(texts, show_progress_bar=False),
     }
     ours.encode(texts[:64], progress=False)

@@ -58,22 +58,6 @@ class Reading:
     answers: dict = field(default_factory=dict)  # Answer by way of decoding
 
 
-class Cached:
-    """An encoder that encodes a text once: four answers to one question read the same sentences."""
-
-    def __init__(self, encoder: Encoder):
-        self._encoder, self._vectors = encoder, {}
-        self.tokenizer = encoder.tokenizer
-
-    def encode_query(self, query: str) -> np.ndarray:
-        return self.encode_passages([query])[0]
-
-    def encode_passages(self, texts: list[str], *, progress: bool = False) -> np.ndarray:
-        if new := [text for text in dict.fromkeys(texts) if text not in self._vectors]:
-            self._vectors.update(zip(new, self._encoder.encode(new, progress=progress)))
-        return np.stack([self._vectors[text] for text in texts])
-
-
 def squad_cases(folder: Path, limit: int | None, seed: int = 0) -> dict[str, list[Case]]:
     """Held-out questions; the same without the answering sentence; and over three other paragraphs."""
     rng = random.Random(seed)
@@ -164,8 +148,7 @@ def line(label: str, base, after=None, note: str = "") -> None:
 
 
 def report(title: str, cases: dict[str, list[Case]], model: str, encoder: Encoder) -> None:
-    cached = Cached(encoder)
-    quoting, free = Generator(model, cached), Generator(model, cached, grounded=False)
+    quoting, free = Generator(model, encoder), Generator(model, encoder, grounded=False)
     found = {kind: [read(quoting, case) for case in some] for kind, some in cases.items()}
     asked = found["answerable"]
     print(f"\n{title}: " + ", ".join(f"{len(some)} {kind}" for kind, some in cases.items()))
@@ -225,8 +208,8 @@ def report(title: str, cases: dict[str, list[Case]], model: str, encoder: Encode
         line(f"{kind} declined", [r.margin < quoting.none_similarity for r in readings])
 
 
-def latency(cases: list[Case], model: str, encoder: Encoder) -> None:
-    generator = Generator(model, encoder)
+def latency(cases: list[Case], model: str) -> None:
+    generator = Generator(model, Encoder(memory=0))
     taken = []
     for case in cases[:50]:
         started = time.perf_counter()
@@ -254,7 +237,7 @@ def main() -> None:
     if arguments.questions:
         cases = squad_cases(arguments.questions, arguments.limit)
         report(f"held-out paragraphs of {arguments.questions.name}", cases, arguments.model, encoder)
-    latency(own["answerable"], arguments.model, encoder)
+    latency(own["answerable"], arguments.model)
 
 
 if __name__ == "__main__":

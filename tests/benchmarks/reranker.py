@@ -18,7 +18,7 @@ from ragkit.active import MostInformative
 from ragkit.corpus import DATA, Hit, Passage, load_passages
 from ragkit.encoder import Encoder
 from ragkit.evaluation import load_qrels, load_queries
-from ragkit.features import NAMES, Describer
+from ragkit.features import NAMES, describe_all
 from ragkit.inputs import DIRECTIONS
 from ragkit.judgements import Ranking
 from ragkit.preferences import PreferenceLog
@@ -53,19 +53,24 @@ def some(rankings: list[Ranking], count: int, draw: int) -> list[Ranking]:
     return [rankings[i] for i in list(order)[:count]]
 
 
+def read(encoder, rankings: list[Ranking]) -> None:
+    """Let the encoder read, and keep, all that the rankings hold."""
+    describe_all(encoder, [(r.query, [p.full_text for p in r.passages]) for r in rankings])
+
+
 def gap(found, measure: str = "nDCG@3") -> float:
     """Of what lies between base and oracle (1), the share that was closed."""
     return found.intervals[measure].mean / (1 - found.base[measure])
 
 
-def annotators(encoder, describer: Describer, count: int, draws: int) -> None:
+def annotators(encoder, count: int, draws: int) -> None:
     print(f"\nSimulated annotators, {count} rankings, test topics, gains = hidden utilities, {draws} draws")
     train, test, hidden = simulated()
     for name, said in train.items():
         gains = [utilities(hidden, ranking) for ranking in test[name]]
         shares, kept, worse, covers, first = [], 0, 0, 0, None
         for draw in range(draws):
-            reranker = Reranker(encoder, describer=describer)
+            reranker = Reranker(encoder)
             report = reranker.fit(some(said, count, draw), progress=False)
             found = compare_on(reranker, test[name], gains)
             shares.append(gap(found))
@@ -85,15 +90,14 @@ def human(encoder, folder: Path, split: str, seed: int) -> None:
     rankings, gains = judged(folder, split)
     sizes = [len(ranking.passages) for ranking in rankings]
     print(f"\n{folder.name}: {len(rankings)} questions, {np.mean(sizes):.1f} judged answers each, five folds")
-    describer = Describer(encoder)
     for capacity in ("auto", "features"):
         folds = np.random.default_rng(seed).permutation(len(rankings)) % 5
         base, after, kept, chosen, seconds = [], [], 0, Counter(), []
         order = []
         for fold in range(5):
-            reranker = Reranker(encoder, capacity, describer=describer)
+            reranker = Reranker(encoder, capacity)
             known = [r for r, f in zip(rankings, folds) if f != fold]
-            describer.prepare([r.query for r in known], [p.full_text for r in known for p in r.passages])
+            read(encoder, known)
             started = time.perf_counter()
             report = reranker.fit(known, progress=False)
             seconds.append(time.perf_counter() - started)
@@ -121,7 +125,7 @@ def judged(folder: Path, split: str) -> tuple[list[Ranking], list[np.ndarray]]:
     return rankings, gains
 
 
-def speed(encoder, describer: Describer) -> None:
+def speed(encoder) -> None:
     """Candidates from the corpus; encoding is left out, and printed on its own."""
     print("\nSpeed, encoding left out")
     rng = np.random.default_rng(0)
@@ -129,17 +133,17 @@ def speed(encoder, describer: Describer) -> None:
     queries = list(load_queries(DATA / "queries.jsonl").values())
     longest = [_random(rng, passages, queries, n, 10) for n in range(500)]
     started = time.perf_counter()
-    texts = [p.full_text for r in longest for p in r.passages]
-    describer.prepare([r.query for r in longest], texts)
-    print(f"  encoding what was new of {len(set(texts))} passages: {time.perf_counter() - started:.1f} s")
+    read(encoder, longest)
+    count = len({p.full_text for r in longest for p in r.passages})
+    print(f"  encoding what was new of {count} passages: {time.perf_counter() - started:.1f} s")
     for count, size in ((50, 5), (300, 10)):
         short = [_cut(ranking, size) for ranking in longest[:count]]
-        reranker = Reranker(encoder, describer=describer)
+        reranker = Reranker(encoder)
         reranker._tabled(short, progress=False)
         started = time.perf_counter()
         reranker.fit(short, progress=False)
         print(f"  fit, auto, {count} rankings of {size}: {time.perf_counter() - started:.1f} s")
-    reranker = Reranker(encoder, "embeddings", describer=describer)
+    reranker = Reranker(encoder, "embeddings")
     reranker.fit(longest[:490], progress=False)
     if reranker.residual is None:  # noise may keep the base, and then there is nothing to bring up to date
         reranker.residual, reranker.domain = _forced(reranker)
@@ -179,7 +183,7 @@ def _forced(reranker: Reranker):
     return train(table, reranker._objective, reranker._settings), Domain.of(table)
 
 
-def active(encoder, describer: Describer, draws: int) -> None:
+def active(encoder, draws: int) -> None:
     """The same number of rankings, asked at random or by what they would tell."""
     print(f"\nActive choice against random order, simulated annotators, mean nDCG@3 over {draws} draws")
     train, test, hidden = simulated()
@@ -190,9 +194,9 @@ def active(encoder, describer: Describer, draws: int) -> None:
         for draw in range(draws):
             pool = {ranking.query: ranking for ranking in some(train[name], len(train[name]), draw + 1)}
             for way, curve in curves.items():
-                asked = _asked(encoder, describer, pool, way, max(sizes))
+                asked = _asked(encoder, pool, way, max(sizes))
                 for column, size in enumerate(sizes):
-                    reranker = Reranker(encoder, describer=describer)
+                    reranker = Reranker(encoder)
                     reranker.fit(asked[:size], progress=False)
                     curve[draw, column] = compare_on(reranker, test[name], gains).after["nDCG@3"]
         difference = curves["active"] - curves["random"]
@@ -206,10 +210,10 @@ def active(encoder, describer: Describer, draws: int) -> None:
             )
 
 
-def _asked(encoder, describer: Describer, pool: dict[str, Ranking], way: str, count: int) -> list[Ranking]:
+def _asked(encoder, pool: dict[str, Ranking], way: str, count: int) -> list[Ranking]:
     if way == "random":
         return list(pool.values())[:count]
-    reranker = Reranker(encoder, describer=describer)
+    reranker = Reranker(encoder)
     reranker.fit([], progress=False)
     find = lambda query: [Hit(p, 0.0, n) for n, p in enumerate(pool[query].passages, 1)]  # noqa: E731
     choose, left, asked = MostInformative(reranker, find), list(pool), []
@@ -221,7 +225,7 @@ def _asked(encoder, describer: Describer, pool: dict[str, Ranking], way: str, co
     return asked
 
 
-def cross(encoder, describer: Describer, folder: Path | None, split: str) -> None:
+def cross(encoder, folder: Path | None, split: str) -> None:
     """Simulated rankings, or a BEIR folder's: three quarters of the questions to train, the rest to test."""
     if folder is None:
         train, test, hidden = simulated()
@@ -235,11 +239,11 @@ def cross(encoder, describer: Describer, folder: Path | None, split: str) -> Non
         new, gains = [rankings[n] for n in order[cut:]], [levels[n] for n in order[cut:]]
     print(f"\nCross-encoders: {len(known)} rankings to train, {len(new)} to test")
     queries = [ranking.query for ranking in new]
-    reranker = Reranker(encoder, "cross-encoder", describer=describer)
-    describer.prepare(queries, [p.full_text for r in [*known, *new] for p in r.passages])
+    reranker = Reranker(encoder, "cross-encoder")
+    read(encoder, [*known, *new])
     base = [reranker.base(ranking.query, ranking.passages) for ranking in new]
     for capacity in ("auto", "cross-encoder"):
-        reranker = Reranker(encoder, capacity, describer=describer)
+        reranker = Reranker(encoder, capacity)
         started = time.perf_counter()
         report = reranker.fit(known, progress=False)
         seconds = time.perf_counter() - started
@@ -272,7 +276,7 @@ def sentence_transformers_scores(known: list[Ranking], new: list[Ranking]) -> li
         losses,
     )
 
-    from ragkit.encoder import _default_folder
+    from ragkit.default_model import default_folder
 
     rows: dict[str, list] = {"query": [], "docs": [], "labels": []}
     for ranking in known:
@@ -281,7 +285,7 @@ def sentence_transformers_scores(known: list[Ranking], new: list[Ranking]) -> li
             rows["query"].append(ranking.query)
             rows["docs"].append([text for text, _ in told])
             rows["labels"].append([float(len(ranking.tiers) - 1 - rank) for _, rank in told])
-    model = CrossEncoder(str(_default_folder()), num_labels=1, max_length=192, device="cpu")
+    model = CrossEncoder(str(default_folder()), num_labels=1, max_length=192, device="cpu")
     with tempfile.TemporaryDirectory() as folder:
         settings = CrossEncoderTrainingArguments(
             output_dir=folder,
@@ -319,17 +323,16 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     only = arguments.only or ("annotators", "speed", "active", *(("beir",) if arguments.beir else ()))
     encoder = Encoder()
-    describer = Describer(encoder)
     if "annotators" in only:
-        annotators(encoder, describer, arguments.rankings, arguments.draws)
+        annotators(encoder, arguments.rankings, arguments.draws)
     if "speed" in only:
-        speed(encoder, describer)
+        speed(encoder)
     if "active" in only:
-        active(encoder, describer, arguments.draws)
+        active(encoder, arguments.draws)
     if "beir" in only:
         human(encoder, arguments.beir, arguments.split, arguments.seed)
     if "cross" in only:
-        cross(encoder, describer, arguments.beir, arguments.split)
+        cross(encoder, arguments.beir, arguments.split)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def main() -> None:
     faiss.omp_set_num_threads(arguments.threads)
     warnings.filterwarnings("ignore", message=".* texts are longer than")
     passages, queries, qrels = load(arguments.beir, arguments.split, arguments.passages)
-    encoder = Encoder()
+    encoder = Encoder(memory=0)
     started = time.perf_counter()
     library = Library.build(passages, encoder)
     taken = time.perf_counter() - started
