@@ -283,6 +283,7 @@ def test_a_long_document_is_cut_and_the_query_is_not(tiny_encoder):
     assert long["input_ids"][-1] == tiny_encoder.tokenizer.sep_token_id
     assert len(short["input_ids"]) == len(asked) + 2
     assert np.isfinite(residual.of(Described(query, ["beta " * 300, ""], None, None, None))).all()
+    assert tiny_encoder.tokenizer.backend_tokenizer.truncation is None  # it is the encoder's too
 
 
 def test_a_query_as_long_as_the_window_leaves_half_of_it(tiny_encoder):

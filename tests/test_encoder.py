@@ -237,6 +237,8 @@ def test_threads_get_what_each_would_get_alone(bert):
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, range(40)))
+    backend = encoder.tokenizer.backend_tokenizer  # what it was told to cut, it would cut for others too
+    assert backend.truncation is None and backend.padding is None
 
 
 @pytest.mark.parametrize("method", ["encode", "encode_passages"])
