@@ -11,45 +11,97 @@ _FOLLOW_UP = re.compile(
 )
 # What is taken for a name: two capitals or digits (DPO, nDCG, BM25), capitalised words inside a sentence
 # (Milvus, Bradley-Terry), and lower-case consonants that no English word is made of (dpo, grpo, hnsw).
+_WORD = r"[A-ZÀ-ÖØ-Þ][a-zß-öø-ÿ]+"
 _NAME = re.compile(
     r"(?<!\w)(?:(?=\w*[A-Za-z])\w*[A-Z0-9]\w*[A-Z0-9]\w*(?:-\w+)*"
-    r"|(?<=[\w,(] )[A-Z][a-z]+(?:[- ][A-Z]\w+)*|[A-Z][a-z]+(?:-[A-Z][a-z]+)+"
-    r"|(?!(?:the|who|she|two|pro)\b)(?=\w{3})[b-df-hj-np-tv-xz]{2,5}[aeiou]?)(?!\w)"
+    rf"|(?<=[\w,(] ){_WORD}(?:[- ][A-ZÀ-ÖØ-Þ]\w+)*|{_WORD}(?:-{_WORD})+"
+    r"|(?!(?:the|who|she|two|pro|why)\b)(?=\w{3})[b-df-hj-np-tv-xz]{2,5}[aeiou]?)(?!\w)"
 )
-_SHORT = re.compile(r"(?!(?:it|me|us|you|all|now|one)$)[a-z]{2,3}")  # after "what about" a name too: ipo, rag
-_PREPOSITION = re.compile(r"^(?:for|in|with|of|on|to|by)\s+", re.I)
-_POINTS_BACK = re.compile(r"\b(?:it|its|they|them|their)\b", re.I)
-_POINTS_NEAR = re.compile(r"\b(?:this|that|these|those|ones?|else|instead|more(?=\W*$))\b", re.I)
+_SHORT = re.compile(r"(?!(?:it|me|us|you|all|now|one)$)[a-z]{2,3}")  # after "what about" a name: rag
+_PREPOSITION = re.compile(r"(?:for|in|with|of|on|to|by|at|from|under|after|before)\s+", re.I)
+# "is it possible to …", "does it matter whether …": this "it" stands for what follows.
+_IMPERSONAL = re.compile(
+    r"\bit(?:\s+(?:be|ever|still|really|always|also))?\s+"
+    r"(?:(?:(?:not|more|very|too|a good idea|(?:im)?possible|necessary|true|ok(?:ay)?|safe|hard|easy|"
+    r"easier|difficult|better|best|enough|normal|common|usual|important|recommended|required|allowed|legal|useful|sensible|"
+    r"reasonable|wise|likely|bad|good|sense|make|makes|takes?|long|cost|much|help|pay)\s+)+"
+    r"(?:for\s+\S+(?:\s+\S+)?\s+)?(?:to|that|if|when|whether)\b"
+    r"|worth\s+\w+ing\b|(?:matter|depend)s?\s+(?:if|whether|what|which|how|on)\b|that\b)"
+    r"|\btime is it\b",
+    re.I,
+)
+_POINTS_BACK = re.compile(r"\b(?:its?|they|them|theirs?|he|she|him|his|hers?)\b", re.I)
+_POINTS_NEAR = re.compile(
+    r"\b(?:this|that|these|those|ones?|others?|another|else|instead|same|both|latter|former|there(?=\W*$)"
+    r"|more(?=\W*$)|which (?:is|are|was|should|would|do|does))\b",
+    re.I,
+)
+_SMALL_TALK = re.compile(
+    r"(?:(?:thanks?|thank you|thx|cheers|hello|hi|hey|(?:good )?(?:morning|afternoon|evening|night|day|bye)|"
+    r"goodbye|bye|see you|ok(?:ay)?|oh|ah|well|great|cool|nice|perfect|good|fine|super|awesome|wonderful|"
+    r"got it|i see|understood|right|that helps|that(?:'s| is| was)|very|much|so|a lot|many|all|again|there|"
+    r"then|later|helpful|for (?:the|your) (?:help|answer|time))\b[\s,.!:)]*)+",
+    re.I,
+)
+
+
+def asks_nothing(query: str) -> bool:
+    """Whether `query` is thanks, a greeting or assent alone ("ok, thanks!"): nothing to look up."""
+    return bool(_SMALL_TALK.fullmatch(query.strip().replace("’", "'")))
 
 
 def complete_follow_up(query: str, previous: str | None) -> str:
     """`query` made a question on its own with the help of the question before it.
 
     "and what about IPO?" after "What does beta control in DPO?" becomes "What does beta control in IPO?":
-    the new name takes the place of the old one, of several that which ends most like it. Where there is no
-    name to replace, or the question only points back ("why does it work?"), the earlier question is put in
-    front. A question that stands alone stays as it is. These are rules of thumb, for English; the chat shows
-    what they made.
+    the new name takes the place of the old one; of several, of that behind the same preposition, or else of
+    that which ends most like it ("in London and Rome" counts as one). Where no name can be replaced, or the
+    question only points back ("why does it work?", "where did she study?"), the earlier question is put in
+    front. A question that stands alone stays as it is, but for thanks before it, and so does what asks
+    nothing. These are rules of thumb, for English; the chat shows what they made.
     """
-    if not previous:
+    if not previous or asks_nothing(query):
         return query
+    thanks = _SMALL_TALK.match(query)
+    if thanks and re.search(r"[,.!]\s*$", thanks[0]):
+        query = query[thanks.end() :]
     first = previous.split("?")[0].rstrip()  # of a question completed before: so that none grows and grows
     found = _FOLLOW_UP.match(query.strip())
     name = _NAME.search(query)
     if found:
         about = found["about"] or found["and"]
-        new = _PREPOSITION.sub("", about)
-        old = list(_NAME.finditer(previous))
+        word = _PREPOSITION.match(about)
+        new = about[word.end() :] if word else about
+        old = _replaceable(previous, new, word and word[0].strip())
         if old and len(new.split()) <= 4 and (name or _SHORT.fullmatch(new)):
-            last = max(old, key=lambda match: (_shared_ending(match[0], new), match.start()))
-            return previous[: last.start()] + new + previous[last.end() :]
+            return previous[: old[0]] + new + previous[old[1] :]
         return f"{first}: {about}?"
     words = len(re.findall(r"\w+", query))
-    back = _POINTS_BACK.search(query) if words <= 10 else None
-    back = back or (_POINTS_NEAR.search(query) if words <= 6 else None)
+    own = _IMPERSONAL.sub(lambda match: "_" * len(match[0]), query)
+    back = _POINTS_BACK.search(own) if words <= 10 else None
+    back = back or (_POINTS_NEAR.search(own) if words <= 6 else None)
     if (words <= 2 and not name) or (back and (not name or back.start() < name.start())):
         return f"{first}? {query}"
     return query
+
+
+def _replaceable(previous: str, new: str, preposition: str | None) -> tuple[int, int] | None:
+    """Where in `previous` the name stands whose place `new` takes; behind a preposition, names listed
+    together count as one."""
+    spans: list[tuple[int, int]] = []
+    for match in _NAME.finditer(previous):
+        listed = (
+            preposition
+            and spans
+            and re.fullmatch(r",?\s*(?:and|or|,|&)\s+", previous[spans[-1][1] : match.start()])
+        )
+        spans.append((spans.pop()[0] if listed else match.start(), match.end()))
+    if preposition:
+        behind = [s for s in spans if re.search(rf"\b{preposition}\s+(?:the\s+)?$", previous[: s[0]], re.I)]
+        if len(behind) > 1:
+            return None  # two places, and no way to tell which is meant
+        spans = behind or spans
+    return max(spans, key=lambda s: (_shared_ending(previous[s[0] : s[1]], new), s[0]), default=None)
 
 
 def _shared_ending(a: str, b: str) -> int:

@@ -251,6 +251,31 @@ FOLLOW_UPS = [
         "Which loss is the one that people use most when data are few?",
         "Which loss is the one that people use most when data are few?",
     ),
+    # people
+    ("Who was Marie Curie?", "When did she move?", "Who was Marie Curie? When did she move?"),
+    ("Who leads the Oslo team?", "ask him?", "Who leads the Oslo team? ask him?"),
+    # "it" that stands for what follows
+    (BETA, "Is it possible to train it on two cores?", BETA + " Is it possible to train it on two cores?"),
+    (BETA, "is it really worth tuning?", "is it really worth tuning?"),
+    (
+        BETA,
+        "Does it make sense for a beginner to read the paper?",
+        "Does it make sense for a beginner to read the paper?",
+    ),
+    (BETA, "why is it that labels are noisy?", "why is it that labels are noisy?"),
+    (BETA, "Does it matter which optimiser runs?", "Does it matter which optimiser runs?"),
+    # places: behind the same preposition, listed together, or not to be told apart
+    ("Which trains run from Bern to Chur?", "and from Basel?", "Which trains run from Basel to Chur?"),
+    ("What is open in Bern and Chur?", "and in Basel?", "What is open in Basel?"),
+    ("Is rent in Bern above rent in Chur?", "and in Basel?", "Is rent in Bern above rent in Chur: in Basel?"),
+    ("What is the rent in Bern?", "how about Zürich?", "What is the rent in Zürich?"),
+    (BETA, "are there any others?", BETA + " are there any others?"),
+    # thanks and greetings
+    *(
+        (BETA, said, said)
+        for said in ("Thanks!", "ok, thank you very much.", "Good morning", "great, got it")
+    ),
+    (BETA, "ok thanks, and why?", BETA + " and why?"),
     (None, "and what about IPO?", "and what about IPO?"),
     ("", "why?", "why?"),
 ]

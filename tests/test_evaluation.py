@@ -51,8 +51,8 @@ def test_hits_count_by_their_ranks_and_scores_by_their_values():
         assert evaluate({"q": scores}, qrels, ["RR"])["RR"]["q"] == 0.5
 
 
-def test_tied_hits_keep_their_order():
-    """trec_eval orders equal scores by descending id; hits have ranks, which never tie."""
+def test_what_ties_keeps_its_order_whatever_the_measure():
+    """trec_eval orders equal scores by descending id, other tools behind ir-measures by ascending id."""
     from dataclasses import replace
 
     tied = [replace(hit, score=1.0) for hit in hits("a", "b", "c")]
@@ -60,15 +60,44 @@ def test_tied_hits_keep_their_order():
         assert evaluate({"q": tied}, {"q": {f"p{place}": 1}}, ["RR"])["RR"]["q"] == pytest.approx(
             1 / (1 + place)
         )
-    assert evaluate({"q": {"p0": 1.0, "p1": 1.0}}, {"q": {"p1": 1}}, ["RR"])["RR"]["q"] == 1
+    for scores, place in (({"p0": 1.0, "p1": 1.0}, 2), ({"p1": 1.0, "p0": 1.0}, 1)):
+        found = evaluate(
+            {"q": scores}, {"q": {"p1": 1}}, ["RR", "RR@10", "AP", "P@1", "Success@1", "Judged@1"]
+        )
+        assert found["RR"]["q"] == found["RR@10"]["q"] == found["AP"]["q"] == 1 / place
+        assert found["P@1"]["q"] == found["Success@1"]["q"] == found["Judged@1"]["q"] == 2 - place
+
+
+@pytest.mark.parametrize("measure", ["RR@10", "AP@2", "ERR@10", "nDCG(dcg='exp-log2')@10", "IPrec@0.1"])
+def test_a_perfect_run_is_perfect_whatever_the_ids(measure):
+    """Some of what ir-measures calls reads ids as numbers: "dev-1" as 1 and "dev-2" as 2, or cuts them."""
+    queries = ["dev-1", "train-1", "q 1", "1", "ü", "10"]
+    qrels = {query: {"a-1": 2, "b-1": 1, "c 1": 0} for query in queries}
+    run = {query: {"a-1": 0.3, "b-1": 0.2, "c 1": 0.1} for query in queries}
+    found = evaluate(run, qrels, [measure])[measure]
+    assert list(found) == queries and len(set(found.values())) == 1
+    if not measure.startswith("ERR"):
+        assert found.mean == 1
+
+
+@pytest.mark.parametrize("grade", [0.9, float("nan"), "high", None])
+def test_a_grade_that_is_no_whole_number_is_refused(grade):
+    with pytest.raises(ValueError, match=r"qrels of query 'q': grade .* is not a whole number"):
+        evaluate({"q": ranked("a")}, {"q": {"a": grade, "b": 1}})
+    assert evaluate({"q": ranked("a")}, {"q": {"a": 2.0, "b": np.int64(1)}}, ["R@1"])["R@1"]["q"] == 0.5
+
+
+def test_a_score_that_is_nan_is_refused():
+    with pytest.raises(ValueError, match="query 'q': the score of passage 'b' is nan"):
+        evaluate({"q": {"a": 1.0, "b": math.nan}}, {"q": {"a": 1}})
 
 
 def test_a_judged_query_that_is_missing_counts_as_0_and_an_unjudged_one_not():
     qrels = {"q": {"a": 1}, "missing": {"a": 1}, "empty": {"a": 1}, "no grades": {}}
     found = evaluate({"q": ranked("a"), "empty": [], "unjudged": ranked("a")}, qrels, ["nDCG@10", "R@5"])
     for measure in ("nDCG@10", "R@5"):
-        assert found[measure] == {"q": 1.0, "missing": 0.0, "empty": 0.0, "no grades": 0.0}
-        assert found[measure].mean == float(found[measure]) == 1 / 4
+        assert found[measure] == {"q": 1.0, "missing": 0.0, "empty": 0.0}
+        assert found[measure].mean == float(found[measure]) == 1 / 3
 
 
 def test_two_names_of_one_measure_have_the_same_values():
@@ -101,6 +130,51 @@ def test_qrels_are_read_with_and_without_a_header(tmp_path):
     for header in ("query-id\tcorpus-id\tscore\n", ""):
         (tmp_path / "test.tsv").write_text(header + "1\ta\t1\n1\tb\t0\n2\ta b\t-1\r\n\n")
         assert load_qrels(tmp_path / "test.tsv") == {"1": {"a": 1, "b": 0}, "2": {"a b": -1}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "corpus-id\tquery-id\tscore\n7\t3\t1\n8\t3\t0\n",
+        "\ufeff3\t7\t1\n3\t8\t0\n",
+        "\ufeffquery_id corpus_id relevance\r\n3 7 1.0\r\n3 8 0.0\r\n",
+        "Score\tnote\tDocNo\ttopic\n1\tx\t7\t3\n0\t\t8\t3\n",
+        "3\t7\t1\n3\t8\t0\n3\t7\t1\n",
+    ],
+)
+def test_columns_go_by_the_header_and_never_swap(tmp_path, text):
+    (tmp_path / "q.tsv").write_text(text, encoding="utf-8")
+    assert load_qrels(tmp_path / "q.tsv") == {"3": {"7": 1, "8": 0}}
+
+
+def test_four_columns_are_read_where_they_are_named(tmp_path):
+    (tmp_path / "q.trec").write_text("3 0 7 1\n3 Q0 8 0\n")
+    with pytest.raises(ValueError, match=r"line 1: .* taken to be query, passage, grade; name others by"):
+        load_qrels(tmp_path / "q.trec")
+    columns = ("query", "iteration", "passage", "grade")
+    assert load_qrels(tmp_path / "q.trec", columns=columns) == {"3": {"7": 1, "8": 0}}
+
+
+@pytest.mark.parametrize("first", ["qid\tdoc\tjudged", "1\ta\thigh", "score\tquery-id"])
+def test_a_first_line_that_is_neither_header_nor_judgement_is_refused(tmp_path, first):
+    (tmp_path / "q.tsv").write_text(f"{first}\n1\ta\t1\n")
+    with pytest.raises(ValueError, match=r"q\.tsv, line 1: not query, passage and grade"):
+        load_qrels(tmp_path / "q.tsv")
+
+
+def test_ids_that_are_not_there_are_left_out_and_said(tmp_path):
+    (tmp_path / "q.tsv").write_text("1\ta\t1\n1\tgone\t1\n9\ta\t1\n2\ta\t0\n")
+    with pytest.warns(UserWarning, match=r"2 lines name .*q\.tsv, line 2: query '1', passage 'gone'"):
+        assert load_qrels(tmp_path / "q.tsv", queries={"1", "2"}, passages=["a"]) == {
+            "1": {"a": 1},
+            "2": {"a": 0},
+        }
+
+
+def test_two_grades_for_one_passage_are_refused(tmp_path):
+    (tmp_path / "q.tsv").write_text("1\ta\t1\n1\ta\t2\n")
+    with pytest.raises(ValueError, match=r"line 2: a second grade for passage 'a' of query '1'"):
+        load_qrels(tmp_path / "q.tsv")
 
 
 @pytest.mark.parametrize("line", ["1 a 1", "1\ta", "1\ta\tx", "1\t0\ta\t1", "1\ta\t1.5"])
