@@ -62,6 +62,5 @@ def preference(credits: Sequence[int]) -> Interval:
     if not wins + losses:
         raise ValueError(f"none of {len(credits)} queries decided between the two")
     share = binomtest(wins, wins + losses).proportion_ci(method="wilson")
-    return Interval(
-        wins / (wins + losses) - 0.5, float(share.low) - 0.5, float(share.high) - 0.5, wins + losses
-    )
+    low, high = float(share.low) - 0.5, float(share.high) - 0.5
+    return Interval(wins / (wins + losses) - 0.5, low, high, wins + losses)

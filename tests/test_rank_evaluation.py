@@ -61,7 +61,7 @@ def test_compare_is_paired_by_query():
     gains = [np.array([1.0, 0.0])] * 4
     found = compare(scores, [-s for s in scores], gains, list("abcd"))
     interval = found.intervals["pair accuracy"]
-    assert (interval.mean, interval.low, interval.high, interval.queries) == (1.0, 1.0, 1.0, 4)
+    assert (interval.mean, interval.low, interval.high, interval.n) == (1.0, 1.0, 1.0, 4)
     assert found.base["MRR"] == 0.5 and found.after["MRR"] == 1.0
     assert "pair accuracy  0.000  1.000  +1.000 [+1.000, +1.000] (n = 4)" in str(found)
     assert compare(scores, scores, gains, ["a"] * 4) == Comparison()  # one query has no interval

@@ -80,7 +80,7 @@ def test_a_taste_is_found_and_the_report_says_what_it_gives(fitted):
     report = fitted.report
     assert not report.kept_base and report.rankings == report.queries == 40
     interval = report.intervals["pair accuracy"]
-    assert interval.low > 0.1 and interval.queries == 40
+    assert interval.low > 0.1 and interval.n == 40
     assert report.after["nDCG@3"] - report.base["nDCG@3"] == pytest.approx(report.intervals["nDCG@3"].mean)
     assert report.settings.keys() == {"capacity", "beta", "ridge", "loss", "anchor"}
     assert 0 < report.kl <= fitted.max_kl
