@@ -4,6 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ragkit.bounds import bounded, list_means
+from ragkit.objective import Objective
+from ragkit.table import Table, base_scores
+
 # Full trust within the distance that this share of the training lists keep to; none at ENDS times that.
 USUAL, ENDS = 0.95, 1.5
 LEAST = 0.05  # spread of a feature, below which differences count no further
@@ -25,37 +29,60 @@ class Domain:
     limit: float
 
     @classmethod
-    def of(cls, table) -> "Domain":
-        means, sizes = _means(table)
-        centred = table.features - means[table.of_list]
-        within = (centred**2).sum(0) / max(len(table.base) - len(table), 1)
+    def fit(cls, table) -> "Domain":
+        means, sizes = list_means(table.features, table.of_list)
+        within = ((table.features - means[table.of_list]) ** 2).sum(0) / max(sizes.sum() - len(sizes), 1)
         between = np.maximum(means.var(0) - within * np.mean(1 / sizes), 0.0)
-        found = cls(means.mean(0), between, within, 1.0)
-        limit = float(np.quantile(found._distance(means, sizes), USUAL))
-        return cls(found.mean, between, within, max(limit, NEAR))
+        distances = cls(means.mean(0), between, within, 1.0).distance(table)
+        return cls(means.mean(0), between, within, max(float(np.quantile(distances, USUAL)), NEAR))
 
-    def distance(self, described) -> float:
-        """The root mean square over the features of (list's mean − mean) / its spread for K documents."""
-        features = described.features
-        return float(self._distance(features.mean(0)[None], np.array([len(features)]))[0])
-
-    def trust(self, described) -> float:
-        """The share of a residual to apply, from 1 for a list like those of training down to 0."""
-        return float(self._trust(self.distance(described)))
-
-    def trusts(self, table) -> np.ndarray:
-        """The same for each list of a table, (L,)."""
-        return self._trust(self._distance(*_means(table)))
-
-    def _distance(self, means: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    def distance(self, lists) -> np.ndarray:
+        """(L,), of a `Table` or of one `Described`: the root mean square over the features of
+        (list's mean − mean) / its spread for K documents."""
+        means, sizes = list_means(lists.features, lists.of_list)
         spread = self.between + self.within / sizes[:, None] + LEAST**2
         return np.sqrt(((means - self.mean) ** 2 / spread).mean(1))
 
-    def _trust(self, distance):
-        return np.clip((ENDS - distance / self.limit) / (ENDS - 1), 0.0, 1.0)
+    def trust(self, lists) -> np.ndarray:
+        """(L,): the share of a residual to apply, from 1 for a list like those of training down to 0."""
+        return np.clip((ENDS - self.distance(lists) / self.limit) / (ENDS - 1), 0.0, 1.0)
 
 
-def _means(table) -> tuple[np.ndarray, np.ndarray]:
-    starts = table.starts
-    sizes = np.diff([*starts, len(table.base)])
-    return np.add.reduceat(table.features, starts) / sizes[:, None], sizes
+@dataclass(frozen=True)
+class Fitted:
+    """What a reranker knows. No `objective`: it was not fitted; no `residual`: the retriever's order stays.
+
+    `table`: the rankings that it was given, for `update` and active choice; they are not saved. `settings`:
+    as they were chosen; none of a cross-encoder.
+    """
+
+    objective: Objective | None = None
+    table: Table | None = None
+    settings: object = None
+    residual: object = None
+    domain: Domain | None = None
+
+    def added(self, described) -> np.ndarray:
+        """What the residual adds to s_0, (K,), as far as it is to be trusted here; not bounded yet."""
+        return self.domain.trust(described) * self.residual(described)
+
+    def scores(self, described, max_kl: float) -> np.ndarray:
+        base = base_scores(described)
+        return base if self.residual is None else bounded(self.added(described), base, max_kl)
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """What it takes to rerank, by name."""
+        parts = {"residual": self.residual.tensors(), "domain": vars(self.domain)} if self.residual else {}
+        return {f"{part}.{name}": np.asarray(x) for part in parts for name, x in parts[part].items()}
+
+    @classmethod
+    def from_tensors(cls, kind: type, encoder, settings, tensors: dict[str, np.ndarray]) -> "Fitted":
+        """What gave `tensors`; `kind`: of the residual."""
+        if not tensors:
+            return cls(settings=settings)
+        parts: dict[str, dict] = {"residual": {}, "domain": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        residual = kind.from_tensors(encoder, parts["residual"])
+        return cls(settings=settings, residual=residual, domain=Domain(**parts["domain"]))

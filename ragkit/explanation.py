@@ -32,9 +32,9 @@ class Explanation:
     def largest(self, most: int = MOST) -> dict[str, np.ndarray]:
         """The parts that differ most between the documents, and "others" for the rest."""
         names = sorted(self.parts, key=lambda name: -np.ptp(self.parts[name]))
-        found = {name: self.parts[name] for name in names[:most]}
         rest = [self.parts[name] for name in names[most:]]
-        return found | ({"others": np.sum(rest, axis=0)} if rest else {})
+        others = {"others": np.sum(rest, axis=0)} if rest else {}
+        return {name: self.parts[name] for name in names[:most]} | others
 
     def plot(self, most: int = MOST):
         """A small bar figure, one row of bars for each document, in the order after reranking."""
@@ -64,9 +64,17 @@ class Explanation:
     def __str__(self) -> str:
         lines = []
         for i in np.argsort(self.after):
-            told = ", ".join(f"{name} {values[i]:+.2f}" for name, values in self.largest().items())
-            hit = self.hits[i]
-            lines.append(
-                f"{hit.rank} → {self.after[i]}  {hit.passage.id}: retriever {self.base[i]:+.2f}, {told}"
-            )
+            parts = {"retriever": self.base} | self.largest()
+            added = ", ".join(f"{name} {values[i]:+.2f}" for name, values in parts.items())
+            lines.append(f"{self.hits[i].rank} → {self.after[i]}  {self.hits[i].passage.id}: {added}")
         return "\n".join(lines)
+
+
+def explain(query: str, hits: list[Hit], base: np.ndarray, parts: dict, scores: np.ndarray) -> Explanation:
+    """From s_0, (K,), the residual's parts, and the scores in the end, which are s_0 + share · residual."""
+    residual = sum(parts.values(), np.zeros(len(base)))
+    share = float((scores - base) @ residual / (residual @ residual)) if residual.any() else 1.0
+    after = np.empty(len(hits), dtype=int)
+    after[np.argsort(-scores, kind="stable")] = np.arange(1, len(hits) + 1)
+    parts = {name: share * part for name, part in parts.items()}
+    return Explanation(query, hits, base - base.mean(), parts, share, after.tolist())

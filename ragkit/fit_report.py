@@ -1,9 +1,9 @@
 """What a fit of the reranker did, and how sure that is."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ragkit.evaluation import Interval
-from ragkit.rank_evaluation import Comparison
+from ragkit.rank_evaluation import Gain
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class FitReport:
     rankings: int
     queries: int
     kept_base: bool
-    reason: str
+    reason: str = ""
     base: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
     intervals: dict[str, Interval] = field(default_factory=dict)
@@ -30,10 +30,14 @@ class FitReport:
     first: Interval | None = None
     reliability: dict[str, float] = field(default_factory=dict)
 
+    def kept(self, reason: str) -> "FitReport":
+        """The same, of a fit that keeps the retriever."""
+        return replace(self, kept_base=True, reason=f"{reason}: the retriever is kept.")
+
     def __str__(self) -> str:
         lines = [f"{self.rankings} rankings of {self.queries} queries. {self.reason}"]
         if self.intervals:
-            lines += ["Held out by query:", str(Comparison(self.base, self.after, self.intervals))]
+            lines += ["Held out by query:", str(Gain(self.base, self.after, self.intervals))]
         if not self.kept_base:
             lines.append("Chosen: " + ", ".join(f"{name} {value}" for name, value in self.settings.items()))
             moved = f"Moves {self.kl:.2f} nats from the retriever on average"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ragkit.bounds import list_means
 from ragkit.features import NAMES
 
 CAPACITIES = ("features", "embeddings")
@@ -21,60 +22,45 @@ class Inputs:
     coordinates on the first CROSSED of them (a bilinear one of low rank).
     """
 
-    capacity: str
     spread: np.ndarray  # (F,)
     centre: np.ndarray  # (D,)
-    basis: np.ndarray  # (D, DIRECTIONS or fewer)
+    basis: np.ndarray  # (D, DIRECTIONS or fewer; 0 for "features")
 
     @classmethod
-    def of(cls, capacity: str, table) -> "Inputs":
-        """Fitted to a table's documents."""
+    def fit(cls, capacity: str, table) -> "Inputs":
+        """Fitted to the documents of a `Table`, or of one `Described`."""
         vectors = table.vectors.astype(np.float64)
         centre = vectors.mean(0)
-        basis = np.zeros((vectors.shape[1], 0))
-        if capacity == "embeddings":
-            basis = _directions(vectors - centre)
-        raw = cls(capacity, np.ones(1), centre, basis)
-        within = _centred(raw._raw(table.features, table.vectors, table.asked), table.of_list)
+        embeddings = capacity == "embeddings"
+        basis = _directions(vectors - centre) if embeddings else np.zeros((len(centre), 0))
+        within = cls(np.ones(1), centre, basis)._centred(table)
         spread = np.sqrt((within**2).mean(0))
-        return cls(capacity, np.where(spread > 1e-9, spread, 1.0), centre, basis)
+        return cls(np.where(spread > 1e-9, spread, 1.0), centre, basis)
 
-    def __call__(self, table) -> np.ndarray:
-        raw = self._raw(table.features, table.vectors, table.asked)
-        return np.clip(_centred(raw, table.of_list) / self.spread, -FARTHEST, FARTHEST)
+    def __call__(self, lists) -> np.ndarray:
+        """(N, F), of a `Table` or of one `Described`."""
+        return np.clip(self._centred(lists) / self.spread, -FARTHEST, FARTHEST)
 
-    def of_one(self, described) -> np.ndarray:
-        """(K, F): the same for one list."""
-        asked = np.repeat(described.asked[None], len(described.texts), 0)
-        raw = self._raw(described.features, described.vectors, asked)
-        return np.clip((raw - raw.mean(0)) / self.spread, -FARTHEST, FARTHEST)
-
-    def _raw(self, features: np.ndarray, vectors: np.ndarray, asked: np.ndarray) -> np.ndarray:
-        if self.capacity == "features":
-            return features
-        placed = (vectors - self.centre) @ self.basis  # (N, DIRECTIONS)
-        crossed = placed[:, :CROSSED] * ((asked - self.centre) @ self.basis[:, :CROSSED])
-        return np.concatenate([features, placed, crossed], axis=1)
+    def _centred(self, lists) -> np.ndarray:
+        placed = (lists.vectors - self.centre) @ self.basis  # (N, DIRECTIONS)
+        crossed = placed[:, :CROSSED] * ((lists.asked - self.centre) @ self.basis[:, :CROSSED])
+        return centred(np.concatenate([lists.features, placed, crossed], axis=1), lists.of_list)
 
     @property
     def names(self) -> list[str]:
-        if self.capacity == "features":
-            return list(NAMES)
         size = self.basis.shape[1]
         directions = [f"direction {n + 1}" for n in range(size)]
         return [*NAMES, *directions, *(f"query × direction {n + 1}" for n in range(min(CROSSED, size)))]
 
 
-def _centred(values: np.ndarray, of_list: np.ndarray) -> np.ndarray:
-    """Minus the mean of its list."""
-    starts = np.searchsorted(of_list, np.arange(of_list[-1] + 1))
-    sizes = np.diff([*starts, len(of_list)])
-    return values - (np.add.reduceat(values, starts) / sizes[:, None])[of_list]
+def centred(values: np.ndarray, of_list: np.ndarray) -> np.ndarray:
+    """Minus the mean of its list, (N, F)."""
+    return values - list_means(values, of_list)[0][of_list]
 
 
-def _directions(centred: np.ndarray) -> np.ndarray:
-    """The principal directions as columns, the one of the largest spread first."""
-    count = min(DIRECTIONS, len(centred) - 1, centred.shape[1])
-    directions = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :count]
+def _directions(vectors: np.ndarray) -> np.ndarray:
+    """The principal directions of centred vectors as columns, the one of the largest spread first."""
+    count = min(DIRECTIONS, len(vectors) - 1, vectors.shape[1])
+    directions = np.linalg.eigh(vectors.T @ vectors)[1][:, ::-1][:, :count]
     # The sign of a direction is arbitrary: fix it, so that the same data give the same weights.
     return directions * np.sign(directions[np.abs(directions).argmax(0), np.arange(count)])

@@ -7,16 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ragkit.corpus import Hit, Passage, read_jsonl
-from ragkit.storage import VersionedFolder
-
-_PARTS = ("vectors.faiss", "passages.jsonl")
-
-
-def _versions(folder: str | Path) -> VersionedFolder:
-    kind = {"format": "ragkit-library", "version": 1}
-    keys = ("encoder", "fingerprint", "dimension")
-    words = ("library", "python -m ragkit index makes one", "build the library again")
-    return VersionedFolder(Path(folder).expanduser(), "library.json", kind, _PARTS, keys, *words)
+from ragkit.storage import PASSAGES, VECTORS, LibraryFolder
 
 
 class Library:
@@ -113,12 +104,11 @@ class Library:
             "dimension": self.dimension,
             "passages": len(self),
         }
-        vectors, passages = _PARTS
         writers = {
-            vectors: lambda path: faiss.write_index(self._index, str(path)),
-            passages: self._write_passages,
+            VECTORS: lambda path: faiss.write_index(self._index, str(path)),
+            PASSAGES: self._write_passages,
         }
-        _versions(folder).write(facts, writers)
+        LibraryFolder(folder).write(facts, writers)
 
     @classmethod
     def load(cls, folder: str | Path, encoder=None, *, read_only: bool = False) -> "Library":
@@ -128,7 +118,7 @@ class Library:
         `read_only=True` the vectors are mapped from disk, not read into memory, and nothing can be changed.
         Raises FileNotFoundError where no library is, ValueError where one is damaged or does not fit.
         """
-        versions = _versions(folder)
+        versions = LibraryFolder(folder)
         manifest = versions.manifest()
         while True:
             try:
@@ -140,7 +130,7 @@ class Library:
                 # Else another process has saved a new version, and deleted these files, while we read.
 
     @classmethod
-    def _load(cls, versions: VersionedFolder, manifest: dict, encoder, read_only: bool) -> "Library":
+    def _load(cls, versions: LibraryFolder, manifest: dict, encoder, read_only: bool) -> "Library":
         import faiss
 
         if encoder is not None:
@@ -317,7 +307,7 @@ def check_encoder(encoder, fingerprint: str, encoder_name: str) -> None:
 
 def library_encoder(folder: str | Path) -> str:
     """The name of the encoder that built the library in `folder`, from its manifest alone."""
-    return _versions(folder).manifest()["encoder"]
+    return LibraryFolder(folder).manifest()["encoder"]
 
 
 def _check_k(k: int) -> int:

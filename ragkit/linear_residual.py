@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
+from ragkit.features import NAMES
 from ragkit.inputs import Inputs
 from ragkit.objective import Objective
 from ragkit.table import Table
@@ -22,17 +23,25 @@ class LinearResidual:
     weights: np.ndarray
     first: float = 0.0
 
-    def of(self, described) -> np.ndarray:
-        """r, (K,), in logits."""
-        return self.inputs.of_one(described) @ self.weights
+    def __call__(self, lists) -> np.ndarray:
+        """r, (N,), in logits, of a `Table` or of one `Described`."""
+        return self.inputs(lists) @ self.weights
 
     def parts(self, described) -> dict[str, np.ndarray]:
-        """What each input adds, (K,) each; their sum is `of`. Directions of the embeddings count as one."""
-        added = self.inputs.of_one(described) * self.weights
-        names = self.inputs.names
-        parts = {name: added[:, n] for n, name in enumerate(names) if "direction" not in name}
-        rest = [n for n, name in enumerate(names) if "direction" in name]
-        return parts | ({"embedding": added[:, rest].sum(1)} if rest else {})
+        """What each input adds, (K,) each; their sum is r. Directions of the embeddings count as one."""
+        added = self.inputs(described) * self.weights
+        features = len(NAMES)
+        parts = dict(zip(NAMES, added.T))
+        return parts | ({"embedding": added[:, features:].sum(1)} if added.shape[1] > features else {})
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """What it takes to make it again, by name."""
+        return vars(self.inputs) | {"weights": self.weights, "first": np.array(self.first)}
+
+    @classmethod
+    def from_tensors(cls, encoder, tensors: dict[str, np.ndarray]) -> "LinearResidual":
+        inputs = Inputs(*(tensors[name] for name in ("spread", "centre", "basis")))
+        return cls(inputs, tensors["weights"], float(tensors["first"]))
 
 
 def solve(
@@ -69,15 +78,12 @@ def _minimum(values: torch.Tensor, loss, held: torch.Tensor, start: np.ndarray, 
         (gradient,) = torch.autograd.grad(total, w)
         return total.item(), gradient.numpy()
 
-    until = (
-        {"maxiter": 30, "gtol": 1e-3, "ftol": 1e-6}
-        if rough
-        else {"maxiter": 200, "gtol": 1e-6, "ftol": 1e-12}
-    )
-    found = minimize(value_and_gradient, start, jac=True, method="L-BFGS-B", options=until).x
-    if not np.isfinite(found).all():
+    most, slope, change = (30, 1e-3, 1e-6) if rough else (200, 1e-6, 1e-12)
+    until = {"maxiter": most, "gtol": slope, "ftol": change}
+    w = minimize(value_and_gradient, start, jac=True, method="L-BFGS-B", options=until).x
+    if not np.isfinite(w).all():
         raise ValueError("the fit diverged: these pairs have no minimum; try another loss or more of them")
-    return found
+    return w
 
 
 def standard_errors(
@@ -93,39 +99,17 @@ def standard_errors(
         return loss(values @ w[:size], w[size])
 
     number = {query: n for n, query in enumerate(dict.fromkeys(table.queries))}
-    lists = np.array([number[query] for query in table.queries])
+    queries = np.array([number[query] for query in table.queries])
     rows = len(each(at))
-    of = lists[table.pair_list] if rows == len(table.pairs) else lists[:rows]
+    of = torch.from_numpy(queries[table.pair_list] if rows == len(table.pairs) else queries[:rows])
 
-    def grouped(w):
-        return torch.zeros(len(number), dtype=torch.float64).index_add(
-            0, torch.from_numpy(of), each(w) / rows
-        )
+    def by_query(w):
+        return torch.zeros(len(number), dtype=torch.float64).index_add(0, of, each(w) / rows)
 
     hessian = torch.autograd.functional.hessian(lambda w: each(w).mean() + (held * w**2).sum() / 2, at)
-    gradients = torch.autograd.functional.jacobian(grouped, at)  # (queries, F + 1)
+    gradients = torch.autograd.functional.jacobian(by_query, at)  # (queries, F + 1)
     inverse = torch.linalg.pinv(hessian)
     return (inverse @ gradients.T @ gradients @ inverse).diagonal().clamp(min=0).sqrt().numpy()
-
-
-def precision(
-    known: tuple[np.ndarray, Table] | None, weights: np.ndarray, beta: float, ridge: float
-) -> np.ndarray:
-    """The curvature, (F, F), of the logistic loss summed over the queries of `known` (inputs and table).
-
-    Mean loss + ridge/2 · |w|² is, times the number of queries, a log-likelihood and a normal prior; `ridge`
-    alone stands where nothing is known yet.
-    """
-    identity = np.eye(len(weights))
-    if known is None or not len(known[1].pairs):
-        return ridge * identity
-    values, table = known
-    scores = table.base + values @ weights
-    difference = values[table.sides[:, 0]] - values[table.sides[:, 1]]
-    p = 1 / (1 + np.exp(-beta * (scores[table.sides] @ [1.0, -1.0])))
-    sizes = np.bincount(table.of_list)[table.pair_list]
-    each = 2 / sizes * beta**2 * p * (1 - p)  # K documents tell K − 1 times, not once a pair
-    return (difference * each[:, None]).T @ difference + ridge * len(set(table.queries)) * identity
 
 
 def _held(size: int, ridge: float) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """How well scores order what people ranked: five measures, base beside after, and the learning curve."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,11 +9,10 @@ from ragkit.evaluation import Interval, PerQuery, evaluate, paired_interval
 from ragkit.judgements import Ranking
 
 MEASURES = ("nDCG@3", "nDCG@10", "MRR", "pair accuracy", "Kendall τ")
-Gains = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Gain:
     """Base and after, by measure: the means, and the difference with its interval over queries."""
 
     base: dict[str, float] = field(default_factory=dict)
@@ -41,7 +40,6 @@ def measure(
 
     values: dict[str, dict[str, list[float]]] = {name: {} for name in MEASURES}
     runs, qrels, best = {}, {}, {}
-    kept = {}
     for n, (score, gain) in enumerate(zip(scores, gains)):
         known = ~np.isnan(gain)
         score, gain = np.asarray(score, dtype=float)[known], np.asarray(gain, dtype=float)[known]
@@ -49,23 +47,19 @@ def measure(
             continue
         levels = np.unique(gain, return_inverse=True)[1] if (gain % 1).any() else gain - gain.min()
         order = np.argsort(-score, kind="stable")
-        key = str(n)
-        kept[key] = queries[n]
-        runs[key] = {str(i): -float(place) for place, i in enumerate(order)}
-        qrels[key] = {str(i): int(level) for i, level in enumerate(levels)}
-        best[key] = {str(i): int(level == levels.max()) for i, level in enumerate(levels)}
-        apart = gain[:, None] > gain[None, :]
-        difference = (score[:, None] - score[None, :])[apart]
-        values["pair accuracy"].setdefault(queries[n], []).append(
-            float(np.mean((difference > 0) + 0.5 * (difference == 0)))
-        )
+        runs[str(n)] = {str(i): -float(place) for place, i in enumerate(order)}
+        qrels[str(n)] = {str(i): int(level) for i, level in enumerate(levels)}
+        best[str(n)] = {str(i): int(level == levels.max()) for i, level in enumerate(levels)}
+        apart = (score[:, None] - score)[gain[:, None] > gain]
         tau = kendalltau(score, gain).statistic
+        pairs = float(np.mean((apart > 0) + 0.5 * (apart == 0)))
+        values["pair accuracy"].setdefault(queries[n], []).append(pairs)
         values["Kendall τ"].setdefault(queries[n], []).append(0.0 if np.isnan(tau) else float(tau))
     if runs:
-        found = evaluate(runs, qrels, ("nDCG@3", "nDCG@10")) | {"MRR": evaluate(runs, best, ("RR",))["RR"]}
-        for name, per_list in found.items():
-            for key, value in per_list.items():
-                values[name].setdefault(kept[key], []).append(value)
+        by_list = evaluate(runs, qrels, ("nDCG@3", "nDCG@10")) | {"MRR": evaluate(runs, best, ("RR",))["RR"]}
+        for name, of_list in by_list.items():
+            for n, value in of_list.items():
+                values[name].setdefault(queries[int(n)], []).append(value)
     return {name: PerQuery({q: float(np.mean(v)) for q, v in rows.items()}) for name, rows in values.items()}
 
 
@@ -74,21 +68,19 @@ def compare(
     after: Sequence[np.ndarray],
     gains: Sequence[np.ndarray],
     queries: Sequence[str],
-) -> Comparison:
+) -> Gain:
     """Two ways to score the same lists. Empty where fewer than two queries say anything."""
     before, then = measure(base, gains, queries), measure(after, gains, queries)
     if len(before["MRR"]) < 2:
-        return Comparison()
-    return Comparison(
+        return Gain()
+    return Gain(
         {name: before[name].mean for name in MEASURES},
         {name: then[name].mean for name in MEASURES},
         {name: paired_interval(before[name], then[name]) for name in MEASURES},
     )
 
 
-def compare_on(
-    reranker, rankings: Sequence[Ranking], gains: Sequence[np.ndarray] | None = None
-) -> Comparison:
+def compare_on(reranker, rankings: Sequence[Ranking], gains: Sequence[np.ndarray] | None = None) -> Gain:
     """The retriever and `reranker` on rankings that it was not fitted on; `gains`: by the rankings' tiers."""
     gains = [gains_of(ranking) for ranking in rankings] if gains is None else gains
     base = [reranker.base(ranking.query, ranking.passages) for ranking in rankings]
@@ -111,14 +103,14 @@ def learning_curve(
     draws: int = 5,
     gains: Sequence[np.ndarray] | None = None,
     seed: int = 0,
-) -> dict[int, list[Comparison]]:
-    """What `make()` reaches on `held_out` after so many rankings: `draws` comparisons for each size.
+) -> dict[int, list[Gain]]:
+    """What `make()` reaches on `held_out` after so many rankings: `draws` gains for each size.
 
     Each draw takes the rankings in another order. Raises ValueError for a size beyond the rankings there are.
     """
     if max(sizes) > len(rankings):
         raise ValueError(f"size {max(sizes)}: there are {len(rankings)} rankings")
-    curve: dict[int, list[Comparison]] = {size: [] for size in sizes}
+    curve: dict[int, list[Gain]] = {size: [] for size in sizes}
     for draw in range(draws):
         order = np.random.default_rng([seed, draw]).permutation(len(rankings))
         for size in sizes:
