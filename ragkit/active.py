@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ragkit.corpus import Hit, Passage
-from ragkit.inputs import Inputs
+from ragkit.linear import Inputs
 from ragkit.selection import MIDDLING
 from ragkit.table import Table, base_scores
 

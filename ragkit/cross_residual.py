@@ -19,12 +19,11 @@ from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 
 from ragkit.annotators import resolved
-from ragkit.domain import Domain, Fitted
 from ragkit.encoder import _TOKENS_PER_BATCH, _batches
 from ragkit.features import Described
-from ragkit.inputs import centred
+from ragkit.guard import Domain, Fitted
 from ragkit.judgements import Ranking
-from ragkit.linear_residual import solve
+from ragkit.linear import centred, solve
 from ragkit.objective import Objective
 from ragkit.one_thread import one_thread
 from ragkit.selection import FOLDS, folds_of, quick_scores

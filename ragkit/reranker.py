@@ -6,18 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ragkit.bounds import kl_from_base
 from ragkit.corpus import Hit, Passage
-from ragkit.domain import Domain, Fitted
-from ragkit.explanation import Explanation, explain
 from ragkit.features import NAMES, Described, Describer
-from ragkit.fit_report import FitReport
-from ragkit.inputs import CAPACITIES
+from ragkit.guard import Domain, Fitted, kl_from_base
 from ragkit.judgements import Ranking
-from ragkit.linear_residual import LinearResidual, solve
+from ragkit.linear import CAPACITIES, LinearResidual, solve
 from ragkit.objective import ANCHORS, Objective
 from ragkit.one_thread import one_thread
-from ragkit.rank_evaluation import Gain, compare
+from ragkit.rankings import Gain, compare
+from ragkit.report import Explanation, FitReport, explain
 from ragkit.selection import Settings, fit_linear, pair_losses
 from ragkit.storage import digest, load_tensors, save_tensors
 from ragkit.strengths import Strength

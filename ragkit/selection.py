@@ -7,11 +7,9 @@ from itertools import product
 import numpy as np
 
 from ragkit.annotators import LEARNED, reliabilities, resolved
-from ragkit.bounds import bounded
-from ragkit.domain import Domain, Fitted
 from ragkit.evaluation import Interval
-from ragkit.inputs import Inputs
-from ragkit.linear_residual import LinearResidual, solve, standard_errors
+from ragkit.guard import Domain, Fitted, bounded
+from ragkit.linear import Inputs, LinearResidual, solve, standard_errors
 from ragkit.objective import Objective
 from ragkit.table import Table
 

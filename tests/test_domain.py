@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ragkit.domain import ENDS, LEAST, USUAL, Domain
+from ragkit.guard import ENDS, LEAST, USUAL, Domain
 from tests.simulated_rankings import simulated
 from tests.test_table import tabled
 

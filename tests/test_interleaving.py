@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from ragkit.corpus import Hit, Passage
-from ragkit.interleaving import preference, team_draft
+from ragkit.rankings import preference, team_draft
 from tests.helpers import hits
 
 

@@ -7,8 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from ragkit import strengths
 from ragkit.active import precision
 from ragkit.features import Described
-from ragkit.inputs import FARTHEST, Inputs
-from ragkit.linear_residual import LinearResidual, solve, standard_errors
+from ragkit.linear import FARTHEST, Inputs, LinearResidual, solve, standard_errors
 from ragkit.objective import PAIRWISE, Objective
 from tests.simulated_rankings import simulated
 from tests.test_table import tabled

@@ -6,7 +6,7 @@ from sklearn.metrics import ndcg_score
 
 from ragkit.corpus import Passage
 from ragkit.judgements import Ranking
-from ragkit.rank_evaluation import MEASURES, Gain, compare, gains_of, learning_curve, measure
+from ragkit.rankings import MEASURES, Gain, compare, gains_of, learning_curve, measure
 
 
 def test_one_list_by_hand():

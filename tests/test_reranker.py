@@ -10,12 +10,12 @@ import ragkit.reranker as module
 from ragkit import strengths
 from ragkit.active import MostInformative, information
 from ragkit.annotators import fit_each
-from ragkit.bounds import kl_from_base
 from ragkit.corpus import Hit, Passage
 from ragkit.features import NAMES, Describer
+from ragkit.guard import kl_from_base
 from ragkit.judgements import Ranking, Skip
 from ragkit.preferences import PreferenceLog
-from ragkit.rank_evaluation import compare_on
+from ragkit.rankings import compare_on
 from ragkit.reranker import Reranker
 from ragkit.table import Table
 from tests.simulated_rankings import simulated

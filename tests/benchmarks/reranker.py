@@ -16,14 +16,14 @@ import numpy as np
 
 from ragkit.active import MostInformative
 from ragkit.corpus import DATA, Hit, Passage, load_passages
-from ragkit.domain import Domain, Fitted
 from ragkit.encoder import Encoder
 from ragkit.evaluation import load_qrels, load_queries
 from ragkit.features import NAMES, Describer
-from ragkit.inputs import DIRECTIONS
+from ragkit.guard import Domain, Fitted
 from ragkit.judgements import Ranking
+from ragkit.linear import DIRECTIONS
 from ragkit.preferences import PreferenceLog
-from ragkit.rank_evaluation import compare, compare_on
+from ragkit.rankings import compare, compare_on
 from ragkit.reranker import Reranker
 from ragkit.selection import train
 
