@@ -52,12 +52,6 @@ class Inputs:
         crossed = placed[:, :CROSSED] * ((lists.asked - self.centre) @ self.basis[:, :CROSSED])
         return centred(np.concatenate([lists.features, placed, crossed], axis=1), lists.of_list)
 
-    @property
-    def names(self) -> list[str]:
-        size = self.basis.shape[1]
-        directions = [f"direction {n + 1}" for n in range(size)]
-        return [*NAMES, *directions, *(f"query × direction {n + 1}" for n in range(min(CROSSED, size)))]
-
 
 def centred(values: np.ndarray, of_list: np.ndarray) -> np.ndarray:
     """Minus the mean of its list, (N, F)."""

@@ -124,7 +124,8 @@ def learning_curve(
 
 @dataclass(frozen=True)
 class Interleaved:
-    """Two rankings shown at once, to see which people click on: `hits`, ranks from 1, and the side that each came from, "base" or "after"."""
+    """One list made of two, to see on which people click: `hits`, ranks from 1, and the side that each came
+    from, "base" or "after"."""
 
     hits: list[Hit]
     teams: list[str]

@@ -79,7 +79,7 @@ class Reranker:
         the retriever by more than a standard error. What was shown first is fitted as an offset where shown
         orders are known. Raises TypeError for what is no Ranking, ValueError for settings that don't fit.
         """
-        rankings = checked(rankings)
+        rankings = _checked(rankings)
         useful = [ranking for ranking in rankings if sum(map(len, ranking.tiers)) > 1]
         first = any(ranking.shown_order is not None for ranking in useful)
         objective = Objective(loss, strength, weight, offset, anchor=self.anchor, first=first)
@@ -139,12 +139,10 @@ class Reranker:
         """
         fitted = self.fitted
         if fitted.objective is None:
-            raise ValueError(
-                "update goes on with what fit(rankings) chose, and there was no fit since this was made"
-            )
+            raise ValueError("update goes on with what fit(rankings) chose, and there was no fit yet")
         if self.capacity == CROSS:
             raise ValueError("capacity='cross-encoder' has no update: it takes minutes to train; call fit")
-        (ranking,) = checked([ranking])
+        (ranking,) = _checked([ranking])
         if sum(map(len, ranking.tiers)) < 2:
             return
         new = Table.of([ranking], self._described([ranking], progress=False))
@@ -246,7 +244,7 @@ class Reranker:
         return [self.describe(ranking.query, ranking.passages) for ranking in rankings]
 
 
-def checked(rankings) -> list[Ranking]:
+def _checked(rankings) -> list[Ranking]:
     """The rankings of a log, or of a list, each of which must be one. Raises TypeError with its index."""
     if isinstance(rankings, Ranking):
         raise TypeError("rankings is one Ranking, not a list of them: [ranking]")

@@ -1,6 +1,6 @@
 """Which settings, and does it help at all? Cross-validation by query, nested so that its answer is honest."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -36,6 +36,15 @@ def folds_of(queries: Sequence[str], count: int, seed: int) -> np.ndarray:
     order = np.random.default_rng(seed).permutation(len(distinct))
     fold = {query: int(place) % count for query, place in zip(distinct, np.argsort(order))}
     return np.array([fold[query] for query in queries])
+
+
+def _splits(table: Table, count: int, seed: int) -> Iterator[tuple[Table, Table, np.ndarray]]:
+    """(known, new, rows) for each fold that holds something out: `rows` are the new documents, a mask."""
+    fold = folds_of(table.queries, count, seed)
+    for held_out in range(count):
+        out = fold == held_out
+        if out.any():
+            yield table.take(np.flatnonzero(~out)), table.take(np.flatnonzero(out)), out[table.of_list]
 
 
 def train(table: Table, objective: Objective, settings: Settings) -> LinearResidual:
@@ -76,14 +85,10 @@ def choose(
     """
     grid = [Settings(*row) for row in product(capacities, BETAS, RIDGES)]
     table = thinned(table, seed)
-    fold = folds_of(table.queries, folds, seed)
     scores = np.zeros((len(table.base), len(grid)))
-    for held_out in range(folds):
-        inside, outside = np.flatnonzero(fold != held_out), np.flatnonzero(fold == held_out)
-        known, new = table.take(inside), table.take(outside)
-        if not len(outside) or not len(known.pairs):
+    for known, new, rows in _splits(table, folds, seed):
+        if not len(known.pairs):
             continue
-        rows = np.isin(table.of_list, outside)
         residuals = np.zeros((rows.sum(), len(grid)))
         for capacity in capacities:
             inputs = Inputs.fit(capacity, known)
@@ -103,18 +108,13 @@ def out_of_fold(
     table: Table, objective: Objective, capacities: Sequence[str], max_kl: float, seed: int
 ) -> np.ndarray:
     """Scores, (N,), for each list by a model that did not see its query, nor did the choice of settings."""
-    fold = folds_of(table.queries, FOLDS, seed)
     scores = table.base.copy()
-    for held_out in range(FOLDS):
-        inside, outside = np.flatnonzero(fold != held_out), np.flatnonzero(fold == held_out)
-        if not len(outside):
-            continue
-        known, new = table.take(inside), table.take(outside)
+    for known, new, rows in _splits(table, FOLDS, seed):
         seen = resolved(objective, known, quick_scores)
         settings = choose(known, seen, capacities, max_kl, seed + 1)
         residual = train(known, seen, settings)
         added = Domain.fit(known).trust(new)[new.of_list] * residual(new)
-        scores[np.isin(table.of_list, outside)] = bounded(added, new.base, max_kl, new.of_list)
+        scores[rows] = bounded(added, new.base, max_kl, new.of_list)
     return scores
 
 

@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 
 from ragkit import strengths
 from ragkit.active import precision
-from ragkit.features import Described
+from ragkit.features import NAMES, Described
 from ragkit.linear import FARTHEST, Inputs, LinearResidual, solve, standard_errors
 from ragkit.objective import PAIRWISE, Objective
 from tests.simulated_rankings import simulated
@@ -102,14 +102,14 @@ def test_one_list_alone_is_what_it_is_in_a_table(table):
     for capacity in ("features", "embeddings"):
         inputs = Inputs.fit(capacity, table)
         np.testing.assert_allclose(inputs(described), inputs(table)[table.of_list == 4], atol=1e-9)
-        weights = np.random.default_rng(0).normal(size=len(inputs.names))
+        weights = np.random.default_rng(0).normal(size=len(inputs.spread))
         residual = LinearResidual(inputs, weights)
         np.testing.assert_allclose(sum(residual.parts(described).values()), residual(described), atol=1e-9)
 
 
 def test_two_documents_of_one_list_are_enough_for_embeddings():
     inputs = Inputs.fit("embeddings", tabled(simulated(1, 2)))
-    assert inputs.basis.shape == (24, 1) and len(inputs.names) == inputs(tabled(simulated(1, 2))).shape[1]
+    assert inputs.basis.shape == (24, 1) and inputs(tabled(simulated(1, 2))).shape == (2, len(NAMES) + 2)
 
 
 def test_precision_is_the_curvature_of_the_logistic_loss():

@@ -213,13 +213,18 @@ def test_people_who_contradict_each_other_cancel_out():
     assert new().fit(rankings + opposite, progress=False).kept_base
 
 
-def test_a_fit_that_fails_leaves_what_there_was():
+def test_a_fit_that_fails_leaves_what_there_was(monkeypatch):
     reranker = new()
     reranker.fit(simulated(20), progress=False)
     before, seen = reranker.fingerprint, reranker.seen
     assert reranker.fitted.residual is not None
     with pytest.raises(ValueError, match="gave nan for pair 0"):
         reranker.fit(simulated(20), strength=lambda p, s: strengths.constant(np.nan)(p), progress=False)
+    assert (reranker.fingerprint, reranker.seen) == (before, seen)
+    with monkeypatch.context() as stopped:  # after all is trained, by a person
+        stopped.setattr(module, "pair_losses", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            reranker.fit(simulated(12), progress=False)
     assert (reranker.fingerprint, reranker.seen) == (before, seen)
     reranker.update(simulated(21)[20])  # and it goes on with what was chosen before
     assert reranker.seen == seen + 1
