@@ -29,7 +29,7 @@ _NAMES = {
     "prompt": ("Prompt", "build_prompt"),
     "generator": ("Answer", "Generator"),
     "reranker": ("Reranker",),
-    "fit_report": ("FitReport",),
+    "report": ("FitReport",),
     "preferences": ("Comparison", "Feedback", "Pairs", "PreferenceLog", "Ranking", "pairs_of"),
     "widgets": ("ChatApp", "CompareAnswers", "RankDocuments"),
     "assistant": ("Assistant", "Turn"),

@@ -17,7 +17,7 @@ HELP = {
     "library": "a folder that `index` made (default: the one that ships)",
     "k": "how many passages to retrieve (default: 3)",
     "generator": "tiny-rag-lm, a folder, or a causal chat model on the Hugging Face Hub",
-    "reranker": "a folder that `Reranker.save` made: passages in the order that people prefer",
+    "reranker": "where `Reranker.save` wrote one: passages in the order that people prefer",
     "json": "print one JSON object and nothing else",
     "chat": "a conversation; a follow-up is completed from the question before it",
     "path": "JSONL, a BEIR folder, or a folder of Markdown or text",
@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     reading.add_argument("--library", type=Path, default=DATA / "index", metavar="DIR", help=HELP["library"])
     reading.add_argument("--k", type=int, default=3, help=HELP["k"])
     reading.add_argument("--generator", default="tiny-rag-lm", metavar="NAME", help=HELP["generator"])
-    reading.add_argument("--reranker", type=Path, metavar="DIR", help=HELP["reranker"])
+    reading.add_argument("--reranker", type=Path, metavar="PATH", help=HELP["reranker"])
     ask = commands.add_parser("ask", parents=[reading], help="one question, one answer with its sources")
     ask.add_argument("question", type=lambda text: text.encode(errors="replace").decode())  # broken bytes
     ask.add_argument("--style", choices=("sentence", "phrase"), default="sentence")

@@ -48,7 +48,7 @@ class Assistant:
     ) -> "Assistant":
         """The assistant over a saved library (default: the one that ships) and the encoder that built it.
 
-        `reranker`: the folder of one that was saved.
+        `reranker`: where one was saved.
         """
         built = Encoder(encoder or library_encoder(library))
         trained = None

@@ -9,6 +9,7 @@ saves time.
 
 import copy
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -17,17 +18,20 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 
+from ragkit.annotators import resolved
 from ragkit.encoder import TOKENS_PER_BATCH, batches, pool, token_rows
 from ragkit.features import Described
-from ragkit.inputs import _centred
+from ragkit.guard import Domain, Fitted
 from ragkit.judgements import Ranking
-from ragkit.linear_residual import solve
+from ragkit.linear import centred, solve
 from ragkit.objective import Objective
 from ragkit.one_thread import one_thread
+from ragkit.selection import FOLDS, folds_of, quick_scores
 from ragkit.table import Table
 
 WINDOW = 192  # tokens of query and document together, or the encoder's own window: time goes with them
 FROZEN = 0.5  # of the layers, from below, that stay the encoder's, as its embeddings do
+BETA = 0.25
 EPOCHS = 1  # two took twice as long, and did no better on new lists
 RATE = 3e-5  # of the layers
 HEAD_RATE = 3e-3  # of the head, whose weights are about 0.4
@@ -56,16 +60,16 @@ class CrossResidual:
         self.first = 0.0
         self._free(_upper(self.model))
 
-    def of(self, described: Described) -> np.ndarray:
+    def __call__(self, described: Described) -> np.ndarray:
         """r, (K,), in logits; its mean over the list is 0."""
         with torch.inference_mode():
-            found = self.residuals(self.tokens(described.query, described.texts))
-        found = found.double().cpu().numpy()
-        return found - found.mean()
+            residual = self.residuals(self.tokens(described.query, described.texts))
+        residual = residual.double().cpu().numpy()
+        return residual - residual.mean()
 
     def parts(self, described: Described) -> dict[str, np.ndarray]:
         """It can't be taken apart: one part, (K,)."""
-        return {"cross-encoder": self.of(described)}
+        return {"cross-encoder": self(described)}
 
     def tokens(self, query: str, texts: Sequence[str]) -> list[dict[str, list[int]]]:
         """K rows of token ids and types: [CLS] query [SEP] text [SEP], the text cut at the window.
@@ -113,20 +117,20 @@ class CrossResidual:
 
     def tensors(self) -> dict[str, Tensor]:
         """What it takes beside the encoder: trained weights, head, `first`, window. On the CPU."""
-        found = {"model." + name: weight.detach().cpu() for name, weight in self.trained().items()}
-        found |= {"head": self.head.detach().cpu()}
-        found |= {"first": torch.tensor([self.first], dtype=torch.float64)}
-        return found | {"window": torch.tensor([self.window])}
+        tensors = {"model." + name: weight.detach().cpu() for name, weight in self.trained().items()}
+        tensors |= {"head": self.head.detach().cpu(), "window": torch.tensor([self.window])}
+        return tensors | {"first": torch.tensor([self.first], dtype=torch.float64)}
 
     @classmethod
-    def from_tensors(cls, encoder, tensors: dict[str, Tensor]) -> "CrossResidual":
-        """The residual that gave `tensors`, on the encoder that it was trained from.
+    def from_tensors(cls, encoder, tensors: dict) -> "CrossResidual":
+        """The residual that gave `tensors` (or NumPy's of them), on the encoder that it was trained from.
 
         Raises ValueError where they don't fit it.
         """
         residual = cls(encoder)
-        weights = {name: tensor for name, tensor in tensors.items() if name.startswith("model.")}
-        weights = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
+        tensors = {name: torch.as_tensor(tensor) for name, tensor in tensors.items()}
+        named = [name for name in tensors if name.startswith("model.")]
+        weights = {name.removeprefix("model."): tensors[name] for name in named}
         try:
             unknown = residual.model.load_state_dict(weights, strict=False).unexpected_keys
             residual.head.data.copy_(tensors["head"])
@@ -138,6 +142,31 @@ class CrossResidual:
             raise ValueError(f"these weights don't fit encoder {encoder.name!r}: it has no {unknown[0]!r}")
         residual._free(set(weights))
         return residual
+
+
+def fit_cross(
+    encoder,
+    rankings: Sequence[Ranking],
+    described: Sequence[Described],
+    base: Fitted,
+    *,
+    max_kl: float,
+    seed: int,
+    progress: bool,
+) -> tuple[Fitted, Table, np.ndarray]:
+    """A cross-encoder for `base`'s table and objective, and its scores for the part that it did not see.
+
+    Trained on four fifths of the queries, tested on the fifth: five trainings would take too long.
+    """
+    fold = folds_of(base.table.queries, FOLDS, seed)
+    inside, outside = np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
+    known = base.table.take(inside)
+    objective = resolved(base.objective, known, quick_scores).at(BETA)
+    chosen = [rankings[i] for i in inside]
+    residual = train_cross(encoder, chosen, known, objective, seed=seed, progress=progress)
+    fitted = replace(base, residual=residual, domain=Domain.fit(known))
+    scores = [fitted.scores(described[i], max_kl) for i in outside]
+    return fitted, base.table.take(outside), np.concatenate(scores)
 
 
 def train_cross(
@@ -166,7 +195,8 @@ def train_cross(
     telling = np.unique(table.pair_list)  # a list without a pair teaches nothing
     if not epochs or not len(telling):
         return residual
-    rows = {n: residual.tokens(rankings[n].query, _texts(rankings[n])) for n in telling.tolist()}
+    texts = {n: [passage.full_text for passage in rankings[n].passages] for n in telling.tolist()}
+    rows = {n: residual.tokens(rankings[n].query, texts[n]) for n in texts}
     rng = np.random.default_rng(seed)
     steps = [lists for _ in range(epochs) for lists in _steps(rng.permutation(telling), sizes)]
     with tqdm(total=1 + len(steps), desc="training", unit="step", disable=not progress, leave=False) as bar:
@@ -180,7 +210,7 @@ def _fit_head(residual: CrossResidual, rows: list[dict], table: Table, objective
     """The head at its optimum, and `first`, for the encoder as it is."""
     with torch.inference_mode():
         values = residual.pooled(rows).double().cpu().numpy()
-    values = _centred(values, table.of_list)
+    values = centred(values, table.of_list)
     spread = np.sqrt((values**2).mean()) or 1.0
     with one_thread():
         w = solve(values / spread, table, objective, RIDGE)
@@ -195,9 +225,9 @@ def _fine_tune(residual, rows, steps, table: Table, objective: Objective, rate: 
     moving, shown = objective.moving(table), None
     for lists in steps:
         known = table.take(lists)
-        found = residual.residuals([row for n in lists.tolist() for row in rows[n]]).double().cpu()
-        scores = known.base + found.detach().numpy() if moving else None
-        loss = objective(known, scores)(found, first).mean()
+        added = residual.residuals([row for n in lists.tolist() for row in rows[n]]).double().cpu()
+        scores = known.base + added.detach().numpy() if moving else None
+        loss = objective(known, scores)(added, first).mean()
         _step(loss, optimizer)
         schedule.step()
         shown = loss.item() if shown is None else 0.9 * shown + 0.1 * loss.item()
@@ -248,7 +278,3 @@ def _upper(model: torch.nn.Module) -> set[str]:
     name, layers = next((name, module) for name, module in named if isinstance(module, torch.nn.ModuleList))
     upper = range(int(FROZEN * len(layers)), len(layers))
     return {f"{name}.{i}.{weight}" for i in upper for weight, _ in layers[i].named_parameters()}
-
-
-def _texts(ranking: Ranking) -> list[str]:
-    return [passage.full_text for passage in ranking.passages]

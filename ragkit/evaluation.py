@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,15 +31,20 @@ class PerQuery(dict[str, float]):
 
 
 class Interval(NamedTuple):
-    """A mean difference with its confidence interval over `queries` queries."""
+    """An estimate, `mean`, with its confidence interval, from `n` units: queries, items or judgements.
+
+    `signed`: printed as a difference is, with its sign.
+    """
 
     mean: float
     low: float
     high: float
-    queries: int
+    n: int
+    signed: bool = True
 
     def __str__(self) -> str:
-        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}] (n = {self.queries})"
+        mean, low, high = (f"{x:{'+' * self.signed}.3f}" for x in self[:3])
+        return f"{mean} [{low}, {high}] (n = {self.n})"
 
 
 def load_queries(path: str | Path) -> dict[str, str]:
@@ -184,8 +189,6 @@ def paired_interval(
     Both are measured on the same queries, so it is their differences that are resampled. Raises ValueError
     where the queries differ or are fewer than two.
     """
-    from scipy.stats import bootstrap
-
     if isinstance(base, Mapping) and isinstance(after, Mapping):
         if base.keys() != after.keys():
             odd = sorted(base.keys() ^ after.keys())
@@ -199,14 +202,35 @@ def paired_interval(
     difference = after - base
     if not np.isfinite(difference).all():
         raise ValueError(f"value {int(np.argmin(np.isfinite(difference)))} of base or after is not finite")
-    # Percentile, not the default BCa, which is NaN where base equals after.
-    result = bootstrap(
-        (difference,),
-        np.mean,
-        confidence_level=confidence,
-        n_resamples=resamples,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-        batch=max(1, 2_000_000 // len(difference)),
-    ).confidence_interval
-    return Interval(float(difference.mean()), float(result.low), float(result.high), len(difference))
+    return bootstrap(
+        lambda rows: difference[rows].mean(1),
+        len(difference),
+        confidence=confidence,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], np.ndarray],
+    n: int,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+    signed: bool = True,
+) -> Interval:
+    """A statistic of n units, with the percentile interval of it over resamples of the units.
+
+    `statistic`: indices of units, (R, n), → R values. NaN, of resamples in which it has no value, is left
+    out of the interval; of no units all is NaN.
+    """
+    if not n:
+        return Interval(np.nan, np.nan, np.nan, 0, signed)
+    rng, most = np.random.default_rng(seed), max(1, 2_000_000 // n)  # so many resamples at a time
+    sizes = [min(most, resamples - start) for start in range(0, resamples, most)]
+    values = np.concatenate([statistic(rng.integers(n, size=(size, n))) for size in sizes])
+    values = values[~np.isnan(values)]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values, [tail, 1 - tail]).tolist() if len(values) else (np.nan, np.nan)
+    return Interval(float(statistic(np.arange(n)[None])[0]), low, high, n, signed)

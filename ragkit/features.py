@@ -64,6 +64,11 @@ class Described:
     asked: np.ndarray
 
     @property
+    def of_list(self) -> np.ndarray:
+        """(K,): as in a `Table`, of which this is one list."""
+        return np.zeros(len(self.texts), dtype=int)
+
+    @property
     def similarity(self) -> np.ndarray:
         """(K,): cosines of query and documents, what the retriever goes by."""
         return self.features[:, 0]

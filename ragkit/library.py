@@ -7,17 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from ragkit.corpus import Hit, Passage, ranked, read_jsonl
-from ragkit.storage import VersionedFolder
+from ragkit.storage import PASSAGES, VECTORS, LibraryFolder
 
 K1, B = 1.5, 0.75  # of BM25: how much a repeated word adds, how far long passages are discounted
-_PARTS = ("vectors.faiss", "passages.jsonl")
-
-
-def _versions(folder: str | Path) -> VersionedFolder:
-    kind = {"format": "ragkit-library", "version": 1}
-    keys = ("encoder", "fingerprint", "dimension")
-    words = ("library", "python -m ragkit index makes one", "build the library again")
-    return VersionedFolder(Path(folder).expanduser(), "library.json", kind, _PARTS, keys, *words)
 
 
 class Library:
@@ -111,12 +103,11 @@ class Library:
             "dimension": self.dimension,
             "passages": len(self),
         }
-        vectors, passages = _PARTS
         writers = {
-            vectors: lambda path: faiss.write_index(self._index, str(path)),
-            passages: self._write_passages,
+            VECTORS: lambda path: faiss.write_index(self._index, str(path)),
+            PASSAGES: self._write_passages,
         }
-        _versions(folder).write(facts, writers)
+        LibraryFolder(folder).write(facts, writers)
 
     @classmethod
     def load(cls, folder: str | Path, encoder=None) -> "Library":
@@ -125,7 +116,7 @@ class Library:
         With `encoder`, the library is refused unless that encoder built it, and can be added to.
         Raises FileNotFoundError where no library is, ValueError where one is damaged or does not fit.
         """
-        versions = _versions(folder)
+        versions = LibraryFolder(folder)
         manifest = versions.manifest()
         while True:
             try:
@@ -137,7 +128,7 @@ class Library:
                 # Else another process has saved a new version, and deleted these files, while we read.
 
     @classmethod
-    def _load(cls, versions: VersionedFolder, manifest: dict, encoder) -> "Library":
+    def _load(cls, versions: LibraryFolder, manifest: dict, encoder) -> "Library":
         import faiss
 
         if encoder is not None:
@@ -306,7 +297,7 @@ def check_encoder(encoder, fingerprint: str, encoder_name: str) -> None:
 
 def library_encoder(folder: str | Path) -> str:
     """The name of the encoder that built the library in `folder`, from its manifest alone."""
-    return _versions(folder).manifest()["encoder"]
+    return LibraryFolder(folder).manifest()["encoder"]
 
 
 def _check_k(k: int) -> int:

@@ -4,7 +4,6 @@ One name for the four files behind it.
 """
 
 from ragkit.agreement import (
-    Estimate,
     agreement_between,
     chose_left,
     cohen_kappa,
@@ -19,7 +18,6 @@ from ragkit.preference_log import PreferenceLog
 
 __all__ = [
     "Comparison",
-    "Estimate",
     "Feedback",
     "Pairs",
     "PreferenceLog",

@@ -1,16 +1,15 @@
 """Which settings, and does it help at all? Cross-validation by query, nested so that its answer is honest."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 
-from ragkit.annotators import resolved
-from ragkit.bounds import bounded_lists
-from ragkit.domain import Domain
-from ragkit.inputs import Inputs
-from ragkit.linear_residual import LinearResidual, solve
+from ragkit.annotators import LEARNED, reliabilities, resolved
+from ragkit.evaluation import Interval
+from ragkit.guard import Domain, Fitted, bounded
+from ragkit.linear import Inputs, LinearResidual, solve, standard_errors
 from ragkit.objective import Objective
 from ragkit.table import Table
 
@@ -28,6 +27,9 @@ class Settings:
     ridge: float
 
 
+MIDDLING = Settings("features", BETAS[0], RIDGES[1])
+
+
 def folds_of(queries: Sequence[str], count: int, seed: int) -> np.ndarray:
     """(L,): the fold of each ranking; all rankings of one query are in one."""
     distinct = sorted(set(queries))
@@ -36,16 +38,37 @@ def folds_of(queries: Sequence[str], count: int, seed: int) -> np.ndarray:
     return np.array([fold[query] for query in queries])
 
 
+def _splits(table: Table, count: int, seed: int) -> Iterator[tuple[Table, Table, np.ndarray]]:
+    """(known, new, rows) for each fold that holds something out: `rows` are the new documents, a mask."""
+    fold = folds_of(table.queries, count, seed)
+    for held_out in range(count):
+        out = fold == held_out
+        if out.any():
+            yield table.take(np.flatnonzero(~out)), table.take(np.flatnonzero(out)), out[table.of_list]
+
+
 def train(table: Table, objective: Objective, settings: Settings) -> LinearResidual:
-    inputs = Inputs.of(settings.capacity, table)
+    inputs = Inputs.fit(settings.capacity, table)
     w = solve(inputs(table), table, objective.at(settings.beta), settings.ridge)
     return LinearResidual(inputs, w[:-1], float(w[-1]))
 
 
 def quick_scores(table: Table, objective: Objective) -> np.ndarray:
     """Scores, (N,), of a model of middling settings on the documents that it was trained on."""
-    residual = train(table, objective, Settings("features", BETAS[0], RIDGES[1]))
-    return table.base + residual.inputs(table) @ residual.weights
+    return table.base + train(table, objective, MIDDLING)(table)
+
+
+def shown_first(table: Table, objective: Objective, capacity: str) -> Interval:
+    """What a place is worth, beside the richest model of the taste: one that it misses pulls it to 0.
+
+    Without s_0, which would be noise to it; similarity is among the inputs.
+    """
+    settings = Settings(capacity, 1.0, RIDGES[-1])
+    objective = replace(objective, anchor="reference")
+    rich = train(table, objective, settings)
+    w = np.append(rich.weights, rich.first)
+    error = 1.96 * float(standard_errors(rich.inputs(table), table, objective, settings.ridge, w)[-1])
+    return Interval(rich.first, rich.first - error, rich.first + error, len(set(table.queries)))
 
 
 def choose(
@@ -60,21 +83,15 @@ def choose(
 
     By the log-loss of pairs, at the best scale; nDCG of fifty rankings is too noisy to choose by.
     """
-    grid = [Settings(*one) for one in product(capacities, BETAS, RIDGES)]
+    grid = [Settings(*row) for row in product(capacities, BETAS, RIDGES)]
     table = thinned(table, seed)
-    fold = folds_of(table.queries, folds, seed)
     scores = np.zeros((len(table.base), len(grid)))
-    for held_out in range(folds):
-        inside, outside = np.flatnonzero(fold != held_out), np.flatnonzero(fold == held_out)
-        if not len(outside) or not len(inside):
-            continue
-        known, new = table.take(inside), table.take(outside)
+    for known, new, rows in _splits(table, folds, seed):
         if not len(known.pairs):
             continue
-        rows = np.isin(table.of_list, outside)
         residuals = np.zeros((rows.sum(), len(grid)))
         for capacity in capacities:
-            inputs = Inputs.of(capacity, known)
+            inputs = Inputs.fit(capacity, known)
             values, unseen = inputs(known), inputs(new)
             w = None
             for column, settings in enumerate(grid):
@@ -83,7 +100,7 @@ def choose(
                 w = None if settings.ridge == RIDGES[0] else w
                 w = solve(values, known, objective.at(settings.beta), settings.ridge, w, rough=True)
                 residuals[:, column] = unseen @ w[:-1]
-        scores[rows] = bounded_lists(residuals, new.base, new.of_list, max_kl)
+        scores[rows] = bounded(residuals, new.base, max_kl, new.of_list)
     return grid[int(np.argmin([pair_losses(column, table)[1] for column in scores.T]))]
 
 
@@ -91,21 +108,31 @@ def out_of_fold(
     table: Table, objective: Objective, capacities: Sequence[str], max_kl: float, seed: int
 ) -> np.ndarray:
     """Scores, (N,), for each list by a model that did not see its query, nor did the choice of settings."""
-    fold = folds_of(table.queries, FOLDS, seed)
     scores = table.base.copy()
-    for held_out in range(FOLDS):
-        inside, outside = np.flatnonzero(fold != held_out), np.flatnonzero(fold == held_out)
-        if not len(outside):
-            continue
-        known, new = table.take(inside), table.take(outside)
+    for known, new, rows in _splits(table, FOLDS, seed):
         seen = resolved(objective, known, quick_scores)
         settings = choose(known, seen, capacities, max_kl, seed + 1)
         residual = train(known, seen, settings)
-        values = residual.inputs(new) @ residual.weights * Domain.of(known).trusts(new)[new.of_list]
-        scores[np.isin(table.of_list, outside)] = bounded_lists(
-            values[:, None], new.base, new.of_list, max_kl
-        )[:, 0]
+        added = Domain.fit(known).trust(new)[new.of_list] * residual(new)
+        scores[rows] = bounded(added, new.base, max_kl, new.of_list)
     return scores
+
+
+def fit_linear(
+    base: Fitted, capacities: Sequence[str], max_kl: float, seed: int
+) -> tuple[Fitted, np.ndarray, dict]:
+    """A linear residual for `base`'s table and objective; scores, (N,), of models that did not see a list's
+    query; and, for the report, `first` and `reliability` where they were fitted."""
+    table, objective, facts = base.table, base.objective, {}
+    scores = out_of_fold(table, objective, capacities, max_kl, seed)
+    if objective.strength == LEARNED:
+        alike = quick_scores(table, replace(objective, strength=None))
+        facts["reliability"] = reliabilities(table, alike)
+        objective = resolved(objective, table, quick_scores)
+    settings = choose(table, objective, capacities, max_kl, seed)
+    if objective.first:
+        facts["first"] = shown_first(table, objective, capacities[-1])
+    return Fitted(objective, table, settings, train(table, objective, settings)), scores, facts
 
 
 def pair_losses(scores: np.ndarray, table: Table) -> tuple[np.ndarray, float]:

@@ -150,7 +150,7 @@ def test_a_reranker_with_another_encoder_makes_its_own_vectors(encoder, library,
     assert stranger.encoded > 3
 
 
-def test_a_saved_reranker_is_loaded_by_its_folder(encoder, library, tiny_folder, tmp_path):
+def test_a_saved_reranker_is_loaded_by_its_path(encoder, library, tiny_folder, tmp_path):
     Reranker(encoder).save(tmp_path / "reranker")
     library.save(tmp_path / "library")
     folders = {"library": tmp_path / "library", "reranker": tmp_path / "reranker"}

@@ -5,7 +5,7 @@ import pytest
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from ragkit.bounds import bounded, bounded_lists, kl_from_base
+from ragkit.guard import bounded, kl_from_base
 
 pytest.importorskip("hypothesis")
 from hypothesis import given, settings
@@ -45,7 +45,7 @@ def test_lists_are_bounded_one_by_one():
     rng = np.random.default_rng(0)
     base, of_list = rng.normal(size=9), np.array([0, 0, 0, 1, 2, 2, 2, 2, 2])
     residuals = 4 * rng.normal(size=(9, 3))
-    found = bounded_lists(residuals, base, of_list, 0.3)
+    found = bounded(residuals, base, 0.3, of_list)
     for n in range(3):
         rows = of_list == n
         for column in range(3):

@@ -83,14 +83,14 @@ def trained(encoder, rankings: list[Ranking], objective: Objective | None = None
 
 def loss_of(residual, encoder, rankings: list[Ranking], objective: Objective) -> float:
     seen = described(encoder, rankings)
-    found = torch.from_numpy(np.concatenate([residual.of(one) for one in seen]))
+    found = torch.from_numpy(np.concatenate([residual(one) for one in seen]))
     return objective(Table.of(rankings, seen))(found, residual.first).mean().item()
 
 
 def accuracy(residual, encoder, rankings: list[Ranking]) -> float:
     """Of pairs, by s_0 + r."""
     seen = described(encoder, rankings)
-    scores = np.concatenate([base_scores(one) + residual.of(one) for one in seen])
+    scores = np.concatenate([base_scores(one) + residual(one) for one in seen])
     table = Table.of(rankings, seen)
     decided = table.pairs.target == 1
     return float(np.mean((scores[table.sides] @ [1.0, -1.0] > 0)[decided]))
@@ -103,16 +103,16 @@ def test_before_training_the_score_is_the_retrievers_to_the_last_bit(tiny_encode
     rankings = wanted(3)
     residual = trained(tiny_encoder, rankings, epochs=0)
     for one in described(tiny_encoder, rankings):
-        assert (residual.of(one) == 0).all() and residual.of(one).shape == (4,)
-        assert (base_scores(one) + residual.of(one) == base_scores(one)).all()
+        assert (residual(one) == 0).all() and residual(one).shape == (4,)
+        assert (base_scores(one) + residual(one) == base_scores(one)).all()
     assert residual.first == 0.0
 
 
 def test_the_default_encoder_starts_and_moves_too(encoder):
     rankings = [Ranking("what does beta do", documents("Beta holds it near.", "Clicks differ."), [[1], [0]])]
     (one,) = described(encoder, rankings)
-    assert (trained(encoder, rankings, epochs=0).of(one) == 0).all()
-    found = trained(encoder, rankings, epochs=2).of(one)
+    assert (trained(encoder, rankings, epochs=0)(one) == 0).all()
+    found = trained(encoder, rankings, epochs=2)(one)
     assert found[1] > 0 > found[0]
 
 
@@ -186,8 +186,8 @@ def test_lists_without_a_pair_change_nothing(tiny_encoder, objective):
     same = trained(tiny_encoder, [alone, *rankings, unjudged], objective).tensors()
     assert one["head"].abs().sum() > 0 and all(torch.equal(one[name], same[name]) for name in one)
     residual = trained(tiny_encoder, [alone, unjudged], objective)
-    assert (residual.of(described(tiny_encoder, [unjudged])[0]) == 0).all()
-    assert CrossResidual.from_tensors(tiny_encoder, one).of(described(tiny_encoder, [alone])[0]) == [0.0]
+    assert (residual(described(tiny_encoder, [unjudged])[0]) == 0).all()
+    assert CrossResidual.from_tensors(tiny_encoder, one)(described(tiny_encoder, [alone])[0]) == [0.0]
 
 
 def test_a_step_takes_whole_lists_and_every_list_once():
@@ -282,7 +282,7 @@ def test_a_long_document_is_cut_and_the_query_is_not(tiny_encoder):
     assert long["token_type_ids"] == [0] * len(asked) + [1] * (WINDOW - len(asked))
     assert long["input_ids"][-1] == tiny_encoder.tokenizer.sep_token_id
     assert len(short["input_ids"]) == len(asked) + 2
-    assert np.isfinite(residual.of(Described(query, ["beta " * 300, ""], None, None, None))).all()
+    assert np.isfinite(residual(Described(query, ["beta " * 300, ""], None, None, None))).all()
     assert tiny_encoder.tokenizer.backend_tokenizer.truncation is None  # it is the encoder's too
 
 
@@ -316,10 +316,10 @@ def test_a_document_alone_and_an_order_turned_round_get_what_they_got(tiny_encod
     residual = trained(tiny_encoder, wanted(10), learning_rate=1e-2)
     (seen,) = described(tiny_encoder, wanted(1, seed=2))
     turned = dataclasses.replace(seen, texts=seen.texts[::-1])
-    assert np.allclose(residual.of(turned), residual.of(seen)[::-1], atol=1e-6)
-    assert abs(residual.of(seen).mean()) < 1e-12
+    assert np.allclose(residual(turned), residual(seen)[::-1], atol=1e-6)
+    assert abs(residual(seen).mean()) < 1e-12
     parts = residual.parts(seen)
-    assert list(parts) == ["cross-encoder"] and (parts["cross-encoder"] == residual.of(seen)).all()
+    assert list(parts) == ["cross-encoder"] and (parts["cross-encoder"] == residual(seen)).all()
 
 
 # --- on disk
@@ -334,7 +334,7 @@ def test_tensors_give_the_same_scores_again(tiny_encoder, tmp_path):
     save_file(residual.tensors(), tmp_path / "weights.safetensors")
     again = CrossResidual.from_tensors(tiny_encoder, load_file(tmp_path / "weights.safetensors"))
     (seen,) = described(tiny_encoder, wanted(1, seed=9))
-    assert (again.of(seen) == residual.of(seen)).all() and np.ptp(again.of(seen)) > 0
+    assert (again(seen) == residual(seen)).all() and np.ptp(again(seen)) > 0
     assert again.first == residual.first and again.window == residual.window
     assert all(torch.equal(tensor, again.tensors()[name]) for name, tensor in residual.tensors().items())
     assert residual.tensors().keys() == again.tensors().keys()

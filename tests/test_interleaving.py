@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from ragkit.corpus import Hit, Passage
-from ragkit.interleaving import preference, team_draft
+from ragkit.rankings import preference, team_draft
 from tests.helpers import hits
 
 
@@ -72,13 +72,13 @@ def test_a_clicker_who_does_not_care_prefers_neither_side():
     after = renumbered(base, "fedcba")
     credits = [team_draft(base, after, seed=n).credit([rng.randrange(6)]) for n in range(600)]
     share = preference(credits)
-    assert share.low < 0 < share.high and share.queries == 600
+    assert share.low < 0 < share.high and share.n == 600
 
 
 def test_preference_is_a_share_with_wilsons_interval():
     """8 of 10: 0.8 with 0.490 … 0.943, as tables of the Wilson interval have it."""
     found = preference([1] * 8 + [-1] * 2 + [0] * 5)
-    assert found.mean == pytest.approx(0.3) and found.queries == 10
+    assert found.mean == pytest.approx(0.3) and found.n == 10
     assert (found.low, found.high) == (pytest.approx(-0.0098, abs=1e-3), pytest.approx(0.4433, abs=1e-3))
     with pytest.raises(ValueError, match="none of 3 queries decided"):
         preference([0, 0, 0])

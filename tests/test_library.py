@@ -386,15 +386,15 @@ def test_what_cannot_be_saved_leaves_the_old_library(library, encoder, tmp_path)
 
 def test_a_library_that_is_replaced_while_it_is_loaded_is_loaded_new(library, encoder, tmp_path, monkeypatch):
     library.save(tmp_path)
-    checked = ragkit.storage.VersionedFolder._checked
+    files = ragkit.storage.LibraryFolder.files
 
-    def saved_meanwhile(self, path, facts):
+    def saved_meanwhile(self, manifest):
         if "p0" in library:
             library.delete("p0")
             library.save(tmp_path)
-        return checked(self, path, facts)
+        return files(self, manifest)
 
-    monkeypatch.setattr(ragkit.storage.VersionedFolder, "_checked", saved_meanwhile)
+    monkeypatch.setattr(ragkit.storage.LibraryFolder, "files", saved_meanwhile)
     assert state(Library.load(tmp_path, encoder)) == state(library)
 
 

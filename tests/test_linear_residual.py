@@ -5,9 +5,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from ragkit import strengths
-from ragkit.features import Described
-from ragkit.inputs import FARTHEST, Inputs
-from ragkit.linear_residual import LinearResidual, precision, solve, standard_errors
+from ragkit.active import precision
+from ragkit.features import NAMES, Described
+from ragkit.linear import FARTHEST, Inputs, LinearResidual, solve, standard_errors
 from ragkit.objective import PAIRWISE, Objective
 from tests.simulated_rankings import simulated
 from tests.test_table import tabled
@@ -21,7 +21,7 @@ def table():
 @pytest.mark.parametrize("capacity", ["features", "embeddings"])
 def test_residual_ranknet_is_logistic_regression_on_differences(table, capacity):
     """DPO over documents with a linear residual: no intercept, C = 1 / (ridge · pairs)."""
-    values = Inputs.of(capacity, table)(table)
+    values = Inputs.fit(capacity, table)(table)
     ridge = 0.02
     found = solve(values, table, Objective(anchor="reference"), ridge)
     difference = values[table.sides[:, 0]] - values[table.sides[:, 1]]
@@ -39,7 +39,7 @@ def test_every_loss_reaches_a_minimum(table, loss):
     """The gradient vanishes there, and from another start the same weights come out of the convex ones."""
     import torch
 
-    values = Inputs.of("features", table)(table)
+    values = Inputs.fit("features", table)(table)
     objective = Objective(loss, beta=0.3, first=True)
     w = torch.from_numpy(solve(values, table, objective, 0.1)).requires_grad_()
     held = torch.full_like(w, 0.1)
@@ -54,14 +54,14 @@ def test_every_loss_reaches_a_minimum(table, loss):
 
 
 def test_more_ridge_is_less_residual(table):
-    values = Inputs.of("embeddings", table)(table)
+    values = Inputs.fit("embeddings", table)(table)
     sizes = [np.abs(solve(values, table, Objective(), ridge)[:-1]).sum() for ridge in (1e-3, 1e-1, 1e3)]
     assert sizes[0] > sizes[1] > sizes[2] and sizes[2] < 1e-2
 
 
 def test_weights_that_follow_the_scores_settle(table):
     objective = Objective(weight=strengths.delta_ndcg(), beta=0.3)
-    values = Inputs.of("features", table)(table)
+    values = Inputs.fit("features", table)(table)
     w = solve(values, table, objective, 0.1)
     again = solve(values, table, objective, 0.1, w)
     assert np.isfinite(w).all() and np.abs(again - w).max() < 0.2 * np.abs(w).max()
@@ -72,7 +72,7 @@ def test_the_effect_of_the_shown_place_is_covered_by_its_interval():
     covered, estimates, errors = 0, [], []
     for seed in range(40):
         table = tabled(simulated(80, 4, taste=0.0, shown=0.6, seed=seed))
-        values = Inputs.of("features", table)(table)
+        values = Inputs.fit("features", table)(table)
         objective = Objective(anchor="reference", first=True)
         w = solve(values, table, objective, 1.0)
         error = standard_errors(values, table, objective, 1.0, w)[-1]
@@ -85,12 +85,12 @@ def test_the_effect_of_the_shown_place_is_covered_by_its_interval():
 
 
 def test_inputs_are_cut_where_training_has_seen_nothing(table):
-    inputs = Inputs.of("features", table)
+    inputs = Inputs.fit("features", table)
     strange = tabled(simulated(1, seed=9))
     strange.features[0] += 1e6
     assert np.abs(inputs(strange)).max() == FARTHEST
     one = Described("q", [""] * 5, strange.features, strange.vectors, strange.asked[0])
-    np.testing.assert_allclose(inputs.of_one(one), inputs(strange), atol=1e-9)
+    np.testing.assert_allclose(inputs(one), inputs(strange), atol=1e-9)
 
 
 def test_one_list_alone_is_what_it_is_in_a_table(table):
@@ -100,22 +100,22 @@ def test_one_list_alone_is_what_it_is_in_a_table(table):
     ranking = simulated(30)[4]
     described = describe(WordsEncoder(), ranking.query, [p.full_text for p in ranking.passages])
     for capacity in ("features", "embeddings"):
-        inputs = Inputs.of(capacity, table)
-        np.testing.assert_allclose(inputs.of_one(described), inputs(table)[table.of_list == 4], atol=1e-9)
-        weights = np.random.default_rng(0).normal(size=len(inputs.names))
+        inputs = Inputs.fit(capacity, table)
+        np.testing.assert_allclose(inputs(described), inputs(table)[table.of_list == 4], atol=1e-9)
+        weights = np.random.default_rng(0).normal(size=len(inputs.spread))
         residual = LinearResidual(inputs, weights)
-        np.testing.assert_allclose(sum(residual.parts(described).values()), residual.of(described), atol=1e-9)
+        np.testing.assert_allclose(sum(residual.parts(described).values()), residual(described), atol=1e-9)
 
 
 def test_two_documents_of_one_list_are_enough_for_embeddings():
-    inputs = Inputs.of("embeddings", tabled(simulated(1, 2)))
-    assert inputs.basis.shape == (24, 1) and len(inputs.names) == inputs(tabled(simulated(1, 2))).shape[1]
+    inputs = Inputs.fit("embeddings", tabled(simulated(1, 2)))
+    assert inputs.basis.shape == (24, 1) and inputs(tabled(simulated(1, 2))).shape == (2, len(NAMES) + 2)
 
 
 def test_precision_is_the_curvature_of_the_logistic_loss():
     """Lists of two, each pair counted once: the sum's Hessian by finite differences, and the prior."""
     table = tabled(simulated(12, 2))
-    values = Inputs.of("features", table)(table)
+    values = Inputs.fit("features", table)(table)
     rng = np.random.default_rng(0)
     w, beta, ridge = 0.1 * rng.normal(size=values.shape[1]), 0.4, 0.05
 

@@ -208,9 +208,9 @@ def test_agreement_and_self_consistency():
         ranking("b", down, annotator="bob", details={"repeat_of": "x"}),
     ]
     found = agreement_between(said)
-    assert found.value == pytest.approx(0.0) and found.n == 2 and found.low <= 0 <= found.high
-    assert self_consistency(said).value == pytest.approx(-1.0)
-    assert math.isnan(self_consistency(said[:2]).value)
+    assert found.mean == pytest.approx(0.0) and found.n == 2 and found.low <= 0 <= found.high
+    assert self_consistency(said).mean == pytest.approx(-1.0)
+    assert math.isnan(self_consistency(said[:2]).mean)
 
 
 def test_kappa_by_hand():
@@ -222,7 +222,32 @@ def test_kappa_by_hand():
         for name, rating in zip(("ann", "bob"), row)
     ]
     found = cohen_kappa(said, "ann", "bob")
-    assert found.value == pytest.approx(0.5) and found.low < 0.5 < found.high and found.n == 20
+    assert found.mean == pytest.approx(0.5) and found.low < 0.5 < found.high and found.n == 20
+
+
+@pytest.mark.parametrize("size", [1, 3, 40])
+def test_kappa_and_its_interval_are_scikit_learns(size):
+    """Of each resample, too; one in which both gave one label alone has none, and is left out."""
+    import warnings
+
+    from sklearn.metrics import cohen_kappa_score
+
+    said = np.random.default_rng(size).choice([-2, 0, 1], (size, 2))
+    comparisons = [
+        Comparison(str(n), "a", "b", int(rating), annotator=name)
+        for n, row in enumerate(said)
+        for name, rating in zip(("ann", "bob"), row)
+    ]
+    draws = np.random.default_rng(0).integers(size, size=(200, size))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kappa = [cohen_kappa_score(*np.sign(said[rows]).T, labels=[-1, 0, 1]) for rows in draws]
+        whole = cohen_kappa_score(*np.sign(said).T, labels=[-1, 0, 1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ragkit.agreement.RESAMPLES", 200)
+        found = cohen_kappa(comparisons, "ann", "bob")
+    limits = np.nanpercentile(kappa, [2.5, 97.5]) if not np.isnan(kappa).all() else [np.nan] * 2
+    assert found[:3] == pytest.approx((whole, *limits), abs=1e-12, nan_ok=True)
 
 
 def test_kappa_where_the_answers_stood_the_other_way_round():
@@ -233,7 +258,7 @@ def test_kappa_where_the_answers_stood_the_other_way_round():
         *(("r", "x", "y", -1, n) for n in ("ann", "bob")),
     ]
     said = [Comparison(query, a, b, rating, annotator=name) for query, a, b, rating, name in rows]
-    assert cohen_kappa(said, "ann", "bob").value == 1
+    assert cohen_kappa(said, "ann", "bob").mean == 1
 
 
 def test_an_empty_tier_is_no_step():
@@ -247,15 +272,15 @@ def test_sides():
     """A wins and stood left, B wins and stood left, A wins and stood right, a tie: two of three."""
     said = [(-1, False), (2, True), (-3, True), (0, False)]
     found = chose_left([Comparison("q", "a", "b", r, details={"swapped": s}) for r, s in said])
-    assert found.value == pytest.approx(2 / 3) and found.n == 3
+    assert found.mean == pytest.approx(2 / 3) and found.n == 3
 
 
 def test_the_shown_first_effect():
     """Ranked exactly as shown: +½; against it: −½; ties say nothing."""
     as_shown = ranking(tiers=[[3], [1], [0]], shown_order=[3, 1, 0, 2, 4])
     against = ranking(tiers=[[0], [1], [3]], shown_order=[3, 1, 0, 2, 4])
-    assert shown_first_effect([as_shown]).value == pytest.approx(0.5)
-    assert shown_first_effect([as_shown, against]).value == pytest.approx(0.0)
+    assert shown_first_effect([as_shown]).mean == pytest.approx(0.5)
+    assert shown_first_effect([as_shown, against]).mean == pytest.approx(0.0)
     assert shown_first_effect([ranking(tiers=[[0, 1]], shown_order=[0, 1, 2, 3, 4])]).n == 0
 
 

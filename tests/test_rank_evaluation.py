@@ -6,7 +6,7 @@ from sklearn.metrics import ndcg_score
 
 from ragkit.corpus import Passage
 from ragkit.judgements import Ranking
-from ragkit.rank_evaluation import MEASURES, Comparison, compare, gains_of, learning_curve, measure
+from ragkit.rankings import MEASURES, Gain, compare, gains_of, learning_curve, measure
 
 
 def test_one_list_by_hand():
@@ -61,10 +61,10 @@ def test_compare_is_paired_by_query():
     gains = [np.array([1.0, 0.0])] * 4
     found = compare(scores, [-s for s in scores], gains, list("abcd"))
     interval = found.intervals["pair accuracy"]
-    assert (interval.mean, interval.low, interval.high, interval.queries) == (1.0, 1.0, 1.0, 4)
+    assert (interval.mean, interval.low, interval.high, interval.n) == (1.0, 1.0, 1.0, 4)
     assert found.base["MRR"] == 0.5 and found.after["MRR"] == 1.0
     assert "pair accuracy  0.000  1.000  +1.000 [+1.000, +1.000] (n = 4)" in str(found)
-    assert compare(scores, scores, gains, ["a"] * 4) == Comparison()  # one query has no interval
+    assert compare(scores, scores, gains, ["a"] * 4) == Gain()  # one query has no interval
 
 
 def test_gains_are_the_tiers_below():

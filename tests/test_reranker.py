@@ -1,7 +1,6 @@
 """The reranker as a person meets it: what helps is kept, what does not is said, nothing is lost."""
 
 import json
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,15 +8,16 @@ import pytest
 
 import ragkit.reranker as module
 from ragkit import strengths
-from ragkit.active import MostInformative
+from ragkit.active import MostInformative, information
 from ragkit.annotators import fit_each
-from ragkit.bounds import kl_from_base
 from ragkit.corpus import Hit, Passage
 from ragkit.features import NAMES
+from ragkit.guard import kl_from_base
 from ragkit.judgements import Ranking, Skip
 from ragkit.preferences import PreferenceLog
-from ragkit.rank_evaluation import compare_on
+from ragkit.rankings import compare_on
 from ragkit.reranker import Reranker
+from ragkit.table import Table
 from tests.simulated_rankings import simulated
 from tests.words_encoder import WordsEncoder
 
@@ -79,7 +79,7 @@ def test_a_taste_is_found_and_the_report_says_what_it_gives(fitted):
     report = fitted.report
     assert not report.kept_base and report.rankings == report.queries == 40
     interval = report.intervals["pair accuracy"]
-    assert interval.low > 0.1 and interval.queries == 40
+    assert interval.low > 0.1 and interval.n == 40
     assert report.after["nDCG@3"] - report.base["nDCG@3"] == pytest.approx(report.intervals["nDCG@3"].mean)
     assert report.settings.keys() == {"capacity", "beta", "ridge", "loss", "anchor"}
     assert 0 < report.kl <= fitted.max_kl
@@ -148,7 +148,7 @@ def test_strengths_weights_and_offsets_reach_the_fit():
     plain.fit(simulated(20), progress=False)
     reranker = new()
     reranker.fit(simulated(20), strength=spy, progress=False)
-    assert asked and not np.allclose(reranker.residual.weights, plain.residual.weights)
+    assert asked and not np.allclose(reranker.fitted.residual.weights, plain.fitted.residual.weights)
     for knob in ({"weight": strengths.delta_ndcg()}, {"offset": strengths.shown_position(0.5)}):
         assert not new().fit(simulated(20), **knob, progress=False).kept_base
 
@@ -181,7 +181,7 @@ def test_the_same_seed_gives_the_same_reranker_in_any_order():
     rankings = simulated(24)
     a.fit(rankings, progress=False)
     b.fit(rankings, progress=False)
-    np.testing.assert_array_equal(a.residual.weights, b.residual.weights)
+    np.testing.assert_array_equal(a.fitted.residual.weights, b.fitted.residual.weights)
     assert a.fingerprint == b.fingerprint != new("auto").fingerprint
 
 
@@ -203,7 +203,7 @@ def test_too_little_keeps_the_retriever_and_says_why(rankings, reason):
     reranker = new("auto")
     report = reranker.fit(rankings, progress=False)
     assert report.kept_base and report.reason.startswith(reason) and str(report)
-    assert reranker.residual is None
+    assert reranker.fitted.residual is None
 
 
 def test_people_who_contradict_each_other_cancel_out():
@@ -212,13 +212,18 @@ def test_people_who_contradict_each_other_cancel_out():
     assert new().fit(rankings + opposite, progress=False).kept_base
 
 
-def test_a_fit_that_fails_leaves_what_there_was():
+def test_a_fit_that_fails_leaves_what_there_was(monkeypatch):
     reranker = new()
     reranker.fit(simulated(20), progress=False)
     before, seen = reranker.fingerprint, reranker.seen
-    assert reranker.residual is not None
+    assert reranker.fitted.residual is not None
     with pytest.raises(ValueError, match="gave nan for pair 0"):
         reranker.fit(simulated(20), strength=lambda p, s: strengths.constant(np.nan)(p), progress=False)
+    assert (reranker.fingerprint, reranker.seen) == (before, seen)
+    with monkeypatch.context() as stopped:  # after all is trained, by a person
+        stopped.setattr(module, "pair_losses", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            reranker.fit(simulated(12), progress=False)
     assert (reranker.fingerprint, reranker.seen) == (before, seen)
     reranker.update(simulated(21)[20])  # and it goes on with what was chosen before
     assert reranker.seen == seen + 1
@@ -253,14 +258,14 @@ def test_bad_input_is_named():
 def test_update_is_the_fit_with_one_more(fitted):
     reranker = new()
     reranker.fit(simulated(40)[:39], progress=False)
-    before = reranker.residual.weights.copy()
+    before = reranker.fitted.residual.weights.copy()
     reranker.update(simulated(40)[39])
-    assert reranker.seen == 40 and not np.allclose(before, reranker.residual.weights, atol=1e-4)
-    table = reranker._tabled(simulated(40), False)
-    settings, inputs = reranker._settings, reranker.residual.inputs
-    objective = reranker._objective.at(settings.beta)
+    assert reranker.seen == 40 and not np.allclose(before, reranker.fitted.residual.weights, atol=1e-4)
+    table = Table.of(simulated(40), reranker._described(simulated(40), False))
+    settings, inputs = reranker.fitted.settings, reranker.fitted.residual.inputs
+    objective = reranker.fitted.objective.at(settings.beta)
     whole = module.solve(inputs(table), table, objective, settings.ridge)
-    np.testing.assert_allclose(reranker.residual.weights, whole[:-1], atol=5e-3)
+    np.testing.assert_allclose(reranker.fitted.residual.weights, whole[:-1], atol=5e-3)
 
 
 def test_updates_where_the_retriever_was_kept_are_remembered_only():
@@ -268,7 +273,7 @@ def test_updates_where_the_retriever_was_kept_are_remembered_only():
     assert reranker.fit([], progress=False).kept_base
     for ranking in simulated(12):
         reranker.update(ranking)
-    assert reranker.seen == 12 and reranker.residual is None
+    assert reranker.seen == 12 and reranker.fitted.residual is None
     reranker.update(replace(simulated(1)[0], tiers=[]))
     assert reranker.seen == 12
 
@@ -276,7 +281,7 @@ def test_updates_where_the_retriever_was_kept_are_remembered_only():
 def test_an_update_that_fails_changes_nothing(fitted, monkeypatch):
     reranker = new()
     reranker.fit(simulated(20), progress=False)
-    weights, seen = reranker.residual.weights, reranker.seen
+    weights, seen = reranker.fitted.residual.weights, reranker.seen
 
     def full(*args, **kwargs):
         raise MemoryError
@@ -284,7 +289,7 @@ def test_an_update_that_fails_changes_nothing(fitted, monkeypatch):
     monkeypatch.setattr(module, "solve", full)
     with pytest.raises(MemoryError):
         reranker.update(simulated(21)[20])
-    assert reranker.seen == seen and reranker.residual.weights is weights
+    assert reranker.seen == seen and reranker.fitted.residual.weights is weights
 
 
 # Several annotators
@@ -363,14 +368,20 @@ def test_what_was_saved_ranks_as_before(tmp_path, capacity):
             again.score(ranking.query, ranking.passages), reranker.score(ranking.query, ranking.passages)
         )
     assert again.fingerprint == reranker.fingerprint and again.max_kl == 1.5
-    assert {path.suffix for path in (tmp_path / "reranker").iterdir()} == {".json", ".safetensors"}
+    assert [path.name for path in tmp_path.iterdir()] == ["reranker"] and (tmp_path / "reranker").is_file()
+    again.save(tmp_path / "again")  # the same bytes, too
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "reranker").read_bytes()
     with pytest.raises(ValueError, match="there was no fit"):
         again.update(simulated(1)[0])
 
 
-def test_the_retriever_is_saved_too(tmp_path):
+def test_the_retriever_is_saved_too_and_a_folder_holds_the_file(tmp_path):
     new().save(tmp_path)
-    assert Reranker.load(tmp_path, ENCODER).residual is None
+    assert Reranker.load(tmp_path, ENCODER).fitted.residual is None
+    assert [path.name for path in tmp_path.iterdir()] == ["reranker.safetensors"]
+    assert Reranker.load(tmp_path / "reranker.safetensors", ENCODER).capacity == "features"
+    new("embeddings").save(tmp_path / "not" / "yet" / "there")
+    assert Reranker.load(tmp_path / "not" / "yet" / "there", ENCODER).capacity == "embeddings"
 
 
 def test_another_encoder_is_refused(tmp_path, fitted):
@@ -379,43 +390,68 @@ def test_another_encoder_is_refused(tmp_path, fitted):
         Reranker.load(tmp_path, WordsEncoder(1))
 
 
-def test_damage_is_found(tmp_path, fitted):
-    with pytest.raises(FileNotFoundError, match=r"no reranker in .*Reranker\.save makes one"):
-        Reranker.load(tmp_path / "none", ENCODER)
-    fitted.save(tmp_path)
-    (weights,) = tmp_path.glob("*.safetensors")
-    data = bytearray(weights.read_bytes())
-    data[-3] ^= 1
-    weights.write_bytes(data)
-    with pytest.raises(ValueError, match=r"is damaged: its sha256 .*train it again"):
+def test_no_file_is_said(tmp_path):
+    for path in (tmp_path, tmp_path / "none"):
+        with pytest.raises(FileNotFoundError, match=r"no reranker in .*Reranker\.save makes one"):
+            Reranker.load(path, ENCODER)
+
+
+def test_any_bit_that_flips_and_any_end_that_is_missing_is_noticed(tmp_path, fitted):
+    path = tmp_path / "reranker"
+    fitted.save(path)
+    whole = path.read_bytes()
+    size = 8 + int.from_bytes(whole[:8], "little")  # of the header
+    rng = np.random.default_rng(0)
+    for place in [*range(8), *rng.integers(8, size, 250), *rng.integers(size, len(whole), 50)]:
+        data = bytearray(whole)
+        data[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match="train it again"):
+            Reranker.load(path, ENCODER)
+    for end in (0, 7, size - 1, len(whole) - 1):
+        path.write_bytes(whole[:end])
+        with pytest.raises(ValueError, match=r"is damaged .*train it again"):
+            Reranker.load(path, ENCODER)
+
+
+@pytest.mark.parametrize(
+    "metadata, message",
+    [
+        (None, "of another kind: it says {'format': None"),
+        ({"ragkit": '{"format": "ragkit-reranker", "version": 2}'}, "it says .*'version': 2"),
+        ({"ragkit": "[]"}, "is damaged"),
+        ({"ragkit": json.dumps(module.KIND)}, "its sha256 is another"),
+    ],
+)
+def test_foreign_files_and_other_versions_are_refused(tmp_path, metadata, message):
+    from safetensors.numpy import save_file
+
+    save_file({"weights": np.zeros(3)}, tmp_path / "reranker", metadata)
+    with pytest.raises(ValueError, match=f"{message}.*; train it again"):
+        Reranker.load(tmp_path / "reranker", ENCODER)
+
+
+def test_features_of_another_version_are_refused(tmp_path, fitted, monkeypatch):
+    with monkeypatch.context() as other:
+        other.setattr(module, "NAMES", NAMES[::-1])
+        fitted.save(tmp_path)
+    with pytest.raises(ValueError, match=r"weighs other features .*: train it again"):
         Reranker.load(tmp_path, ENCODER)
-    weights.unlink()
-    with pytest.raises(ValueError, match="is missing, though the manifest names it; train it again"):
-        Reranker.load(tmp_path, ENCODER)
 
 
-def test_features_of_another_version_are_refused(tmp_path, fitted):
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_save_that_fails_keeps_the_old_one(tmp_path, fitted, monkeypatch, step):
     fitted.save(tmp_path)
-    path = tmp_path / "reranker.json"
-    facts = json.loads(path.read_text())
-    facts["residual"]["features"] = facts["residual"]["features"][::-1]
-    path.write_text(json.dumps(facts))
-    with pytest.raises(ValueError, match="with other features: train it again"):
-        Reranker.load(tmp_path, ENCODER)
-
-
-def test_a_save_that_fails_keeps_the_old_one(tmp_path, fitted, monkeypatch):
-    fitted.save(tmp_path)
-    before = Reranker.load(tmp_path, ENCODER).fingerprint
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("safetensors.numpy.save_file", full)
-    with pytest.raises(OSError, match="No space left"):
-        new().save(tmp_path)
-    assert Reranker.load(tmp_path, ENCODER).fingerprint == before
-    shutil.rmtree(tmp_path)
+    with monkeypatch.context() as broken:
+        broken.setattr(f"os.{step}", full)
+        with pytest.raises(OSError, match="No space left"):
+            new().save(tmp_path)
+    assert Reranker.load(tmp_path, ENCODER).fingerprint == fitted.fingerprint
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 # What to ask next
@@ -425,19 +461,19 @@ def test_information_shrinks_as_it_comes_in():
     reranker = new()
     reranker.fit(simulated(20), progress=False)
     ranking = simulated(30)[25]
-    before = reranker.information(ranking.query, ranking.passages)
+    before = information(reranker, ranking.query, ranking.passages)
     for _ in range(3):
         reranker.update(ranking)
-    assert 0 < reranker.information(ranking.query, ranking.passages) < before
+    assert 0 < information(reranker, ranking.query, ranking.passages) < before
 
 
 def test_equal_documents_tell_nothing():
     reranker = new()
     passages = [Passage(name, "lamp river") for name in "abc"]
-    assert reranker.information("lamp?", passages) == pytest.approx(0, abs=1e-9)
+    assert information(reranker, "lamp?", passages) == pytest.approx(0, abs=1e-9)
     reranker.fit(simulated(12), progress=False)
-    assert reranker.information("lamp?", passages) == pytest.approx(0, abs=1e-9)
-    assert reranker.information("lamp?", passages[:1]) == 0
+    assert information(reranker, "lamp?", passages) == pytest.approx(0, abs=1e-9)
+    assert information(reranker, "lamp?", passages[:1]) == 0
 
 
 def test_the_most_informative_query_comes_next():

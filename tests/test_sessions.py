@@ -148,7 +148,7 @@ def test_the_order_shown_says_nothing_of_the_retrievers(tmp_path):
     orders = [tuple(ranking.shown_order) for ranking in log.rankings()]
     counts = [orders.count(order) for order in set(orders)]
     assert len(counts) == 6 and min(counts) > 25 and max(counts) < 80
-    assert shown_first_effect(log.rankings()).value == 0.5  # and who saves untouched is found out
+    assert shown_first_effect(log.rankings()).mean == 0.5  # and who saves untouched is found out
 
 
 def test_the_logged_seed_gives_the_order(tmp_path):
@@ -337,7 +337,7 @@ def test_ratings_are_of_the_sides_shown(tmp_path):
         assert said.answer_a.startswith("first") and len(said.hits) == 2
         assert view.sides[0] == (said.answer_b if view.swapped else said.answer_a)
         assert random.Random(said.details["seed"]).getrandbits(1) == view.swapped
-    assert chose_left(log.comparisons()).value == 1.0
+    assert chose_left(log.comparisons()).mean == 1.0
 
 
 def test_repeats_swap_sides(tmp_path):

@@ -19,11 +19,13 @@ from ragkit.corpus import DATA, Hit, Passage, load_passages
 from ragkit.encoder import Encoder
 from ragkit.evaluation import load_qrels, load_queries
 from ragkit.features import NAMES, describe_all
-from ragkit.inputs import DIRECTIONS
+from ragkit.guard import Domain, Fitted
 from ragkit.judgements import Ranking
+from ragkit.linear import DIRECTIONS
 from ragkit.preferences import PreferenceLog
-from ragkit.rank_evaluation import compare, compare_on
+from ragkit.rankings import compare, compare_on
 from ragkit.reranker import Reranker
+from ragkit.selection import train
 
 WITH_TASTE = ("simulated-code", "simulated-intuition", "simulated-mathematics")
 TRUE_FIRST = {"simulated-first": 0.8}  # logits a place, as data/build/simulate_annotators.py has it
@@ -139,14 +141,14 @@ def speed(encoder) -> None:
     for count, size in ((50, 5), (300, 10)):
         short = [_cut(ranking, size) for ranking in longest[:count]]
         reranker = Reranker(encoder)
-        reranker._tabled(short, progress=False)
+        read(encoder, short)
         started = time.perf_counter()
         reranker.fit(short, progress=False)
         print(f"  fit, auto, {count} rankings of {size}: {time.perf_counter() - started:.1f} s")
     reranker = Reranker(encoder, "embeddings")
     reranker.fit(longest[:490], progress=False)
-    if reranker.residual is None:  # noise may keep the base, and then there is nothing to bring up to date
-        reranker.residual, reranker.domain = _forced(reranker)
+    if reranker.fitted.residual is None:  # noise may keep the base, and then nothing is brought up to date
+        reranker.fitted = _forced(reranker.fitted)
     taken = []
     for ranking in longest[490:]:
         started = time.perf_counter()
@@ -175,12 +177,9 @@ def _cut(ranking: Ranking, size: int) -> Ranking:
     return replace(ranking, passages=ranking.passages[:size], tiers=tiers, shown_order=shown)
 
 
-def _forced(reranker: Reranker):
-    from ragkit.domain import Domain
-    from ragkit.selection import train
-
-    table = reranker._table
-    return train(table, reranker._objective, reranker._settings), Domain.of(table)
+def _forced(fitted: Fitted) -> Fitted:
+    residual = train(fitted.table, fitted.objective, fitted.settings)
+    return replace(fitted, residual=residual, domain=Domain.fit(fitted.table))
 
 
 def active(encoder, draws: int) -> None:
