@@ -178,8 +178,8 @@ class PreferenceLog:
         Each is made once: what is asked for again is the same object, which nobody may change.
         """
         names = {kind.kind for kind in kinds}
-        standing = [event for event in self._standing() if event["kind"] in names]
-        return [_judgement(e) for e in standing if annotator is None or e["annotator"] == annotator]
+        events = [event for event in self._standing() if event["kind"] in names]
+        return [_judgement(event) for event in events if annotator in (None, event["annotator"])]
 
     def problems(self) -> list[str]:
         """Lines that could not be read, as "file:line: why"; the rest of their file was read."""
@@ -195,16 +195,14 @@ class PreferenceLog:
         """Read what is new in the folder, and fold it in. What does not simply come last – an undo, or what
         another kernel wrote at the same moment – folds all events anew; they are not read again."""
         paths = sorted(self.folder.glob("*.jsonl")) if self.folder.is_dir() else []
-        states = {path: path.stat() for path in paths if path.is_file()}
-        before, self._files, fresh = self._files, {}, []
+        before, fresh = self._files, []
+        self._files = {path: before.get(path) or _File(path) for path in paths if path.is_file()}
+        lost = not before.keys() <= self._files.keys()
         try:
-            for path, state in states.items():
-                file = before.get((path, state.st_ino))
-                if file is None or state.st_size < file.offset:  # it is new, or was cut
-                    file = _File(path)
-                self._files[path, state.st_ino] = file
-                fresh += file.read(state.st_size)
-            lost = set(before.values()) - set(self._files.values())
+            for file in self._files.values():
+                known = len(file.events)
+                lost |= file.read()
+                fresh += file.events[known:]
             if lost or any(event["kind"] == "undo" or _order(event) <= self._fold.last for event in fresh):
                 fresh = [event for file in self._files.values() for event in file.events]
                 self._fold = _Fold()
@@ -253,26 +251,38 @@ class _File:
     """One file of the folder, read as far as its last whole line."""
 
     def __init__(self, path: Path):
-        self.path, self.offset, self.line = path, 0, 0
+        self.path, self.state = path, (0, 0, 0)  # number, time of the last change, size
+        self.offset, self.line, self.last = 0, 0, b""  # bytes and lines read, the last line
         self.events: list[dict] = []
         self.problems: list[str] = []
         self.tail: list[str] = []  # the problem with what follows the last whole line
 
-    def read(self, size: int) -> list[dict]:
-        """The events that are new, of a file of now this many bytes."""
-        known, data = len(self.events), b""
-        if size > self.offset:
-            with open(self.path, "rb") as file:
-                file.seek(self.offset)
+    def read(self) -> bool:
+        """Read what is new. Returns whether what was read before is there no more: it was cut or replaced."""
+        stat = self.path.stat()
+        state = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        if state == self.state:
+            return False
+        with open(self.path, "rb") as file:
+            file.seek(self.offset - len(self.last))
+            data = file.read()
+            lost = self.offset > 0 and (stat.st_ino != self.state[0] or not data.startswith(self.last))
+            if lost:
+                self.__init__(self.path)
+                file.seek(0)
                 data = file.read()
+        self.state = state
+        data = data[len(self.last) :]
         whole = data.rfind(b"\n") + 1
         lines = data[:whole].splitlines()
         for start in range(0, len(lines), _BLOCK):
             self._take_all(lines[start : start + _BLOCK])
+        if whole:
+            self.last = data[data.rfind(b"\n", 0, whole - 1) + 1 : whole]
         self.offset += whole
         torn = f"{self.path.name}:{self.line + 1}: the last line is torn: it has no end"
         self.tail = [torn] if data[whole:].strip() else []
-        return self.events[known:]
+        return lost
 
     def _take_all(self, lines: list[bytes]) -> None:
         """Decode all lines at once, which shares their keys; each alone where one of them is broken."""

@@ -44,7 +44,6 @@ def test_what_goes_in_comes_out(tmp_path):
         said, again.rankings() + again.comparisons() + again.feedback() + again.skipped()
     ):
         assert after.annotator == "ann" and len(after.event_id) == 32
-
         assert replace(after, annotator="", event_id="") == before
     assert again.problems() == []
 

@@ -4,13 +4,14 @@ import random
 
 import pytest
 
-from ragkit import tiers
+from ragkit import rank_session as tiers
+from ragkit.compare_session import ComparisonSession
 from ragkit.corpus import Hit, Passage
 from ragkit.generator import Answer
 from ragkit.judgements import Ranking
 from ragkit.preference_log import PreferenceLog
 from ragkit.preferences import chose_left, self_consistency, shown_first_effect
-from ragkit.sessions import ComparisonSession, RankingSession
+from ragkit.rank_session import RankingSession
 from tests.helpers import hits
 
 

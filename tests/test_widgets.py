@@ -12,10 +12,9 @@ from ragkit.corpus import Hit, Passage
 from ragkit.generator import Answer
 from ragkit.library import Library
 from ragkit.preference_log import PreferenceLog
+from ragkit.rank_session import RankingSession, flat
 from ragkit.rank_widget import RankingPanel
 from ragkit.session import View
-from ragkit.sessions import RankingSession
-from ragkit.tiers import flat
 from ragkit.widgets import ChatApp, CompareAnswers, RankDocuments
 from tests.helpers import FakeEncoder, hits
 
