@@ -323,6 +323,18 @@ def test_a_line_that_is_still_being_written_is_read_when_it_is_whole(tmp_path):
     assert len(reader.rankings()) == 1 and reader.problems() == []
 
 
+def test_a_file_that_another_took_the_place_of_is_read_anew(tmp_path):
+    """As an editor saves: the last line is the same, and the first one says something else."""
+    log = PreferenceLog(tmp_path)
+    for query in "ab":
+        log.record(ranking(query))
+    log.rankings()
+    (path,) = tmp_path.glob("*.jsonl")
+    (tmp_path / "new").write_text(path.read_text().replace('"query":"a"', '"query":"c"'))
+    os.replace(tmp_path / "new", path)
+    assert [r.query for r in log.rankings()] == ["c", "b"]
+
+
 def test_another_schema_is_refused_with_what_to_do(tmp_path):
     log = PreferenceLog(tmp_path)
     log.record(ranking())
