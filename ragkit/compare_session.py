@@ -95,7 +95,6 @@ class ComparisonSession(Session):
             if text(b if swapped else a) != left:
                 break
         return ComparisonView(
-            number=number,
             query=query,
             item=self._keys[number],
             seed=seed,

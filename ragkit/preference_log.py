@@ -98,13 +98,12 @@ class PreferenceLog:
         that is no judgement of this annotator's, or of this object's, that stands.
         """
         session = self._path.stem if self._path else None
-        standing = self._standing()
-        here = [event for event in standing if event["session"] == session]
-        mine = [e for e in standing if e["session"] == session or e["annotator"] == self.annotator]
+        mine = [e for e in self._standing() if e["session"] == session or e["annotator"] == self.annotator]
         if event_id is not None and event_id not in {event["event_id"] for event in mine}:
             raise ValueError(f"event_id={event_id!r}: no judgement of {self.annotator!r} that stands")
         if not mine:
             return None
+        here = [event for event in mine if event["session"] == session]
         target = event_id or (here or mine)[-1]["event_id"]
         names = {"annotator": self.annotator, "event_id": uuid.uuid4().hex, "target": target}
         self._append({"kind": "undo", **names})
@@ -280,8 +279,8 @@ class _File:
         if whole:
             self.last = data[data.rfind(b"\n", 0, whole - 1) + 1 : whole]
         self.offset += whole
-        torn = f"{self.path.name}:{self.line + 1}: the last line is torn: it has no end"
-        self.tail = [torn] if data[whole:].strip() else []
+        torn = [f"{self.path.name}:{self.line + 1}: the last line is torn: it has no end"]
+        self.tail = torn if data[whole:].strip() else []
         return lost
 
     def _take_all(self, lines: list[bytes]) -> None:

@@ -54,17 +54,13 @@ def place(tiers: Tiers, slot: int, target: int) -> Tiers:
     A tie that it would stand in the middle of is cut in two.
     """
     (_, document), _ = _locate(tiers, slot), _locate(tiers, target)
-    rest = [[d for d in each if d != document] for each in tiers]
-    rest = [each for each in rest if each]
-    above: Tiers = []
-    room = target
-    while rest and len(rest[0]) <= room:
-        room -= len(rest[0])
-        above.append(rest.pop(0))
-    if room:  # the target lies within a tie
-        above.append(rest[0][:room])
-        rest[0] = rest[0][room:]
-    return [*above, [document], *rest]
+    above, below, room = [], [], target
+    for tier in tiers:
+        rest = [each for each in tier if each != document]
+        above.append(rest[:room])
+        below.append(rest[room:])
+        room -= len(above[-1])
+    return [tier for tier in [*above, [document], *below] if tier]
 
 
 def tie(tiers: Tiers, slot: int) -> Tiers:
@@ -184,7 +180,6 @@ class RankingSession(Session):
             if order != shown:
                 break
         return RankingView(
-            number=number,
             query=self._keys[number],
             item=self._items[number],
             seed=seed,

@@ -38,7 +38,6 @@ class Progress:
 class View:
     """One showing of an item. Its `view_id` stays through retries, so that its judgement counts once."""
 
-    number: int
     query: str
     item: str
     seed: int
@@ -89,9 +88,8 @@ class Session:
     def refresh(self) -> None:
         """Read in the log what of these items this person has said. `next` and `undo` do it, too."""
         said = self.log.judgements(self.KIND, Skip, annotator=self.log.annotator)
-        known = len(self._said)
-        if said[:known] != self._said:  # more than something new: an undo, or another word on an old item
-            known = 0
+        same = said[: len(self._said)] == self._said  # not after an undo or another word on an old item
+        known = len(self._said) if same else 0
         numbers = [self._number(judgement) for judgement in said[known:]]  # where this fails, nothing changes
         if not known:
             self._judged, self._first, self._repeats = [], {}, {}
@@ -171,10 +169,9 @@ class Session:
         return fresh[0]
 
     def _due(self, fresh: bool) -> int | None:
+        left = self._to_repeat - self._repeats.keys()
         for place, (number, judgement) in enumerate(self._judged):
-            if number not in self._to_repeat or number in self._repeats:
-                continue
-            if isinstance(judgement, Skip) or judgement is not self._first[number]:
+            if number not in left or isinstance(judgement, Skip) or judgement is not self._first[number]:
                 continue
             gap = GAP + self._draw("gap", number) % (MORE_GAP + 1) if fresh else LAST_GAP
             if len(self._judged) - 1 - place >= gap:
