@@ -149,21 +149,11 @@ class Session:
         self.refresh()
         return last
 
-    # What a kind of item adds
-
-    def _number(self, judgement: Judgement) -> int | None:
-        """Of the item that this judgement is of; None where it is of no item here."""
-        raise NotImplementedError
-
-    def _unfit(self, number: int) -> str | None:
-        raise NotImplementedError
-
-    def _show(self, number: int, seeds: Iterator[int], before: Judgement | None) -> View:
-        """A view of the item by the first of `seeds` that shows it otherwise than `before` was shown."""
-        raise NotImplementedError
-
-    def _restore(self, judgement: Judgement) -> None:
-        raise NotImplementedError
+    # A kind of item adds its KIND and these methods:
+    # _number(judgement): of the item that was judged, or None where that is no item here;
+    # _unfit(number): why the item can't be judged, or None;
+    # _show(number, seeds, before): a view by the first of `seeds` that shows it otherwise than `before` did;
+    # _restore(judgement): what was judged, into the view.
 
     def _choose(self, fresh: list[int]) -> int:
         return fresh[0]
