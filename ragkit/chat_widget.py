@@ -8,8 +8,8 @@ import ipywidgets
 from ragkit.compare_widget import sources
 from ragkit.follow_up import complete_follow_up
 from ragkit.judgements import Feedback
+from ragkit.rank_session import RankingSession
 from ragkit.rank_widget import RankingPanel, facts
-from ragkit.sessions import RankingSession
 from ragkit.widget_parts import Field, Panel, block, flag, handler, part, question, row, show
 
 
@@ -150,8 +150,8 @@ class ChatApp(Panel):
     def _standing(self) -> Feedback | None:
         """What this person's latest word on this answer is, today or on an earlier day."""
         item = Feedback(self.turn.query, self.turn.answer.text, True).item
-        mine = [f for f in self.log.feedback() if f.annotator == self.log.annotator and f.item == item]
-        return mine[-1] if mine else None
+        mine = self.log.judgements(Feedback, annotator=self.log.annotator)
+        return next((feedback for feedback in reversed(mine) if feedback.item == item), None)
 
 
 def earlier(turns: list) -> str:

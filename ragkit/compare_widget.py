@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import ipywidgets
 
+from ragkit.compare_session import ComparisonSession, text
 from ragkit.generator import Answer
 from ragkit.judging_panel import JudgingPanel
-from ragkit.sessions import ComparisonSession, text
 from ragkit.widget_parts import block, flag, handler, part, row
 
 SCALE = {

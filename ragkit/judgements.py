@@ -1,8 +1,10 @@
-"""What a person can say: a ranking of documents, a comparison of two answers, a thumb, or "skip"."""
+"""What a person can say: a ranking of documents, a comparison of two answers, a thumb, or "skip"; and each of
+them as an event of the log, in JSON."""
 
 import hashlib
 import operator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from ragkit.corpus import Hit, Passage
@@ -29,7 +31,7 @@ class Ranking:
     event_id: str = ""
     details: dict[str, Any] = field(default_factory=dict)
 
-    kind = "rank"
+    kind, words = "rank", ()  # in the log; words: what is called there as it is here
 
     def __post_init__(self):
         size = len(self.passages)
@@ -41,21 +43,21 @@ class Ranking:
                 f"tiers={self.tiers!r}: a list of lists of indices, best first: [[2], [0, 1]]"
             ) from None
         put(self, "tiers", [tier for tier in tiers if tier])  # an empty one is no step between two others
-        if self.shown_order is not None:
-            put(self, "shown_order", [_whole(index, "shown_order") for index in self.shown_order])
-        if self.scores is not None:
-            put(self, "scores", [float(score) for score in self.scores])
-        placed = [index for tier in self.tiers for index in tier]
+        placed = [index for tier in tiers for index in tier]
         for index in placed:
             if not 0 <= index < size:
                 raise ValueError(f"tiers={self.tiers}: {index} is no index into {size} passages")
         if len(set(placed)) < len(placed):
             twice = next(index for index in placed if placed.count(index) > 1)
             raise ValueError(f"tiers={self.tiers}: passage {twice} stands in them twice")
-        if self.shown_order is not None and sorted(self.shown_order) != list(range(size)):
-            raise ValueError(f"shown_order={self.shown_order}: not an order of {size} passages")
-        if self.scores is not None and len(self.scores) != size:
-            raise ValueError(f"{len(self.scores)} scores for {size} passages")
+        if self.shown_order is not None:
+            put(self, "shown_order", [_whole(index, "shown_order") for index in self.shown_order])
+            if sorted(self.shown_order) != list(range(size)):
+                raise ValueError(f"shown_order={self.shown_order}: not an order of {size} passages")
+        if self.scores is not None:
+            put(self, "scores", [float(score) for score in self.scores])
+            if len(self.scores) != size:
+                raise ValueError(f"{len(self.scores)} scores for {size} passages")
 
     @property
     def ranks(self) -> list[int | None]:
@@ -63,7 +65,7 @@ class Ranking:
         tier_of = {index: tier for tier, indices in enumerate(self.tiers) for index in indices}
         return [tier_of.get(index) for index in range(len(self.passages))]
 
-    @property
+    @cached_property
     def item(self) -> str:
         """Names what was judged, whoever judged it and in whatever order it was shown."""
         return _digest(self.kind, self.query, *sorted(f"{p.id}\0{p.title}\0{p.text}" for p in self.passages))
@@ -87,14 +89,15 @@ class Comparison:
     event_id: str = ""
     details: dict[str, Any] = field(default_factory=dict)
 
-    kind = "pair"
+    kind, words = "pair", ("answer_a", "answer_b", "rating", "both_bad")
 
     def __post_init__(self):
         object.__setattr__(self, "rating", _whole(self.rating, "rating"))
+        object.__setattr__(self, "both_bad", bool(self.both_bad))
         if self.rating not in RATINGS:
             raise ValueError(f"rating={self.rating}: a whole number from -3 (A) to +3 (B)")
 
-    @property
+    @cached_property
     def item(self) -> str:
         return _digest(self.kind, self.query, *sorted((self.answer_a, self.answer_b)))
 
@@ -112,9 +115,12 @@ class Feedback:
     event_id: str = ""
     details: dict[str, Any] = field(default_factory=dict)
 
-    kind = "chat_feedback"
+    kind, words = "chat_feedback", ("answer", "good", "note")
 
-    @property
+    def __post_init__(self):
+        object.__setattr__(self, "good", bool(self.good))
+
+    @cached_property
     def item(self) -> str:
         return _digest(self.kind, self.query, self.answer)
 
@@ -129,10 +135,95 @@ class Skip:
     event_id: str = ""
     details: dict[str, Any] = field(default_factory=dict)
 
-    kind = "skip"
+    kind, words = "skip", ()
 
 
 Judgement = Ranking | Comparison | Feedback | Skip
+KINDS = {kind.kind: kind for kind in (Ranking, Comparison, Feedback, Skip)}
+_NAMES = {"event_id": str, "seq": int, "annotator": str, "kind": str, "session": str}
+_SCORES = {float, int, type(None)}
+
+
+def to_event(judgement: Judgement) -> dict:
+    """What of a judgement the log keeps beside its names: JSON values only, texts included."""
+    event = {"kind": judgement.kind, "item": judgement.item}
+    event |= {"query": judgement.query, "details": judgement.details}
+    event |= {name: getattr(judgement, name) for name in judgement.words}
+    if isinstance(judgement, Ranking):
+        scores = [None] * len(judgement.passages) if judgement.scores is None else judgement.scores
+        event["candidates"] = [_candidate(p, score=s) for p, s in zip(judgement.passages, scores)]
+        event |= {"shown_order": judgement.shown_order, "ranking": judgement.tiers}
+    elif not isinstance(judgement, Skip):
+        event["candidates"] = [
+            _candidate(hit.passage, score=float(hit.score), rank=int(hit.rank)) for hit in judgement.hits
+        ]
+    return event
+
+
+def from_event(event: dict) -> Judgement:
+    """The judgement of an event that is without `fault`."""
+    kind = KINDS[event["kind"]]
+    words = {name: event[name] for name in ("query", "annotator", "event_id", *kind.words)}
+    words["details"] = event.get("details", {})
+    if kind is Skip:
+        return Skip(item=event["item"], **words)
+    candidates = event["candidates"]
+    passages = [Passage(c["id"], c["text"], c["title"], c.get("metadata", {})) for c in candidates]
+    if kind is Ranking:
+        scores = [c.get("score") for c in candidates]
+        words |= {"shown_order": event["shown_order"], "scores": None if None in scores else scores}
+        return Ranking(passages=passages, tiers=event["ranking"], **words)
+    return kind(hits=[Hit(p, c["score"], c["rank"]) for p, c in zip(passages, candidates)], **words)
+
+
+def fault(event: dict) -> str | None:
+    """Why readers could not take this event; None for a good one."""
+    for name, kind in _NAMES.items():
+        if not isinstance(event.get(name), kind):
+            return f"an event whose {name} is {event.get(name)!r}"
+    try:
+        details = event.get("details", {})
+        for name in ("view_id", "repeat_of"):
+            if (value := details.get(name)) is not None:
+                "" + value
+        if event["kind"] == "undo":
+            "" + event["target"]
+        elif event["kind"] in KINDS:
+            _check(event)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        return f"a broken {event['kind']} event ({reason})"
+    return None
+
+
+def _check(event: dict) -> None:
+    """Raises where `from_event` would, or should. Most events are read and never used: a ranking whose
+    indices are plain is not made, which takes a third of the time."""
+    "" + event["query"] + event["item"]
+    candidates = event.get("candidates", ())
+    for candidate in candidates:
+        if not type(candidate["id"]) is type(candidate["title"]) is type(candidate["text"]) is str:
+            raise TypeError("a document whose id, title or text is no text")
+        if type(candidate.get("score")) not in _SCORES:
+            raise TypeError(f"a score of {candidate['score']!r}")
+    if event["kind"] == Ranking.kind:
+        places, shown = [index for tier in event["ranking"] for index in tier], event["shown_order"]
+        indices = places if shown is None else places + shown
+        plain = (
+            indices
+            and set(map(type, indices)) == {int}
+            and 0 <= min(indices)
+            and max(indices) < len(candidates)
+        )
+        plain = plain and len(set(places)) == len(places)
+        if plain and (shown is None or len(set(shown)) == len(shown) == len(candidates)):
+            return
+    from_event(event)
+
+
+def _candidate(passage: Passage, **numbers) -> dict:
+    event = {"id": passage.id, "title": passage.title, "text": passage.text}
+    return event | ({"metadata": passage.metadata} if passage.metadata else {}) | numbers
 
 
 def _whole(value, name: str) -> int:
@@ -145,4 +236,4 @@ def _whole(value, name: str) -> int:
 def _digest(*texts: str) -> str:
     data = [text.encode("utf-8", "surrogatepass") for text in texts]
     # Lengths stand before the texts, so that no two lists of texts run together into the same bytes.
-    return hashlib.sha256(b"".join(b"%d:" % len(one) + one for one in data)).hexdigest()
+    return hashlib.sha256(b"".join(b"%d:" % len(text) + text for text in data)).hexdigest()

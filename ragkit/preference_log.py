@@ -11,12 +11,30 @@ import json
 import os
 import re
 import uuid
+from collections.abc import Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 
-from ragkit.events import KINDS, SCHEMA, fault, from_event, to_event, to_line
-from ragkit.judgements import Comparison, Feedback, Judgement, Ranking, Skip
+from ragkit import __version__
+from ragkit.judgements import (
+    KINDS,
+    Comparison,
+    Feedback,
+    Judgement,
+    Ranking,
+    Skip,
+    fault,
+    from_event,
+    to_event,
+)
+from ragkit.storage import sync_directory
+
+SCHEMA = 1
+_BLOCK = 1000  # lines decoded at once
+_order = itemgetter("seq", "session")
+_DECODER = json.JSONDecoder()  # json.loads would look for the encoding of each line anew
 
 
 @contextmanager
@@ -32,10 +50,6 @@ def _without_collector():
             gc.enable()
 
 
-_DECODER = json.JSONDecoder()  # json.loads would look for the encoding of each line anew
-_BLOCK = 1000  # lines decoded at once
-
-
 class PreferenceLog:
     """A folder of judgements. `annotator`: who judges through this object; readers see everybody.
 
@@ -49,6 +63,7 @@ class PreferenceLog:
             raise ValueError(f"annotator={annotator!r}: a name, without spaces around it")
         self.folder, self.annotator = Path(folder).expanduser(), annotator
         self._files: dict[Path, _File] = {}
+        self._fold = _Fold()
         self._descriptor, self._owner, self._path = None, None, None
         self._torn = False
 
@@ -62,13 +77,13 @@ class PreferenceLog:
         and the folder, where it could not be written, and ValueError for what a reader could not take (an id
         that is no string, NaN): then it is not in the log.
         """
-        if type(judgement) not in KINDS.values():
+        if not isinstance(judgement, Judgement):
             raise TypeError(f"{type(judgement).__name__}: a Ranking, Comparison, Feedback or Skip")
         names = {"annotator": judgement.annotator or self.annotator}
         names["event_id"] = judgement.event_id or uuid.uuid4().hex
         try:
             event = to_event(judgement) | names
-            to_line(event, 0, "", "")
+            _to_line(event, 0, "", "")
         except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"NOT SAVED: a {judgement.kind} event that JSON can't hold ({error})") from error
         if why := fault(event | {"seq": 0, "session": ""}):
@@ -83,15 +98,12 @@ class PreferenceLog:
         that is no judgement of this annotator's, or of this object's, that stands.
         """
         session = self._path.stem if self._path else None
-        live = self._live()
-        here = [event for event in live if event["session"] == session]
-        mine = [
-            event for event in live if event["session"] == session or event["annotator"] == self.annotator
-        ]
+        mine = [e for e in self._standing() if e["session"] == session or e["annotator"] == self.annotator]
         if event_id is not None and event_id not in {event["event_id"] for event in mine}:
             raise ValueError(f"event_id={event_id!r}: no judgement of {self.annotator!r} that stands")
         if not mine:
             return None
+        here = [event for event in mine if event["session"] == session]
         target = event_id or (here or mine)[-1]["event_id"]
         names = {"annotator": self.annotator, "event_id": uuid.uuid4().hex, "target": target}
         self._append({"kind": "undo", **names})
@@ -105,8 +117,9 @@ class PreferenceLog:
     def _append(self, event: dict) -> int:
         try:
             self._open()
-            number = 1 + max((file.last for file in self._read()), default=0)
-            self._write(to_line(event, number, self._path.stem, _now()))
+            self._read()
+            number = 1 + self._fold.last[0]
+            self._write(_to_line(event, number, self._path.stem, _now()))
         except OSError as error:
             reason = error.strerror or str(error)
             raise OSError(error.errno, f"NOT SAVED: {reason} ({self.folder})") from error
@@ -123,12 +136,7 @@ class PreferenceLog:
         self._path = self.folder / f"{name}-{uuid.uuid4().hex[:12]}.jsonl"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
         self._descriptor, self._owner, self._torn = os.open(self._path, flags, 0o644), os.getpid(), False
-        if hasattr(os, "O_DIRECTORY"):  # the file's name must be on disk too
-            directory = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+        sync_directory(self.folder)
 
     def _write(self, line: bytes) -> None:
         """One line, on disk. What a failed write leaves is cut off, or at least cut from the next line."""
@@ -151,32 +159,76 @@ class PreferenceLog:
 
     def rankings(self) -> list[Ranking]:
         """What stands, in order: undone ones left out, of several by one annotator on one item the latest."""
-        return self._said(Ranking)
+        return self.judgements(Ranking)
 
     def comparisons(self) -> list[Comparison]:
-        return self._said(Comparison)
+        return self.judgements(Comparison)
 
     def feedback(self) -> list[Feedback]:
-        return self._said(Feedback)
+        return self.judgements(Feedback)
 
     def skipped(self) -> list[Skip]:
-        return self._said(Skip)
+        return self.judgements(Skip)
+
+    @_without_collector()
+    def judgements(self, *kinds: type, annotator: str | None = None) -> list[Judgement]:
+        """Those of these kinds, and of this annotator where one is named, that stand; in order.
+
+        Each is made once: what is asked for again is the same object, which nobody may change.
+        """
+        names = {kind.kind for kind in kinds}
+        events = [event for event in self._standing() if event["kind"] in names]
+        return [_judgement(event) for event in events if annotator in (None, event["annotator"])]
 
     def problems(self) -> list[str]:
         """Lines that could not be read, as "file:line: why"; the rest of their file was read."""
         self._read()
-        return [problem for path in sorted(self._files) for problem in self._files[path].problems]
+        return [problem for file in self._files.values() for problem in [*file.problems, *file.tail]]
+
+    def _standing(self) -> list[dict]:
+        self._read()
+        return list(self._fold.standing.values())
 
     @_without_collector()
-    def _said(self, kind: type) -> list:
-        return [from_event(event) for event in self._live() if event["kind"] == kind.kind]
+    def _read(self) -> None:
+        """Read what is new in the folder, and fold it in. What does not simply come last – an undo, or what
+        another kernel wrote at the same moment – folds all events anew; they are not read again."""
+        paths = sorted(self.folder.glob("*.jsonl")) if self.folder.is_dir() else []
+        before, fresh = self._files, []
+        self._files = {path: before.get(path) or _File(path) for path in paths if path.is_file()}
+        lost = not before.keys() <= self._files.keys()
+        try:
+            for file in self._files.values():
+                known = len(file.events)
+                lost |= file.read()
+                fresh += file.events[known:]
+            if lost or any(event["kind"] == "undo" or _order(event) <= self._fold.last for event in fresh):
+                fresh = [event for file in self._files.values() for event in file.events]
+                self._fold = _Fold()
+            self._fold.take(sorted(fresh, key=_order))
+        except BaseException:  # a line of another schema, or an interrupt: nothing counts as read
+            self._files, self._fold = {}, _Fold()
+            raise
 
-    @_without_collector()
-    def _live(self) -> list[dict]:
-        """Fold the events: what was undone goes, doubles go, the latest word on an item stands."""
-        events = sorted(self._events(), key=lambda event: (event["seq"], event["session"]))
-        undone = _undone(events)
-        ids, views, standing = set(), set(), {}
+
+class _Fold:
+    """What stands: what was undone goes, doubles go, of several words on an item the latest stays."""
+
+    def __init__(self):
+        self.last = (0, "")  # the order of the last event
+        self.standing: dict[tuple, dict] = {}
+        self._ids, self._views, self._undone = set(), set(), set()
+
+    def take(self, events: list[dict]) -> None:
+        """Events in order, after those taken before; with an undo among them they must be all there are."""
+        view_of, same_view = {}, {}
+        for event in events:
+            if event["kind"] == "undo":  # goes for what a retry had written of the same view before, too
+                self._undone |= {event["target"], *same_view.get(view_of.get(event["target"]), ())}
+            elif view := event.get("details", {}).get("view_id"):
+                view_of[event["event_id"]] = view
+                same_view.setdefault(view, []).append(event["event_id"])
+        ids, views, undone, standing = self._ids, self._views, self._undone, self.standing
         for event in events:
             name = event["event_id"]
             if event["kind"] not in KINDS or name in undone or name in ids:
@@ -190,86 +242,65 @@ class PreferenceLog:
             key = (event["annotator"], event["kind"], event["item"], details.get("repeat_of"))
             standing.pop(key, None)  # a later word comes later in the order, too
             standing[key] = event
-        return list(standing.values())
-
-    def _events(self) -> list[dict]:
-        return [event for file in self._read() for event in file.events]
-
-    @_without_collector()
-    def _read(self) -> list["_File"]:
-        """All files, as they are now; what was read before is not read again."""
-        paths = sorted(self.folder.glob("*.jsonl")) if self.folder.is_dir() else []
-        paths = [path for path in paths if path.is_file()]
-        self._files = {path: self._files.get(path) or _File(path) for path in paths}
-        for file in self._files.values():
-            file.read()
-        return list(self._files.values())
-
-
-def _undone(events: list[dict]) -> set[str]:
-    """The ids of what was taken back: the targets, and what a retry had written of the same view before."""
-    undone, view_of, same_view = set(), {}, {}
-    for event in events:
-        if event["kind"] == "undo":
-            target = event.get("target")
-            undone.add(target)
-            undone.update(same_view.get(view_of.get(target), ()))
-        elif view := event.get("details", {}).get("view_id"):
-            view_of[event["event_id"]] = view
-            same_view.setdefault(view, []).append(event["event_id"])
-    return undone
+        if events:
+            self.last = max(self.last, _order(events[-1]))
 
 
 class _File:
     """One file of the folder, read as far as its last whole line."""
 
     def __init__(self, path: Path):
-        self.path, self.offset, self.line, self.last = path, 0, 0, 0
+        self.path, self.state = path, (0, 0, 0)  # number, time of the last change, size
+        self.offset, self.line, self.last = 0, 0, b""  # bytes and lines read, the last line
         self.events: list[dict] = []
         self.problems: list[str] = []
-        self.tail: list[str] = []
+        self.tail: list[str] = []  # the problem with what follows the last whole line
 
-    def read(self) -> None:
-        size = self.path.stat().st_size
-        if size < self.offset:  # it was cut or replaced
-            self.__init__(self.path)
-        if size > self.offset:
-            with open(self.path, "rb") as file:
-                file.seek(self.offset)
-                data = file.read()
-            whole = data.rfind(b"\n") + 1
-            self.problems = [problem for problem in self.problems if problem not in self.tail]
-            try:
-                lines = data[:whole].splitlines()
-                for start in range(0, len(lines), _BLOCK):
-                    self._take_all(lines[start : start + _BLOCK])
-            except ValueError:  # a line of another schema: nothing of this file counts as read
+    def read(self) -> bool:
+        """Read what is new. Returns whether what was read before is there no more: it was cut or replaced."""
+        stat = self.path.stat()
+        state = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        if state == self.state:
+            return False
+        with open(self.path, "rb") as file:
+            file.seek(self.offset - len(self.last))
+            data = file.read()
+            lost = self.offset > 0 and (stat.st_ino != self.state[0] or not data.startswith(self.last))
+            if lost:
                 self.__init__(self.path)
-                raise
-            self.offset += whole
-            self.tail = []
-            if data[whole:].strip():
-                self.tail = [f"{self.path.name}:{self.line + 1}: the last line is torn: it has no end"]
-                self.problems += self.tail
+                file.seek(0)
+                data = file.read()
+        self.state = state
+        data = data[len(self.last) :]
+        whole = data.rfind(b"\n") + 1
+        lines = data[:whole].splitlines()
+        for start in range(0, len(lines), _BLOCK):
+            self._take_all(lines[start : start + _BLOCK])
+        if whole:
+            self.last = data[data.rfind(b"\n", 0, whole - 1) + 1 : whole]
+        self.offset += whole
+        torn = [f"{self.path.name}:{self.line + 1}: the last line is torn: it has no end"]
+        self.tail = torn if data[whole:].strip() else []
+        return lost
 
     def _take_all(self, lines: list[bytes]) -> None:
-        """Decode all lines at once, which shares their keys; one at a time where one of them is broken."""
+        """Decode all lines at once, which shares their keys; each alone where one of them is broken."""
         try:
             events = _DECODER.decode((b"[" + b",\n".join(lines) + b"]").decode("utf-8", "surrogatepass"))
-        except (ValueError, RecursionError):
-            events = []
-        whole = len(events) == len(lines)
-        for index, line in enumerate(lines):
+            why = "" if len(events) == len(lines) else "not one value"
+        except (ValueError, RecursionError) as error:
+            why = str(error)
+        if not why:
+            for event in events:
+                self.line += 1
+                self._take(event)
+        elif len(lines) > 1:
+            for line in lines:
+                self._take_all([line])
+        else:
             self.line += 1
-            if whole:
-                self._take(events[index])
-            elif line.strip():
-                try:
-                    event = _DECODER.decode(line.decode("utf-8", "surrogatepass"))
-                except (ValueError, RecursionError) as error:
-                    self._report(f"not JSON ({error})")
-                else:
-                    self._take(event)
+            if lines[0].strip():
+                self._report(f"not JSON ({why})")
 
     def _take(self, event: object) -> None:
         if not isinstance(event, dict) or "schema" not in event:
@@ -282,10 +313,34 @@ class _File:
         if why := fault(event):
             return self._report(why)
         self.events.append(event)
-        self.last = max(self.last, event["seq"])
 
     def _report(self, why: str) -> None:
         self.problems.append(f"{self.path.name}:{self.line}: {why}")
+
+
+def write_log(path: Path, judgements: Sequence[Judgement], ts: str) -> None:
+    """A whole log at once, the same bytes every time: for judgements that a script makes.
+
+    Each judgement needs its annotator and event_id.
+    """
+    lines = []
+    for number, judgement in enumerate(judgements, 1):
+        names = {"annotator": judgement.annotator, "event_id": judgement.event_id}
+        lines.append(_to_line(to_event(judgement) | names, number, path.stem, ts))
+    path.write_bytes(b"".join(lines))
+
+
+def _to_line(event: dict, seq: int, session: str, ts: str) -> bytes:
+    event = {"schema": SCHEMA, "seq": seq, "session": session, "ts": ts, "ragkit": __version__, **event}
+    line = json.dumps(event, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return line.encode("utf-8", "surrogatepass") + b"\n"
+
+
+def _judgement(event: dict) -> Judgement:
+    """The event's judgement, made when first asked for, and kept under a key that no line of JSON has."""
+    if None not in event:
+        event[None] = from_event(event)
+    return event[None]
 
 
 def _now() -> str:

@@ -4,9 +4,8 @@ from collections.abc import Callable, Sequence
 
 import ipywidgets
 
-from ragkit import tiers
 from ragkit.judging_panel import JudgingPanel
-from ragkit.sessions import RankingSession
+from ragkit.rank_session import RankingSession, flat, is_tied, move, place, places, tie
 from ragkit.widget_parts import FOLD, block, flag, handler, part, row, show
 
 HINT = (
@@ -48,18 +47,18 @@ class RankingPanel(JudgingPanel):
     @handler("NOT DONE")
     def move(self, slot: int, by: int) -> None:
         """Move the document in `slot` up (by < 0) or down."""
-        self._arrange(slot, lambda order: tiers.move(order, slot, by))
+        self._arrange(slot, lambda order: move(order, slot, by))
 
     @handler("NOT DONE")
     def place(self, slot: int, target: int) -> None:
         """Give the document in `slot` the slot `target`."""
         target = min(target, len(self._documents()) - 1)
-        self._arrange(slot, lambda order: tiers.place(order, slot, target))
+        self._arrange(slot, lambda order: place(order, slot, target))
 
     @handler("NOT DONE")
     def tie(self, slot: int) -> None:
         """Tie the document in `slot` with the one above it, or cut that tie."""
-        self._arrange(slot, lambda order: tiers.tie(order, slot))
+        self._arrange(slot, lambda order: tie(order, slot))
 
     @handler("NOT DONE")
     def more(self, slot: int) -> None:
@@ -85,32 +84,32 @@ class RankingPanel(JudgingPanel):
     def draw(self) -> None:
         super().draw()
         view = self.session.view
-        documents, places = self._documents(), tiers.places(view.tiers) if view else []
+        documents, numbers = self._documents(), places(view.tiers) if view else []
         for slot, parts in enumerate(self._slots):
             show(parts["card"], slot < len(documents))
             if slot < len(documents):
-                self._draw_slot(slot, parts, documents, places)
+                self._draw_slot(slot, parts, documents, numbers)
         done = flag(view is None)
         nothing = flag(not self.session.can_undo)
         self.describe(
             save={"aria-disabled": done}, skip={"aria-disabled": done}, undo={"aria-disabled": nothing}
         )
 
-    def _draw_slot(self, slot: int, parts: dict, documents: list[int], places: list[int]) -> None:
+    def _draw_slot(self, slot: int, parts: dict, documents: list[int], numbers: list[int]) -> None:
         view, n = self.session.view, slot + 1
         document = documents[slot]
         name, passage = view.name(document), view.hits[document].passage
-        shared = places.count(places[slot]) > 1
+        shared = numbers.count(numbers[slot]) > 1
         parts["title"].value = (
             '<span class="rk-handle" draggable="true" aria-hidden="true" title="Drag to move">⠿</span>'
-            f'<span class="rk-place">{places[slot]}{" =" if shared else ""}</span>'
+            f'<span class="rk-place">{numbers[slot]}{" =" if shared else ""}</span>'
             f'<span class="rk-name">{name}</span>' + block(passage.title, "rk-title", "span")
         )
         long = len(passage.text) > FOLD
         folded = long and document not in self._opened
         parts["text"].value = block(passage.text, "rk-text rk-folded" if folded else "rk-text")
         show(parts["more"], long)
-        tied = tiers.is_tied(view.tiers, slot)
+        tied = is_tied(view.tiers, slot)
         above = view.name(documents[slot - 1]) if slot else ""
         parts["more"].description = "More" if folded else "Less"
         parts["tie"].description = "≠ Untie" if tied else "= Tie"
@@ -118,7 +117,7 @@ class RankingPanel(JudgingPanel):
         last = slot == len(documents) - 1
         ends = [slot == 0 and not shared, last and not shared]
         self.describe(**{
-            f"slot_{n}": {"role": "group", "aria-label": f"Place {places[slot]}: {name}, {passage.title}"},
+            f"slot_{n}": {"role": "group", "aria-label": f"Place {numbers[slot]}: {name}, {passage.title}"},
             f"up_{n}": {"aria-label": f"Move {name} up", "aria-disabled": flag(ends[0])},
             f"down_{n}": {"aria-label": f"Move {name} down", "aria-disabled": flag(ends[1])},
             f"tie_{n}": {"aria-label": f"Untie {name} from {above}" if tied else f"Tie {name} with {above}"},
@@ -144,7 +143,7 @@ class RankingPanel(JudgingPanel):
     # The state
 
     def _documents(self) -> list[int]:
-        return tiers.flat(self.session.view.tiers) if self.session.view else []
+        return flat(self.session.view.tiers) if self.session.view else []
 
     def _arrange(self, slot: int, change: Callable) -> None:
         view, documents = self.session.view, self._documents()

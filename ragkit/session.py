@@ -38,7 +38,6 @@ class Progress:
 class View:
     """One showing of an item. Its `view_id` stays through retries, so that its judgement counts once."""
 
-    number: int
     query: str
     item: str
     seed: int
@@ -56,6 +55,8 @@ class Session:
     Raises ValueError for a repeat_share outside 0 … 1.
     """
 
+    KIND: type  # of the judgements beside skips
+
     def __init__(self, log, keys: Sequence[str], *, seed: int | None, repeat_share: float, facts):
         if not 0 <= repeat_share <= 1:
             raise ValueError(f"repeat_share={repeat_share}: a share of the items, from 0 to 1")
@@ -63,9 +64,11 @@ class Session:
         self.seed = secrets.randbits(32) if seed is None else seed
         self.view: Any = None
         self.left_out: dict[int, str] = {}  # items that can't be judged, and why
-        self._keys = list(keys)
+        self._keys = list(dict.fromkeys(keys))
+        self._numbers = {key: number for number, key in enumerate(self._keys)}
         self._waiting: list = []  # views that an undo pushed aside
-        self._said: list[tuple[int, Judgement]] = []  # with the items' numbers
+        self._said: list[Judgement] = []  # by this person, here and elsewhere, oldest first
+        self._judged: list[tuple[int, Judgement]] = []  # those of items here, with the items' numbers
         self._first: dict[int, Judgement] = {}
         self._repeats: dict[int, Judgement] = {}
         # Which items come back depends on person and item alone, not on the seed: a restart changes nothing.
@@ -80,19 +83,22 @@ class Session:
 
     @property
     def can_undo(self) -> bool:
-        return bool(self._said)
+        return bool(self._judged)
 
     def refresh(self) -> None:
-        """Read in the log what of these items this person has said."""
-        said = [j for j in [*self._judgements(), *self.log.skipped()] if j.annotator == self.log.annotator]
-        queries = {judgement.query for judgement in said}
-        # Items are looked up for known queries only: a ranking's item needs a search of the library.
-        known = [n for n in range(len(self._keys)) if self._query(n) in queries and not self._unfit(n)]
-        numbers = {self._item(number): number for number in known}
-        said = [(numbers[j.item], j) for j in said if j.item in numbers]
-        self._said = sorted(said, key=lambda pair: _step(pair[1]))  # oldest first
-        self._first = {n: j for n, j in self._said if not j.details.get("repeat_of")}
-        self._repeats = {n: j for n, j in self._said if j.details.get("repeat_of")}
+        """Read in the log what of these items this person has said. `next` and `undo` do it, too."""
+        said = self.log.judgements(self.KIND, Skip, annotator=self.log.annotator)
+        same = said[: len(self._said)] == self._said  # not after an undo or another word on an old item
+        known = len(self._said) if same else 0
+        numbers = [self._number(judgement) for judgement in said[known:]]  # where this fails, nothing changes
+        if not known:
+            self._judged, self._first, self._repeats = [], {}, {}
+        for number, judgement in zip(numbers, said[known:]):
+            if number is not None:
+                self._judged.append((number, judgement))
+                which = self._repeats if judgement.details.get("repeat_of") else self._first
+                which[number] = judgement
+        self._said = said
 
     def next(self):
         """Show the next item: one that an undo pushed aside, a repeat that is due, or a new one.
@@ -127,9 +133,9 @@ class Session:
         Returns it, or None where there is nothing to take back. What was being judged comes next.
         """
         self.refresh()
-        if not self._said:
+        if not self._judged:
             return None
-        number, last = self._said[-1]
+        number, last = self._judged[-1]
         self.log.undo(last.event_id)
         if self.view is not None and self.view.saved is None:
             self._waiting.append(self.view)
@@ -143,37 +149,22 @@ class Session:
         self.refresh()
         return last
 
-    # What a kind of item adds
-
-    def _judgements(self) -> list[Judgement]:
-        raise NotImplementedError
-
-    def _query(self, number: int) -> str:
-        raise NotImplementedError
-
-    def _item(self, number: int) -> str:
-        raise NotImplementedError
-
-    def _unfit(self, number: int) -> str | None:
-        raise NotImplementedError
-
-    def _show(self, number: int, seeds: Iterator[int], before: Judgement | None) -> View:
-        """A view of the item by the first of `seeds` that shows it otherwise than `before` was shown."""
-        raise NotImplementedError
-
-    def _restore(self, judgement: Judgement) -> None:
-        raise NotImplementedError
+    # A kind of item adds its KIND and these methods:
+    # _number(judgement): of the item that was judged, or None where that is no item here;
+    # _unfit(number): why the item can't be judged, or None;
+    # _show(number, seeds, before): a view by the first of `seeds` that shows it otherwise than `before` did;
+    # _restore(judgement): what was judged, into the view.
 
     def _choose(self, fresh: list[int]) -> int:
         return fresh[0]
 
     def _due(self, fresh: bool) -> int | None:
-        now = max((_step(judgement) for _, judgement in self._said), default=0)
-        for number, judgement in sorted(self._first.items(), key=lambda pair: _step(pair[1])):
-            if number not in self._to_repeat or number in self._repeats or isinstance(judgement, Skip):
+        left = self._to_repeat - self._repeats.keys()
+        for place, (number, judgement) in enumerate(self._judged):
+            if number not in left or isinstance(judgement, Skip) or judgement is not self._first[number]:
                 continue
             gap = GAP + self._draw("gap", number) % (MORE_GAP + 1) if fresh else LAST_GAP
-            if now - _step(judgement) >= gap:
+            if len(self._judged) - 1 - place >= gap:
                 return number
         return None
 
@@ -183,11 +174,9 @@ class Session:
         if view is None:
             raise ValueError("nothing is shown, so nothing can be judged")
         if view.saved is None:
-            self.refresh()
-            step = 1 + max((_step(judgement) for _, judgement in self._said), default=0)
             latency = round(1000 * (time.monotonic() - view.shown_at))
-            details = {"view_id": view.view_id, "seed": view.seed, "step": step}
-            details |= {"latency_ms": latency, "moves": view.moves, "why": view.why}
+            details = {"view_id": view.view_id, "seed": view.seed, "latency_ms": latency}
+            details |= {"moves": view.moves, "why": view.why}
             details |= {"repeat_of": view.repeat_of} if view.repeat_of else {}
             view.saved = self.log.record(judge(self._facts() | details))
         return view.saved
@@ -199,8 +188,3 @@ class Session:
         """32 bits that depend on the purpose, the person and the item."""
         text = "\0".join((purpose, self.log.annotator, self._keys[number]))
         return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:4])
-
-
-def _step(judgement: Judgement) -> int:
-    """Judgements of a session are numbered: the log's own readers give the order within one kind alone."""
-    return judgement.details.get("step", 0)

@@ -142,8 +142,13 @@ def put(unfinished: Path, target: Path) -> None:
     with open(unfinished, "rb+") as file:
         os.fsync(file.fileno())
     os.replace(unfinished, target)
+    sync_directory(target.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """The names in a folder are on disk when this returns."""
     if hasattr(os, "O_DIRECTORY"):  # not on Windows
-        descriptor = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
         finally:

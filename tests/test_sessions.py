@@ -4,13 +4,14 @@ import random
 
 import pytest
 
-from ragkit import tiers
+from ragkit import rank_session as tiers
+from ragkit.compare_session import ComparisonSession
 from ragkit.corpus import Hit, Passage
 from ragkit.generator import Answer
 from ragkit.judgements import Ranking
 from ragkit.preference_log import PreferenceLog
 from ragkit.preferences import chose_left, self_consistency, shown_first_effect
-from ragkit.sessions import ComparisonSession, RankingSession
+from ragkit.rank_session import RankingSession
 from tests.helpers import hits
 
 
@@ -310,6 +311,29 @@ def test_an_error_in_finding_the_next_keeps_what_is_shown(tmp_path):
     with pytest.raises(OSError, match="away"):
         session.next()
     assert session.view is view and view.saved == 1
+
+
+def test_what_was_read_before_an_error_is_not_counted_twice(tmp_path):
+    broken, log = ["q3"], PreferenceLog(tmp_path)
+    session = RankingSession(queries(6), lambda q: 1 / 0 if q in broken else find(q), log)
+    other = RankingSession(queries(6), find, PreferenceLog(tmp_path))
+    other.next(), other.save()
+    session.next()
+    walk(other)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            session.next()
+    broken.clear()
+    assert session.next() is None and len(session._judged) == len(log.rankings()) == 7
+
+
+def test_what_one_kernel_ranked_and_another_skipped_is_no_repeat(tmp_path):
+    ranked, skipped = (RankingSession(["q"], find, PreferenceLog(tmp_path)) for _ in range(2))
+    ranked.next(), skipped.next()
+    ranked.save(), skipped.skip()
+    late = RankingSession(["q", *queries(9)], find, PreferenceLog(tmp_path), repeat_share=1)
+    views = walk(late)
+    assert "q" not in [view.query for view in views] and len(views) == 9 + 7
 
 
 def test_a_library_that_finds_the_same_in_another_order_keeps_the_judgement(tmp_path):

@@ -8,15 +8,16 @@ from types import SimpleNamespace
 import pytest
 from comm import get_comm_manager
 
+from ragkit import preference_log
 from ragkit.assistant import Assistant
 from ragkit.corpus import Hit, Passage
 from ragkit.generator import Answer
+from ragkit.judgements import Skip
 from ragkit.library import Library
 from ragkit.preference_log import PreferenceLog
+from ragkit.rank_session import RankingSession, flat
 from ragkit.rank_widget import RankingPanel
-from ragkit.session import View
-from ragkit.sessions import RankingSession
-from ragkit.tiers import flat
+from ragkit.session import Session, View
 from ragkit.widgets import ChatApp, CompareAnswers, RankDocuments
 from tests.helpers import FakeEncoder, hits
 
@@ -584,6 +585,31 @@ def test_one_document_is_nothing_to_rank_in_the_chat(log):
     chat = ChatApp(assistant_of("only"), log)
     chat.ask("a?")
     assert chat.rank() is None and chat.status == "NOT DONE: 1 documents were found, and an order needs two"
+
+
+# What a click costs
+
+
+@pytest.mark.parametrize("ranks", [True, False])
+def test_a_click_looks_into_the_log_once_and_no_judgement_is_made_twice(assistant, log, monkeypatch, ranks):
+    made, looks = [], []
+    make, refresh = preference_log.from_event, Session.refresh
+    monkeypatch.setattr(preference_log, "from_event", lambda e: (made.append(e["event_id"]), make(e))[1])
+    monkeypatch.setattr(Session, "refresh", lambda session: (looks.append(1), refresh(session))[1])
+    other = PreferenceLog(log.folder, log.annotator)  # another kernel of the same person
+    queries, pairs = [f"{n}?" for n in range(8)], [(f"{n}?", "a", "b") for n in range(8)]
+    panel = RankDocuments(assistant, queries, log) if ranks else CompareAnswers(pairs, log)
+    for n, click in enumerate([panel.save, panel.skip, panel.save, panel.undo, panel.save]):
+        other.record(Skip(f"elsewhere {n}", str(n)))
+        clicks = [click]
+        if not ranks and click == panel.save:
+            panel.rate(1)
+            clicks.append(panel.next)
+        for each in clicks:
+            looks.clear()
+            each()  # an undo looks before, what is the latest, and after, what stands now
+            assert panel.error is None and len(looks) == (2 if each == panel.undo else 1)
+    assert len(set(made)) == len(made) >= 8
 
 
 # What Jupyter shows

@@ -17,8 +17,8 @@ import numpy as np
 from ragkit import Encoder, Generator, Library, Passage, retrieve
 from ragkit.corpus import DATA
 from ragkit.evaluation import load_qrels
-from ragkit.events import write_log
 from ragkit.judgements import Comparison, Ranking
+from ragkit.preference_log import write_log
 
 SHOWN = 5  # passages in a ranking
 # Queries, by the split of their topic: what all five judge, so that they can be compared; each one's own
