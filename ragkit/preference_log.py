@@ -32,6 +32,7 @@ def _without_collector():
             gc.enable()
 
 
+DEFAULT_ANNOTATOR = "me"
 _DECODER = json.JSONDecoder()  # json.loads would look for the encoding of each line anew
 _BLOCK = 1000  # lines decoded at once
 
@@ -44,7 +45,7 @@ class PreferenceLog:
     counts as later, whatever the machine's clock says.
     """
 
-    def __init__(self, folder: str | Path, annotator: str = "me"):
+    def __init__(self, folder: str | Path, annotator: str = DEFAULT_ANNOTATOR):
         if not annotator or annotator != annotator.strip():
             raise ValueError(f"annotator={annotator!r}: a name, without spaces around it")
         self.folder, self.annotator = Path(folder).expanduser(), annotator
