@@ -1,7 +1,7 @@
 const LOST = "The kernel was restarted. Nothing pressed here would be saved: run this cell again.";
 const SILENT =
-  "No answer from the kernel: it is busy with something else, or it is gone. What was pressed is not saved " +
-  "before this line goes away. If it stays, run this cell again.";
+  "No answer from the kernel: it is busy, or gone. Nothing that was pressed is saved while this line stays. " +
+  "If it does not go away, run this cell again.";
 const PATIENCE = 8000; // ms until a press that nobody took is called that
 
 function render({ model, el }) {
