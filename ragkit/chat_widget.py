@@ -47,6 +47,7 @@ class ChatApp(Panel):
         self.box.children += (self._earlier,)  # below the status line, which it would push out of sight
         self._card = card
         self.on_keys = {"enter": lambda *_: self.ask()}
+        self.check_name(log)
         self.redraw()
 
     @property

@@ -58,6 +58,7 @@ class CompareAnswers(JudgingPanel):
         self.on_keys |= {
             str(rating + 4): lambda *_, rating=rating: self.rate(rating) for rating in self._scale
         }
+        self.check_name(log)
         self.next()
 
     # Handlers
@@ -74,13 +75,14 @@ class CompareAnswers(JudgingPanel):
         """Say that neither answer will do, or take that back; a rating may stand beside it."""
         self._check_open()
         view = self.session.view
-        view.both_bad = not view.both_bad
+        view.both_bad, view.moves = not view.both_bad, view.moves + 1
         self.tell("Both bad" if view.both_bad else "Not both bad")
 
     @handler("NOT SAVED")
     def save(self, why: str = "") -> int:
         """Write the rating to the log, and show the sources. Returns the event's number."""
-        self._keep_why(why)
+        if why:
+            self._keep_why(why)
         number = self.session.save()
         self.tell(f"Saved #{number} ✓  {self._spoken()}")
         self.session.refresh()

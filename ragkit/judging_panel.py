@@ -5,8 +5,12 @@ from collections.abc import Sequence
 import ipywidgets
 
 from ragkit.judgements import Judgement
-from ragkit.session import Session
+from ragkit.session import Session, View
 from ragkit.widget_parts import Field, Panel, block, handler, part, question, row, show
+
+# What was shown in this kernel and is not judged yet, by log, annotator and item: a cell that is run again
+# goes on from there. Not in the log, which holds what a person decided and nothing else.
+_OPEN: dict[tuple, View] = {}
 
 
 class JudgingPanel(Panel):
@@ -20,7 +24,7 @@ class JudgingPanel(Panel):
     def __init__(self, name: str, session: Session, work: Sequence, *buttons: ipywidgets.Button):
         self.session, self._work = session, work
         self._question, self._progress = ipywidgets.HTML(), part(ipywidgets.HTML(), "rk-progress")
-        self._why = Field("Why (optional)", "rk-why")
+        self._why = Field("Why (optional)", "rk-why", keep=self._keep_why)
         actions = row(
             *buttons,
             self.button("Skip", "skip", self.settled(self.skip)),
@@ -36,7 +40,6 @@ class JudgingPanel(Panel):
     def skip(self) -> int:
         """Don't judge this item; it is not asked again."""
         self._check_skip()
-        self._keep_why()
         number = self.session.skip()
         self._next(f"Skipped, saved #{number} ✓")
         return number
@@ -44,7 +47,6 @@ class JudgingPanel(Panel):
     @handler("NOT SAVED")
     def undo(self) -> Judgement | None:
         """Take back the latest judgement or skip, also one of an earlier day, and show it again."""
-        self._keep_why()
         taken = self.session.undo()
         if taken is None:
             self.tell("Nothing to undo.")
@@ -75,13 +77,15 @@ class JudgingPanel(Panel):
     def _check_skip(self) -> None:
         """Raise ValueError where there is nothing to skip."""
 
-    def _keep_why(self, why: str = "") -> None:
+    def _keep_why(self, why: str) -> None:
         """What was typed stays with the item, also where an undo pushes it aside."""
         if self.session.view is not None:
-            self.session.view.why = why or self._why.text
+            self.session.view.why = why
 
     def _next(self, said: str) -> None:
         self.tell(said)
+        if self.session.view is not None:
+            _OPEN.pop(self._place(), None)
         try:
             self.session.next()
         except Exception as error:  # what was said is saved all the same; Save tries again
@@ -89,6 +93,18 @@ class JudgingPanel(Panel):
         else:
             self._fresh()
 
+    def _place(self) -> tuple:
+        """Where the item that is shown is kept open."""
+        log, view = self.session.log, self.session.view
+        return log.folder.resolve(), log.annotator, view.item, view.repeat_of
+
     def _fresh(self) -> None:
-        self._why.fresh(self.session.view.why if self.session.view else "")
+        view = self.session.view
+        if view is not None:
+            left = _OPEN.get(self._place(), view)
+            if left is not view and left.saved is None and (left.moves or left.why):
+                self.session.view = view = left
+                self.tell(f"{self.status}  Here it is again, as you left it: not saved yet.".strip())
+            _OPEN[self._place()] = view
+        self._why.fresh(view.why if view else "")
         self.settle()

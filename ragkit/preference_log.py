@@ -50,6 +50,9 @@ def _without_collector():
             gc.enable()
 
 
+DEFAULT_ANNOTATOR = "me"
+
+
 class PreferenceLog:
     """A folder of judgements. `annotator`: who judges through this object; readers see everybody.
 
@@ -58,7 +61,7 @@ class PreferenceLog:
     counts as later, whatever the machine's clock says.
     """
 
-    def __init__(self, folder: str | Path, annotator: str = "me"):
+    def __init__(self, folder: str | Path, annotator: str = DEFAULT_ANNOTATOR):
         if not annotator or annotator != annotator.strip():
             raise ValueError(f"annotator={annotator!r}: a name, without spaces around it")
         self.folder, self.annotator = Path(folder).expanduser(), annotator

@@ -9,7 +9,7 @@ from ragkit.rank_session import RankingSession, flat, is_tied, move, place, plac
 from ragkit.widget_parts import FOLD, block, flag, handler, part, row, show
 
 HINT = (
-    "Best first. In a document: 1 to 9 give it a place, Alt+↑ and Alt+↓ move it, "
+    "Best first. Click a document: 1 to 9 give it a place, Alt+↑ and Alt+↓ move it, "
     "= ties it with the one above; Ctrl+Enter saves."
 )
 
@@ -68,7 +68,8 @@ class RankingPanel(JudgingPanel):
     @handler("NOT SAVED")
     def save(self, why: str = "") -> int:
         """Write the order as it stands to the log; then the next item comes. Returns the event's number."""
-        self._keep_why(why)
+        if why:
+            self._keep_why(why)
         view, number = self.session.view, self.session.save()
         self._next(f"Saved #{number} ✓  {spoken(view)}")
         return number
@@ -115,9 +116,10 @@ class RankingPanel(JudgingPanel):
         parts["tie"].description = "≠ Untie" if tied else "= Tie"
         show(parts["tie"], bool(slot))
         last = slot == len(documents) - 1
+        label = f"Place {numbers[slot]}: {name}, {passage.title}"
         ends = [slot == 0 and not shared, last and not shared]
         self.describe(**{
-            f"slot_{n}": {"role": "group", "aria-label": f"Place {numbers[slot]}: {name}, {passage.title}"},
+            f"slot_{n}": {"role": "group", "aria-label": label, "tabindex": "-1"},
             f"up_{n}": {"aria-label": f"Move {name} up", "aria-disabled": flag(ends[0])},
             f"down_{n}": {"aria-label": f"Move {name} down", "aria-disabled": flag(ends[1])},
             f"tie_{n}": {"aria-label": f"Untie {name} from {above}" if tied else f"Tie {name} with {above}"},
@@ -191,6 +193,7 @@ class RankDocuments(RankingPanel):
         settings = {"seed": seed, "repeat_share": repeat_share, "choose": choose}
         find = lambda query: assistant.find(query, k)  # noqa: E731
         super().__init__(RankingSession(queries, find, log, facts=lambda: facts(assistant), **settings), k)
+        self.check_name(log)
 
 
 def facts(assistant) -> dict:

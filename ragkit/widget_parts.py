@@ -1,18 +1,24 @@
 """What the panels share: escaped HTML, buttons with names, a status line, and errors that are shown."""
 
+import contextlib
 import functools
 import html
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
+import anywidget
 import ipywidgets
+import traitlets
 
 from ragkit.corpus import readable
-from ragkit.widget_guard import Guard
+from ragkit.judgements import Comparison, Feedback, Ranking, Skip
+from ragkit.preference_log import DEFAULT_ANNOTATOR
 
 FOLD = 320  # characters: a longer document is folded
-# A click this soon after a new item came, in seconds, was meant for the one before it: a double click.
+# Seconds. A press this soon after a new item came was meant for the one before it; the same press this soon
+# after itself is a double click, or a click that arrived twice (ipywidgets#3996).
 SETTLE = 0.5
 
 
@@ -57,17 +63,34 @@ def handler(failure: str):
     return decorate
 
 
+class Guard(anywidget.AnyWidget):
+    """What a panel needs from the browser: keys, names for screen readers, the look, a lost kernel noticed.
+
+    It sits in a panel and watches over the nearest element around it of class `rk-panel`; without it the
+    panel works, but for these. `aria`: attributes by class name of the panel's parts. It sends {"key",
+    "slot"} for a hot key, {"key": "click"} before a button's click and {"key": "typed", "field", "text"} for
+    each change of a field's line. It takes {"follow": slot}, which moves the focus to that slot; any message
+    tells it that the kernel is there, and {} nothing else.
+    """
+
+    _esm = Path(__file__).with_name("panel.js")
+    _css = Path(__file__).with_name("panel.css")
+    aria = traitlets.Dict().tag(sync=True)
+
+
 class Field:
     """A line of text that belongs to one item: `fresh` puts a new line there for the next one.
 
-    `.box` is what a panel shows, `.text` the latest that was typed, `.line` the widget in which it is typed.
+    `.box` is what a panel shows, `.text` the latest that was typed, `.line` the widget in which it is typed;
+    `keep`, if given, is called with the text whenever it changes.
     ipywidgets holds back what is typed while the kernel is busy, but no click. So the guard tells what is
     typed at once, and what comes late from an old line is for no item any more.
     """
 
     _serials = itertools.count(1)  # of lines; no two in a kernel have the same
 
-    def __init__(self, description: str, *classes: str):
+    def __init__(self, description: str, *classes: str, keep: Callable[[str], None] | None = None):
+        self.keep = keep
         self.box = part(ipywidgets.HBox(), "rk-field")
         self._description, self._classes, self._shared = description, classes, {}
         self._old: ipywidgets.Text | None = None
@@ -91,9 +114,11 @@ class Field:
         """Take what the guard says was typed in the line of this number."""
         if serial == self.serial:
             self.text = text
+            if self.keep is not None:
+                self.keep(text)
 
     def _changed(self, change) -> None:
-        self.text = change["new"]
+        self.typed(self.serial, change["new"])
 
 
 class Panel:
@@ -109,13 +134,17 @@ class Panel:
         self.status = ""
         self.on_keys: dict = {}
         self._fields = tuple(fields)
-        self._changed_at = 0.0
+        self._changed_at = 0.0  # when a new item came
+        self._pressed, self._pressed_at = None, 0.0  # what was pressed last, and when that was done
         self._line = part(ipywidgets.HTML(), "rk-status")
         self._guard = part(Guard(), "rk-guard")
         self._guard.on_msg(self._key)
         self.box = part(ipywidgets.VBox([self._guard, *parts, self._line]), "rk-panel")
         self._aria: dict[str, dict[str, str]] = {}
-        self.describe(panel={"role": "region", "aria-label": name}, status={"role": "status"})
+        # Whatever is clicked takes the focus, or else the next key would be JupyterLab's.
+        self.describe(
+            panel={"role": "region", "aria-label": name, "tabindex": "-1"}, status={"role": "status"}
+        )
 
     def _repr_mimebundle_(self, **settings):
         return self.box._repr_mimebundle_(**settings)
@@ -148,10 +177,24 @@ class Panel:
         """The focus goes where the document went; slots from 0, in class names from 1."""
         self._guard.send({"follow": slot + 1})
 
+    def check_name(self, log) -> None:
+        """Say so where judgements under the name that nobody chose are there already, perhaps another's."""
+        there = 0
+        if log.annotator == DEFAULT_ANNOTATOR:
+            with contextlib.suppress(OSError, ValueError):  # whoever reads the log next shows that
+                there = len(log.judgements(Ranking, Comparison, Feedback, Skip, annotator=log.annotator))
+        if there:
+            note = (
+                f"You judge as “{log.annotator}”, the name of all who give none, and {there} of this log's "
+                "judgements are by that name already. If they are not yours, give another before you begin: "
+                'PreferenceLog(folder, "your name").'
+            )
+            self.box.children = (ipywidgets.HTML(block(note, "rk-hint rk-whose")), *self.box.children)
+
     def button(self, text: str, name: str, action, *classes: str) -> ipywidgets.Button:
-        """A button that calls `action()`, of the class rk-name."""
+        """A button that calls `action()`, of the class rk-name; once for two clicks at once."""
         made = part(ipywidgets.Button(description=text), f"rk-{name}", *classes)
-        made.on_click(lambda _: action())
+        made.on_click(lambda _: self._press((name,), action))
         return made
 
     def settled(self, action):
@@ -169,13 +212,22 @@ class Panel:
         """A new item is shown from now on."""
         self._changed_at = time.monotonic()
 
+    def _press(self, what: tuple, action, *arguments) -> None:
+        if what != self._pressed or time.monotonic() - self._pressed_at >= SETTLE:
+            action(*arguments)
+            self._pressed, self._pressed_at = what, time.monotonic()
+
     def _key(self, _, message: dict, __) -> None:
-        if message.get("key") == "typed":
+        key = message.get("key")
+        if key == "typed":
+            self._pressed = None  # what is pressed next is about another text
             for field in self._fields:
                 field.typed(message.get("field"), message.get("text"))
-        action = self.on_keys.get(message.get("key"))
-        if action is not None:
-            action(message.get("slot"), message.get("target"))
+            return
+        self._guard.send({})
+        if key in self.on_keys:
+            where = message.get("slot"), message.get("target")
+            self._press((key, *where), self.on_keys[key], *where)
 
 
 def part(widget: ipywidgets.DOMWidget, *classes: str):

@@ -2,12 +2,20 @@
 
 import json
 import os
+import re
+import shutil
+import subprocess
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import tinycss2
 from comm import get_comm_manager
+from setuptools import find_packages
 
+import ragkit
 from ragkit import preference_log
 from ragkit.assistant import Assistant
 from ragkit.corpus import Hit, Passage
@@ -78,6 +86,23 @@ def shown(panel) -> str:
         found += [str(getattr(widget, name)) for name in ("value", "description") if hasattr(widget, name)]
         queue += getattr(widget, "children", [])
     return "\n".join(found)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """`clock[0] += 1` lets a second pass. Without that, none does."""
+    now = [100.0]
+    monkeypatch.setattr("ragkit.widget_parts.time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def button(panel, name: str):
+    queue = [panel.box]
+    for widget in queue:
+        if f"rk-{name}" in getattr(widget, "_dom_classes", ()):
+            return widget
+        queue += getattr(widget, "children", [])
+    raise LookupError(name)
 
 
 def types(panel, field, text: str, serial: int | None = None) -> None:
@@ -318,9 +343,7 @@ def test_dropping_a_card(assistant, log):
     assert names(panel) == ["c2", "c3", "c1"]
 
 
-def test_a_second_click_at_once_is_not_for_the_next_item(assistant, log, monkeypatch):
-    clock = [100.0]
-    monkeypatch.setattr("ragkit.widget_parts.time.monotonic", lambda: clock[0])
+def test_a_second_click_at_once_is_not_for_the_next_item(assistant, log, clock):
     panel = RankDocuments(assistant, ["a?", "b?", "c?"], log)
     save = panel.settled(panel.save)
     clock[0] += 1
@@ -331,6 +354,125 @@ def test_a_second_click_at_once_is_not_for_the_next_item(assistant, log, monkeyp
     clock[0] += 1
     save()
     assert len(events(log)) == 2
+
+
+def judged(kind: str, assistant, log, clock):
+    """A panel in the middle of its work: two judgements can be taken back, and a third can be saved."""
+    if kind == "chat":
+        panel = ChatApp(assistant, log)
+        panel.ask("What is DPO?")
+        panel.good(True)
+        panel.good(False)
+        types(panel, panel._query, "What is IPO?")
+    elif kind == "rank":
+        panel = RankDocuments(assistant, list("abcde"), log, k=4, repeat_share=0)
+        panel.save()
+        panel.save()
+    else:
+        panel = CompareAnswers([(query, "x", "y") for query in "abcde"], log, repeat_share=0)
+        for _ in range(2):
+            panel.rate(1)
+            panel.save()
+            panel.next()
+        panel.rate(2)
+        if kind == "saved":
+            panel.save()
+    clock[0] += 1
+    return panel
+
+
+@pytest.mark.parametrize(
+    "kind, name",
+    [("rank", name) for name in "up-3 up-2 down-1 tie-2 more-1 save skip undo".split()]
+    + [("compare", name) for name in "rate-1 bad save skip undo next".split()]
+    + [("saved", name) for name in "next undo".split()]
+    + [("chat", name) for name in "ask good undo rank".split()],
+)
+def test_a_double_click_is_one_click(log, clock, kind, name):
+    panel = judged(kind, assistant_of(*(400 * f"{letter} " for letter in "wxyz")), log, clock)
+    seen = lambda: (shown(panel), events(log), panel.status)  # noqa: E731
+    before = seen()
+    button(panel, name).click()
+    once = seen()
+    assert once != before
+    clock[0] += 0.1
+    button(panel, name).click()
+    assert seen() == once
+    clock[0] += 1
+    button(panel, name).click()
+    assert (seen() != once) or name in ("rate-1", "good", "next", "save")
+
+
+@pytest.mark.parametrize(
+    "key, slot, target", [("4", 1, None), ("=", 2, None), ("up", 3, None), ("drop", 1, 3)]
+)
+def test_a_key_that_arrives_twice_is_one_key(assistant, log, clock, key, slot, target):
+    panel = RankDocuments(assistant, ["a?"], log, k=4)
+    orders = []
+    for seconds in (0.1, 1.0, 0.1):
+        panel._key(None, {"key": key, "slot": slot, "target": target}, None)
+        orders.append(panel.session.view.tiers)
+        clock[0] += seconds
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_an_order_that_is_not_saved_survives_a_new_panel(assistant, log):
+    make = lambda name="ann": RankDocuments(  # noqa: E731
+        assistant, ["a?", "b?"], PreferenceLog(log.folder, name), k=4, repeat_share=0
+    )
+    panel = make()
+    panel.place(3, 0)
+    panel.tie(2)
+    types(panel, panel._why, "half a th")
+    other = make("someone else").session.view
+    assert other.moves == 0 and other.why == ""
+    again = make()
+    assert again.session.view.tiers == panel.session.view.tiers and names(again) == ["c4", "c1", "c2", "c3"]
+    assert again._why.line.value == "half a th" and again.status.endswith("as you left it: not saved yet.")
+    assert events(log) == []
+    again.save()
+    panel.save()  # in a view that stayed open: the same judgement
+    (ranking,) = log.rankings()
+    assert ranking.details["moves"] == 2 and ranking.details["why"] == "half a th"
+    last = make()
+    assert last.session.view.query == "b?" and "as you left it" not in last.status
+    last.move(0, 1)
+    last.undo()  # pushes it aside
+    once_more = make()
+    assert once_more.session.view.query == "a?" and names(once_more) == ["c4", "c1", "c2", "c3"]
+    once_more.save()
+    assert once_more.session.view.query == "b?" and names(once_more) == ["c2", "c1", "c3", "c4"]
+    assert once_more.status.startswith("Saved #3 ✓") and "as you left it" in once_more.status
+
+
+@pytest.mark.parametrize("say", [lambda panel: panel.rate(2), lambda panel: panel.both_bad()])
+def test_a_rating_that_is_not_saved_survives_a_new_panel(log, say):
+    panel = CompareAnswers([("q", "a", "b")], log)
+    say(panel)
+    again = CompareAnswers([("p", "a", "b"), ("q", "a", "b")], PreferenceLog(log.folder, "ann"))
+    again.skip()
+    assert (again.session.view.rating, again.session.view.both_bad) == (
+        panel.session.view.rating,
+        panel.session.view.both_bad,
+    )
+    again.save()
+    again.next()
+    assert len(log.comparisons()) == 1 and "All 2 done" in shown(again)
+
+
+def test_who_judges_under_the_name_that_nobody_chose_is_told_of_others(assistant, tmp_path):
+    log = PreferenceLog(tmp_path)
+    makers = [
+        lambda log: RankDocuments(assistant, ["a?", "b?"], log),
+        lambda log: CompareAnswers([("q", "a", "b")], log),
+        lambda log: ChatApp(assistant, log),
+    ]
+    assert not any("You judge as" in shown(make(log)) for make in makers)
+    makers[0](log).save()
+    for make in makers:
+        assert "You judge as “me”" in shown(make(PreferenceLog(tmp_path)))
+        assert "1 of this log" in shown(make(PreferenceLog(tmp_path)))
+        assert "You judge as" not in shown(make(PreferenceLog(tmp_path, "ann")))
 
 
 def test_a_new_panel_goes_on_where_the_old_one_stopped(assistant, log):
@@ -441,15 +583,18 @@ def test_a_wrong_rating_is_refused(log):
     assert panel.session.view.rating is None
 
 
-def test_keys_of_comparing(log):
+def test_keys_of_comparing(log, clock):
     panel = CompareAnswers([("q", "a", "b"), ("r", "c", "d")], log)
     press = lambda key: panel._key(None, {"key": key, "slot": None}, None)  # noqa: E731
-    panel._changed_at = 0.0
+    clock[0] += 1
     press("7")
     assert panel.session.view.rating == 3
     press("0")
     assert panel.session.view.both_bad
     press("save")
+    press("save")
+    assert panel.session.view.saved == 1  # the sources can be read
+    clock[0] += 1
     press("save")
     assert len(events(log)) == 1 and panel.session.view.query == "r"
 
@@ -626,3 +771,49 @@ def test_no_part_asks_for_an_icon_or_holds_a_view_of_its_own(assistant, log):
     panel = RankDocuments(assistant, ["a?"], log)
     assert not [parts for parts in panel._slots for part in parts.values() if getattr(part, "icon", "")]
     assert not [value for value in vars(panel).values() if isinstance(value, View)]
+
+
+# What the browser gets
+
+
+@pytest.fixture
+def module_folder():
+    return Path(ragkit.__file__).parent
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node")
+def test_the_script_is_javascript(module_folder):
+    for script in module_folder.rglob("*.js"):  # from standard input: a file of that name would be no module
+        check = ["node", "--check", "--input-type=module"]
+        done = subprocess.run(check, input=script.read_bytes(), capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+
+
+def test_the_style_is_css_and_all_of_it_is_used(module_folder):
+    """Of each class with our prefix that a style is for, the code must speak."""
+
+    def walk(nodes):
+        for node in nodes:
+            assert node.type != "error", (node.source_line, node.message)
+            yield node
+            for inner in ("prelude", "content"):
+                yield from walk(getattr(node, inner, None) or [])
+
+    (style,) = module_folder.rglob("*.css")
+    rules = tinycss2.parse_stylesheet(style.read_text(encoding="utf-8"), skip_whitespace=True)
+    for rule in rules:
+        if rule.type == "qualified-rule":
+            list(walk(tinycss2.parse_blocks_contents(rule.content)))
+    used = {node.value for node in walk(rules) if node.type == "ident" and node.value.startswith("rk-")}
+    code = "".join(path.read_text(encoding="utf-8") for path in module_folder.rglob("*.[pj][ys]"))
+    assert len(used) > 20 and not {name for name in used if not re.search(rf"{name[3:]}\b", code)}
+
+
+def test_what_is_installed_has_all_files(module_folder):
+    root = module_folder.parent
+    settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
+    packages = find_packages(str(root), include=settings["packages"]["find"]["include"])
+    folders = {root / name.replace(".", "/") for name in packages}
+    data = ["*.py", *settings["package-data"]["*"]]
+    files = {path for path in module_folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert files and not {f for f in files if f.parent not in folders or not any(map(f.match, data))}

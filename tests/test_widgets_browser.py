@@ -250,17 +250,99 @@ def test_ranking_by_keyboard_mouse_and_undo(page, show, tmp_path):  # noqa: F811
     assert logged(tmp_path)[-1]["details"]["moves"] == 1
 
 
-def hold_states(page) -> None:  # noqa: F811
-    """From now on no changed state reaches the kernel, as where ipywidgets holds it back; clicks and keys do.
+def runs(page) -> list:  # noqa: F811
+    """How often each cell was run, so that one that is gone or run again is noticed."""
+    script = "() => [...(PANEL).content.model.cells].map(cell => cell.executionCount)"
+    return page.evaluate(script.replace("PANEL", PANEL))
+
+
+def test_whatever_is_clicked_takes_the_keys_and_keeps_them(page, show, tmp_path):  # noqa: F811
+    panel = show(TOY, "RankDocuments(assistant, queries, log, seed=1, repeat_share=0)")
+    asks(page, panel, "first question?")
+    before = runs(page)
+    place = lambda slot, part: panel.locator(f".rk-slot-{slot} .{part}")  # noqa: E731
+
+    # Headings, texts and margins: no key after a click there is JupyterLab's.
+    margin, edge = {"x": 4, "y": 4}, {"x": 2, "y": 3}
+    places = [(panel, margin), (panel.get_by_role("heading").first, None), (panel.locator(".rk-hint"), None)]
+    places += [(panel.locator(".rk-progress").first, None), (panel.get_by_role("status"), None)]
+    places += [(panel.locator(".rk-slot-1"), edge), (panel.locator(".rk-head").nth(1), edge)]
+    places += [(place(2, part), None) for part in ("rk-text", "rk-title", "rk-place", "rk-name", "rk-handle")]
+    for spot, position in places:
+        page.locator(".jp-Cell").first.locator(".jp-InputPrompt").click()  # the focus is elsewhere
+        assert not panel.evaluate("box => box.contains(document.activeElement)")
+        spot.click(position=position)
+        for key in ("d", "d", "x", "b", "Shift+Enter"):
+            page.keyboard.press(key)
+        assert panel.evaluate("box => box.contains(document.activeElement)"), (spot, position)
+    assert runs(page) == before
+
+    # Digits place the document whose text was clicked, and go on with it; its words can be selected.
+    place(3, "rk-text").click()
+    page.keyboard.press("1")
+    says(panel, "c3, then c1, then c2")
+    expect(panel.locator(".rk-slot-1")).to_be_focused()
+    page.keyboard.press("2")
+    says(panel, "c1, then c3, then c2")
+    place(3, "rk-text").dblclick(position={"x": 20, "y": 8})
+    assert page.evaluate("() => getSelection().toString().trim()")
+
+    # The cell is run again: the order is there as it was left.
+    page.locator(".jp-Cell").nth(1).locator(".cm-content").click()
+    page.keyboard.press("Control+Enter")
+    says(panel, "as you left it: not saved yet")
+    assert runs(page) != before
+    names = panel.locator(".rk-card .rk-name")
+    expect(names).to_have_text(["c1", "c3", "c2"])
+    page.wait_for_timeout(600)
+    place(2, "rk-text").click()
+    page.keyboard.press("Control+Enter")
+    says(panel, "Saved #1 ✓")
+    (event,) = logged(tmp_path)
+    assert event["ranking"] == [[event["shown_order"][n]] for n in (0, 2, 1)]
+
+    # Where the document that had the focus goes, the panel has it.
+    for question in ("second", "third"):
+        asks(page, panel, f"{question} question?")
+        place(1, "rk-text").click()
+        page.keyboard.press("Control+Enter")
+    asks(page, panel, "All 3 done")
+    before = runs(page)
+    expect(panel).to_be_focused()
+    for key in ("d", "d", "Control+Enter"):
+        page.keyboard.press(key)
+    page.wait_for_timeout(300)
+    assert runs(page) == before and len(logged(tmp_path)) == 3
+
+
+def test_a_press_that_no_kernel_takes_is_called_that(page, show, tmp_path):  # noqa: F811
+    """As in a front end that does not mark a lost kernel: nothing is sent, and nothing says so."""
+    panel = show(TOY, "CompareAnswers([('first?', 'a', 'b')], log)")
+    asks(page, panel, "first?")
+    hold_states(page, all_of_them=True)
+    panel.get_by_role("button", name="Both bad").click()
+    expect(page.get_by_role("alert")).to_contain_text("No answer from the kernel", timeout=30_000)
+    picture(page, page.locator(".jp-OutputArea").last, "silent")
+    panel.locator(".rk-pane-a").click()
+    expect(panel).to_be_focused()
+    page.keyboard.press("7")
+    release_states(page)  # it was busy
+    says(panel, "B much better")
+    expect(page.get_by_role("alert")).to_have_count(0, timeout=30_000)
+
+
+def hold_states(page, all_of_them: bool = False) -> None:  # noqa: F811
+    """From now on no changed state reaches the kernel, as where ipywidgets holds it back; clicks and keys do,
+    unless all is held.
 
     `release()` in the page sends what was held.
     """
     page.evaluate(
-        """() => {
+        """all => {
             const send = WebSocket.prototype.send, held = [];
             const text = data => typeof data === 'string' ? data : new TextDecoder('latin1').decode(data);
             WebSocket.prototype.send = function (data) {
-                if (text(data).includes('"method":"update"')) held.push([this, data]);
+                if (all || text(data).includes('"method":"update"')) held.push([this, data]);
                 else send.call(this, data);
             };
             window.held = held;
@@ -268,7 +350,8 @@ def hold_states(page) -> None:  # noqa: F811
                 WebSocket.prototype.send = send;
                 for (const [socket, data] of held) send.call(socket, data);
             };
-        }"""
+        }""",
+        all_of_them,
     )
 
 
