@@ -245,7 +245,7 @@ class Reranker:
             inputs, weights = self.residual.inputs, self.residual.weights
         else:
             table = (
-                self._table if self._table is not None else Table.of([_even(query, passages)], [described])
+                self._table if self._table is not None else Table.build([_even(query, passages)], [described])
             )
             inputs = Inputs.of(settings.capacity, table)
             weights = np.zeros(len(inputs.names))
@@ -341,7 +341,7 @@ class Reranker:
     def _tabled(self, rankings: Sequence[Ranking], progress: bool) -> Table:
         texts = [passage.full_text for ranking in rankings for passage in ranking.passages]
         self.describer.prepare([ranking.query for ranking in rankings], texts, progress=progress)
-        return Table.of(rankings, [self._described(ranking) for ranking in rankings])
+        return Table.build(rankings, [self._described(ranking) for ranking in rankings])
 
     def _described(self, ranking: Ranking) -> Described:
         return self._describe(ranking.query, ranking.passages)

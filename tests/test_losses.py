@@ -476,23 +476,41 @@ def test_strength_target_and_weight_are_detached_and_an_offset_is_not():
 
 # Numbers at the edge
 
-FINITE = [shape for shape in SHAPES if shape != "exponential"]
-
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("size", [1e6, -1e6, 1e-6, 0.0])
 def test_far_margins_stay_finite(dtype, size):
-    """In value and gradient; the exponential shape is the exception, as its docstring says."""
+    """In value and gradient."""
     x = torch.tensor([size], dtype=dtype, requires_grad=True)
     losses = [grpo_loss(x, 1.0), pair_loss(x, target=0.3), robust_dpo_loss(x, 1.0, 0.2), ipo_loss(x, 0.1)]
-    losses += [gpo_loss(x, 1.0, shape) for shape in FINITE]
+    losses += [gpo_loss(x, 1.0, shape) for shape in SHAPES]
     losses.append(plackett_luce_loss(torch.cat([x, -x, x])[None], beta=1.0))
     for loss in losses:
         assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
         (gradient,) = torch.autograd.grad(loss, x)
         assert loss.isfinite() and gradient.isfinite().all()
-    if size == -1e6:
-        assert gpo_loss(x, 1.0, "exponential").isinf()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_pair_loss_takes_gpos_shapes_with_every_knob(shape):
+    """w · [p·f(z) + (1 − p)·f(−z)], z = hΔ − m, with f as `gpo_loss` has it; the gradient by differences."""
+    x, h, m = double(-1.1, 0.3, 2.0), double(0.4, -0.7, 1.3), double(0.2, -0.1, 0.4)
+    p, w = double(1.0, 0.5, 0.2), double(1.0, 2.0, 0.3)
+    knobs = {"strength": h, "target": p, "weight": w, "shape": shape, "reduction": "none"}
+    one, other = (gpo_loss(sign * (h * x - m), 1.0, shape, reduction="none") for sign in (1, -1))
+    close(pair_loss(x, offset=m, **knobs), w * (p * one + (1 - p) * other))
+    assert gradcheck(lambda x, m: pair_loss(x, offset=m, **knobs), (x.requires_grad_(), m.requires_grad_()))
+
+
+@pytest.mark.parametrize("dtype, exact", [(torch.float32, 59.0), (torch.float64, 473.0)])
+def test_the_exponential_goes_on_along_its_tangent(dtype, exact):
+    """e⁻ᶻ to the last digit until there; then its slope stays, so that a pair far off is pulled back."""
+    x = torch.tensor([-exact, -exact - 10, -1e4], dtype=dtype, requires_grad=True)
+    losses = gpo_loss(x, 1.0, "exponential", reduction="none")
+    (slope,) = torch.autograd.grad(losses.sum(), x)
+    assert losses[0].item() == pytest.approx(math.exp(exact), rel=1e-5) == -slope[0].item()
+    assert losses.isfinite().all() and (losses.diff() > 0).all()
+    assert slope[1] == slope[2] and slope[2].isfinite() and slope[2] <= slope[0]
 
 
 def test_half_precision_is_reduced_in_float32():
@@ -531,6 +549,7 @@ def test_log_probs_of_different_shapes_are_refused():
         (lambda: pair_loss(torch.zeros(2), reduction="sum"), "reduction='sum': mean or none"),
         (lambda: dpo_loss(torch.zeros(2), math.nan), "strength is nan"),
         (lambda: gpo_loss(torch.zeros(2), 0.1, "cubic"), "shape='cubic': one of logistic"),
+        (lambda: pair_loss(torch.zeros(2), shape="cubic"), "shape='cubic': one of logistic"),
         (lambda: ipo_loss(torch.zeros(2), 0.0), "tau=0.0"),
         (lambda: robust_dpo_loss(torch.zeros(2), 0.1, 0.5), "flip=0.5"),
         (lambda: plackett_luce_loss(torch.zeros(3), beta=1.0), r"shape \(3,\), not \(B, K\)"),
