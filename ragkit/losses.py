@@ -246,7 +246,8 @@ def group_advantages(rewards: Tensor, *, scale: str = "population") -> Tensor:
 
     `scale`: "population" divides by the standard deviation with K below the line, as NumPy does; "sample"
     with K − 1, as TRL does; "none" divides by nothing (arXiv 2503.20783). No ε is added; a group without
-    spread gets zeros. Source: arXiv 2402.03300.
+    spread gets zeros, and so does one whose spread is rounding: below some 1e-12 of the largest reward's size
+    (6e-6 in float32). Source: arXiv 2402.03300.
     """
     if rewards.ndim != 2 or rewards.shape[1] < 2:
         raise ValueError(f"rewards has shape {tuple(rewards.shape)}, not (G, K) with two answers or more")
@@ -258,7 +259,8 @@ def group_advantages(rewards: Tensor, *, scale: str = "population") -> Tensor:
     if scale not in ("population", "sample"):
         raise ValueError(f"scale={scale!r}: population, sample or none")
     spread = rewards.std(1, correction=int(scale == "sample"), keepdim=True)
-    equal = rewards.amax(1, keepdim=True) == rewards.amin(1, keepdim=True)
+    rounding = torch.finfo(rewards.dtype).eps ** 0.75 * rewards.abs().amax(1, keepdim=True)
+    equal = rewards.amax(1, keepdim=True) - rewards.amin(1, keepdim=True) <= rounding
     return torch.where(equal, torch.zeros_like(centred), centred / spread.masked_fill(equal, 1.0))
 
 
@@ -275,6 +277,7 @@ def group_relative_loss(
     aggregation: str = "grpo",
     max_length: int | None = None,
     divisor: float | None = None,
+    empty_rows: bool = False,
 ) -> Tensor:
     """The loss of Group Relative Policy Optimization, arXiv 2402.03300: the "GRPO" that most people mean.
 
@@ -282,12 +285,13 @@ def group_relative_loss(
     k3 = exp(d) − d − 1, d = log π_ref − log π_θ. Log-probs per token and `mask`: (B, T), B = G·K sequences;
     `advantages`: (B,), as `group_advantages(rewards).flatten()`. `old_log_probs` None: the policy that
     sampled is the policy now. `kl_correction` multiplies k3 by r: without it the gradient is not that of the
-    KL whose value k3 estimates.
+    KL whose value k3 estimates. Far out, r and k3 go on along their tangents (`bounded_exp`).
 
     `aggregation` sets what the sum is divided by, and nothing else: "grpo" each sequence's length, then B;
     "dapo" (arXiv 2503.14476) the number of tokens; "dr_grpo" (arXiv 2503.20783) B · `max_length`. A batch in
     micro-batches gives the same gradient, summed, if each gets the whole batch's `divisor`: its number of
     sequences, or of tokens for "dapo". A group must not be split before its advantages are made.
+    `empty_rows`: a row without a token is refused unless this allows it; then it is a sequence of loss 0.
     """
     if aggregation not in AGGREGATIONS:
         raise ValueError(f"aggregation={aggregation!r}: one of {', '.join(AGGREGATIONS)}")
@@ -300,8 +304,9 @@ def group_relative_loss(
     if (aggregation == "dr_grpo") != (max_length is not None):
         raise ValueError(f"max_length={max_length}: 'dr_grpo' divides by it, and it alone")
     mask = mask.bool()
-    if not mask.any(1).all():
-        raise ValueError(f"row {int((~mask.any(1)).nonzero()[0])} of the mask is empty: no token was written")
+    if not empty_rows and not mask.any(1).all():
+        row = int((~mask.any(1)).nonzero()[0])
+        raise ValueError(f"row {row} of the mask is empty: no token was written (empty_rows=True allows it)")
     now = wide(log_probs)
     if mask.shape != now.shape or advantages.shape != now.shape[:1]:
         raise ValueError(
@@ -314,18 +319,42 @@ def group_relative_loss(
             raise ValueError(f"{name} has shape {tuple(value.shape)}, log_probs has {tuple(now.shape)}")
     old = now.detach() if old_log_probs is None else wide(old_log_probs).detach()
     # What is masked may hold anything: it is put to 0 before it can become infinite.
-    ratio = (now - old).masked_fill(~mask, 0.0).exp()
+    log_ratio = (now - old).masked_fill(~mask, 0.0)
+    ratio = bounded_exp(log_ratio)
     advantages = wide(advantages).detach()[:, None]  # (B, 1)
     clipped = ratio.clamp(1 - clip[0], 1 + clip[1])
     losses = -torch.minimum(ratio * advantages, clipped * advantages)
     if kl:
         if ref_log_probs is None:
             raise ValueError(f"kl={kl} needs ref_log_probs; pass kl=0 to go without a reference")
-        d = (wide(ref_log_probs).detach() - now).masked_fill(~mask, 0.0)
-        k3 = d.exp() - d - 1
-        losses = losses + kl * (ratio * k3 if kl_correction else k3)
+        ref = wide(ref_log_probs).detach()
+        if kl_correction:
+            losses = losses + kl * _CorrectedK3.apply(log_ratio, (ref - old).masked_fill(~mask, 0.0))
+        else:
+            d = (ref - now).masked_fill(~mask, 0.0)
+            losses = losses + kl * (bounded_exp(d) - d - 1)
     losses = losses.masked_fill(~mask, 0.0)
     if aggregation == "dapo":
-        return losses.sum() / (mask.sum() if divisor is None else divisor)
-    lengths = mask.sum(1) if aggregation == "grpo" else max_length
+        return losses.sum() / (mask.sum().clamp(min=1) if divisor is None else divisor)
+    lengths = mask.sum(1).clamp(min=1) if aggregation == "grpo" else max_length
     return (losses.sum(1) / lengths).sum() / (len(now) if divisor is None else divisor)
+
+
+class _CorrectedK3(torch.autograd.Function):
+    """r · (exp(d) − d − 1) of x = log r and a = log π_ref − log π_old, where d = a − x.
+
+    Its derivative in x is −r·d: on policy the log-ratio to the reference. Autograd would get there by
+    subtracting two numbers of the size of exp(d), which leave nothing of it at 20 nats.
+    """
+
+    @staticmethod
+    def forward(ctx, x, a):
+        ctx.save_for_backward(x, a)
+        r, d = bounded_exp(x), a - x
+        near = r * (torch.expm1(d.clamp(max=1.0)) - d)
+        return torch.where(d > 1, bounded_exp(a) - r * (d + 1), near)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, a = ctx.saved_tensors
+        return grad * bounded_exp(x) * (x - a), None
