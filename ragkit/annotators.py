@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from scipy.optimize import minimize_scalar
 
 from ragkit.judgements import Ranking
+from ragkit.losses import pair_loss
 from ragkit.objective import Objective
 from ragkit.strengths import learned
 from ragkit.table import Table
@@ -27,12 +29,11 @@ def reliabilities(table: Table, scores: np.ndarray) -> dict[str, float]:
     weight = 2.0 / np.sqrt(lists)  # K documents have K − 1 differences in their K (K − 1) / 2 pairs
 
     def best(rows: np.ndarray, prior: float) -> float:
-        x, target, w = z[rows], table.pairs.target[rows], weight[rows]
+        x, target, w = torch.from_numpy(z[rows]), table.pairs.target[rows], weight[rows]
 
         def loss(log_scale: float) -> float:
-            y = np.exp(log_scale) * x
-            values = target * np.logaddexp(0, -y) + (1 - target) * np.logaddexp(0, y)
-            return float(w @ values) + (log_scale - start) ** 2 / (2 * prior**2)
+            total = pair_loss(x, strength=np.exp(log_scale), target=target, weight=w, reduction="none").sum()
+            return total.item() + (log_scale - start) ** 2 / (2 * prior**2)
 
         return minimize_scalar(loss, bounds=(start - 4, start + 3), method="bounded").x
 

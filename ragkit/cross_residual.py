@@ -222,7 +222,7 @@ def _fine_tune(residual, rows, steps, table: Table, objective: Objective, rate: 
     first = torch.tensor(residual.first, dtype=torch.float64, requires_grad=objective.first)
     optimizer = _optimizer(residual, first, rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _slope(step, len(steps)))
-    moving, shown = objective.moving(table), None
+    moving, shown = objective.moving, None
     for lists in steps:
         known = table.take(lists)
         added = residual.residuals([row for n in lists.tolist() for row in rows[n]]).double().cpu()

@@ -113,7 +113,7 @@ def solve(
     size = values.shape[1]
     held = _held(size, ridge)
     w = np.zeros(size + 1) if start is None else start
-    moving = objective.moving(table)
+    moving = objective.moving
     for _ in range(ROUNDS if moving else 1):
         scores = table.base + values.numpy() @ w[:-1] if moving else None
         w = _minimum(values, objective(table, scores), held, w, rough)
@@ -143,7 +143,7 @@ def standard_errors(
     """Of the solved weights, (F + 1,): the root of the diagonal of H⁻¹ G H⁻¹, where G sums gradients by query
     (the sandwich estimator), since pairs of one query are not independent."""
     at, values = torch.from_numpy(w), torch.from_numpy(values)
-    loss = objective(table, table.base + values.numpy() @ w[:-1] if objective.moving(table) else None)
+    loss = objective(table, table.base + values.numpy() @ w[:-1] if objective.moving else None)
     size, held = values.shape[1], _held(values.shape[1], ridge)
 
     def each(w):

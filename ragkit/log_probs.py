@@ -1,6 +1,8 @@
 """Log-probabilities of completions under a model, without ever holding the logits of a whole batch."""
 
 import inspect
+import sys
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -26,8 +28,12 @@ def completion_log_probs(
     gets the prompt as `input_ids` and as `decoder_input_ids`, (B, U), its start token and the completion;
     the mask, and what comes back, then refer to those. The value at t is that of token t given all before
     it. Differentiable in the model's weights. `chunk`: entries of the vocabulary whose logits exist at one
-    time. Raises ValueError, with the row, where a completion is empty, covers padding, or includes the first
-    token, before which there is nothing.
+    time.
+
+    `model` may be wrapped (peft's adapters, data parallelism on one device); a compiled one runs as it was
+    before. Raises ValueError, with the row, where a completion is empty, covers padding, or includes the
+    first token, before which there is nothing; NotImplementedError for prompt and prefix tuning, an output
+    layer with an adapter, and a model that changes its logits after that layer.
     """
     ids = input_ids if decoder_input_ids is None else decoder_input_ids
     mask = completion_mask.bool()
@@ -54,9 +60,6 @@ def completion_log_probs(
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
     if decoder_input_ids is not None:
         inputs["decoder_input_ids"] = decoder_input_ids
-    elif "position_ids" in inspect.signature(model.forward).parameters:
-        # With padding on the left, positions must count from the first real token.
-        inputs["position_ids"] = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
     states, head, dtype = _states(model, inputs)  # (B, T, H)
     counted = mask[:, 1:]  # token t is predicted at position t − 1
     targets = ids[:, 1:][counted]
@@ -70,13 +73,33 @@ def completion_log_probs(
 
 def _states(model, inputs: dict) -> tuple[Tensor, torch.nn.Linear, torch.dtype]:
     """What enters the model's output layer, (B, T, H), that layer, which itself sees one position only, and
-    the precision in which it works.
-
-    Raises NotImplementedError for a model that changes its logits afterwards (soft-capping, scaling): what is
-    computed here would be another distribution.
+    the precision in which it works. What the model returns in the end must be what that layer gave: soft-
+    capped or scaled logits would be another distribution than is computed here.
     """
-    head = model.get_output_embeddings()
+    name = type(model).__name__
+    found = (module for module in model.modules() if hasattr(type(module), "get_output_embeddings"))
+    inner = next(found, None)  # the language model in whatever wraps it
+    if inner is None:
+        raise TypeError(f"{name} holds no language model: nothing in it has get_output_embeddings")
+    head = inner.get_output_embeddings()
+    if hasattr(head, "modules_to_save"):  # peft trains a copy of the whole layer
+        copies = head.modules_to_save
+        head = head.original_module if head.disable_adapters else copies[head.active_adapters[0]]
+    if not isinstance(head, torch.nn.Linear):
+        raise NotImplementedError(
+            f"{name}: its output layer is a {type(head).__module__}.{type(head).__name__}. Leave it out of "
+            'the adapter\'s target_modules, or train it whole: modules_to_save=["lm_head"]'
+        )
+    settings = {"use_cache": False}
+    if "decoder_input_ids" not in inputs and _takes_positions(type(inner)):
+        # With padding on the left, positions must count from the first real token.
+        settings["position_ids"] = (inputs["attention_mask"].long().cumsum(1) - 1).clamp(min=0)
     seen = []
+
+    def enter(module, args, kwargs):
+        if any(kwargs.get(given) is not None for given in ("inputs_embeds", "past_key_values")):
+            raise NotImplementedError(f"{name}: prompt and prefix tuning put tokens of their own; use LoRA")
+        return args, {**kwargs, **settings}
 
     def keep(module, args):
         kind = args[0].device.type  # autocast may be on inside the model's forward alone: look here
@@ -84,18 +107,36 @@ def _states(model, inputs: dict) -> tuple[Tensor, torch.nn.Linear, torch.dtype]:
         seen.append((args[0], dtype))
         return (args[0][:, :1],)
 
-    handle = head.register_forward_pre_hook(keep)
+    # A compiled graph would not see the hooks, or keep them for ever. Without dynamo nothing is compiled.
+    as_it_was = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    hooks = inner.register_forward_pre_hook(enter, with_kwargs=True), head.register_forward_pre_hook(keep)
     try:
-        logits = model(**inputs, use_cache=False).logits
+        with as_it_was:
+            logits = model(**inputs).logits
     finally:
-        handle.remove()
+        for hook in hooks:
+            hook.remove()
+    if len(seen) != 1:
+        raise NotImplementedError(f"{name}: its output layer ran {len(seen)} times; pass the model inside it")
     ((states, dtype),) = seen
     with torch.no_grad():
         wanted = _logits(states[:, :1].to(dtype), head.weight.to(dtype), head.bias)
         slack = 0.02 if dtype in HALF else 1e-4
         if (logits - wanted).abs().max() > slack * (wanted.abs().max() + slack):
-            raise NotImplementedError(f"{type(model).__name__} changes its logits after its output layer")
+            raise NotImplementedError(f"{name} changes its logits after its output layer")
     return states, head, dtype
+
+
+def _takes_positions(kind: type) -> bool:
+    """Whether a class's forward takes position_ids, or hands what it is given up to one that does."""
+    for base in kind.__mro__:
+        if "forward" in vars(base):
+            parameters = inspect.signature(base.forward).parameters
+            if "position_ids" in parameters:
+                return True
+            if not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+                return False
+    return False
 
 
 class _LogProbs(torch.autograd.Function):

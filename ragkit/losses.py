@@ -13,12 +13,21 @@ the model could lower the loss by changing the question; an offset keeps its gra
 fitted. `reduction`: "mean" over pairs (not divided by Σ weight) or "none", (B,).
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
 Knob = float | Tensor
-SHAPES = ("logistic", "hinge", "squared", "exponential", "truncated_quadratic", "savage")
+SHAPES = {
+    "logistic": lambda z: -logsigmoid(z),
+    "hinge": lambda z: relu(1 - z),
+    "squared": lambda z: (z - 1) ** 2,
+    "exponential": lambda z: bounded_exp(-z),
+    "truncated_quadratic": lambda z: relu(1 - z) ** 2,
+    "savage": lambda z: torch.sigmoid(-z) ** 2,
+}
 AGGREGATIONS = ("grpo", "dr_grpo", "dapo")
 
 
@@ -32,7 +41,7 @@ def margin(
     shapes = [tuple(x.shape) for x in (policy_chosen, policy_rejected, ref_chosen, ref_rejected)]
     if len(set(shapes)) > 1:
         raise ValueError(f"the four log-probs have shapes {', '.join(map(str, shapes))}; they must agree")
-    return (_wide(policy_chosen) - _wide(ref_chosen)) - (_wide(policy_rejected) - _wide(ref_rejected))
+    return (wide(policy_chosen) - wide(ref_chosen)) - (wide(policy_rejected) - wide(ref_rejected))
 
 
 def pair_loss(
@@ -42,22 +51,26 @@ def pair_loss(
     offset: Knob = 0.0,
     target: Knob = 1.0,
     weight: Knob = 1.0,
+    shape: str = "logistic",
     reduction: str = "mean",
 ) -> Tensor:
-    """weight · [−target · log σ(z) − (1 − target) · log σ(−z)] with z = strength · margin − offset.
+    """weight · [target · f(z) + (1 − target) · f(−z)] with z = strength · margin − offset, f(z) = −log σ(z).
 
     Each knob is a number or (B,). The strength h is an inverse temperature; the offset m says how far apart
     the two should end; the target p is the probability that y⁺ is the better one (0.5 for a tie); the weight
     w is how much the pair counts. A pair that is preferred with probability p has its optimum at Δ* = (m +
-    logit p) / h, whatever w is. A strength below 0 is the swapped pair at |h|. Raises ValueError, with the
-    index, for a knob of another shape, NaN or infinity in one, and a target outside 0 … 1.
+    logit p) / h, whatever w is. A strength below 0 is the swapped pair at |h|. `shape`: another f, as
+    `gpo_loss` lists them. Raises ValueError, with the index, for a knob of another shape, NaN or infinity in
+    one, and a target outside 0 … 1.
     """
-    margin = _wide(margin)
+    if shape not in SHAPES:
+        raise ValueError(f"shape={shape!r}: one of {', '.join(SHAPES)}")
+    margin, f = wide(margin), SHAPES[shape]
     h = _knob("strength", strength, margin).detach()
     p = _knob("target", target, margin, low=0.0, high=1.0).detach()
     w = _knob("weight", weight, margin).detach()
     z = h * margin - _knob("offset", offset, margin)
-    return _reduce(w * (-p * logsigmoid(z) - (1 - p) * logsigmoid(-z)), reduction)
+    return _reduce(w * (p * f(z) + (1 - p) * f(-z)), reduction)
 
 
 def grpo_loss(
@@ -87,47 +100,34 @@ def offset_dpo_loss(margin: Tensor, beta: float, offset: Knob, *, reduction: str
 def robust_dpo_loss(margin: Tensor, beta: float, flip: float, *, reduction: str = "mean") -> Tensor:
     """[−(1−ε)·log σ(βΔ) + ε·log σ(−βΔ)] / (1−2ε), arXiv 2403.00409: unbiased where a share ε of the labels is
     flipped. It is not bounded below: a pair that is far on the right side keeps lowering it."""
-    flip = _number("flip", flip)
+    flip = finite_number("flip", flip)
     if not 0 <= flip < 0.5:
         raise ValueError(f"flip={flip}: the share of wrong labels, at least 0 and below 0.5")
-    z = _number("beta", beta) * _wide(margin)
+    z = finite_number("beta", beta) * wide(margin)
     return _reduce((-(1 - flip) * logsigmoid(z) + flip * logsigmoid(-z)) / (1 - 2 * flip), reduction)
 
 
 def ipo_loss(margin: Tensor, tau: float, *, reduction: str = "mean") -> Tensor:
     """(Δ − 1/(2τ))², arXiv 2310.12036, eq. 17: Δ gets a target, and does not run away on certain labels.
 
-    The paper sums log-probs over tokens; TRL takes their mean, which its authors later asked for.
+    Here log-probs are what the margin was made of. TRL first summed them over tokens; it asked the authors,
+    and averages them since: the paper's reported results use that form.
     """
-    tau = _number("tau", tau)
+    tau = finite_number("tau", tau)
     if not tau > 0:
         raise ValueError(f"tau={tau}: more than 0")
-    return _reduce((_wide(margin) - 1 / (2 * tau)) ** 2, reduction)
+    squared = {"strength": 2 * tau, "weight": 1 / (2 * tau) ** 2, "shape": "squared"}
+    return pair_loss(margin, **squared, reduction=reduction)
 
 
 def gpo_loss(margin: Tensor, beta: float, shape: str = "logistic", *, reduction: str = "mean") -> Tensor:
     """f(β·Δ) for the shapes f of GPO, arXiv 2402.05749.
 
     "logistic" is DPO; "hinge" max(0, 1 − z) is SLiC's with a reference; "squared" (z − 1)² is IPO (β² times
-    it at τ = β/2); then "exponential" e⁻ᶻ, which overflows where z is very negative, "truncated_quadratic"
-    max(0, 1 − z)², and "savage" 1/(1 + eᶻ)², which is not convex.
+    it at τ = β/2); then "exponential" e⁻ᶻ (see `bounded_exp`), "truncated_quadratic" max(0, 1 − z)², and
+    "savage" 1/(1 + eᶻ)², which is not convex.
     """
-    z = _number("beta", beta) * _wide(margin)
-    if shape == "logistic":
-        losses = -logsigmoid(z)
-    elif shape == "hinge":
-        losses = relu(1 - z)
-    elif shape == "squared":
-        losses = (z - 1) ** 2
-    elif shape == "exponential":
-        losses = (-z).exp()
-    elif shape == "truncated_quadratic":
-        losses = relu(1 - z) ** 2
-    elif shape == "savage":
-        losses = torch.sigmoid(-z) ** 2
-    else:
-        raise ValueError(f"shape={shape!r}: one of {', '.join(SHAPES)}")
-    return _reduce(losses, reduction)
+    return pair_loss(margin, strength=finite_number("beta", beta), shape=shape, reduction=reduction)
 
 
 def plackett_luce_loss(
@@ -145,7 +145,7 @@ def plackett_luce_loss(
     remain, its own tier included. Where `mask` is False there is no item. K = 2 is DPO; all ratios 0 give
     log K!.
     """
-    x = _number("beta", beta) * _wide(log_ratios)
+    x = finite_number("beta", beta) * wide(log_ratios)
     if x.ndim != 2:
         raise ValueError(f"log_ratios has shape {tuple(x.shape)}, not (B, K)")
     if tiers is None:
@@ -157,102 +157,12 @@ def plackett_luce_loss(
     if not mask.any(1).all():
         raise ValueError(f"row {int((~mask.any(1)).nonzero()[0])} of the mask is empty: no item to rank")
     if tiers.is_floating_point():
-        _all_finite("tiers", tiers.masked_fill(~mask, 0.0))
+        refuse_infinite("tiers", tiers.masked_fill(~mask, 0.0))
     x = x.masked_fill(~mask, 0.0)
     remaining = (tiers[:, None, :] >= tiers[:, :, None]) & mask[:, None, :]  # (B, K, K): j still there at k
     remaining |= ~mask[:, :, None]  # a row that does not count must still be finite
     against = x[:, None, :].masked_fill(~remaining, -torch.inf).logsumexp(-1)  # (B, K)
     return _reduce(((against - x) * mask).sum(1), reduction)
-
-
-def group_advantages(rewards: Tensor, *, scale: str = "population") -> Tensor:
-    """(G, K) → (G, K): of K answers to each of G prompts, reward minus the group's mean, over its spread.
-
-    `scale`: "population" divides by the standard deviation with K below the line, as NumPy does; "sample"
-    with K − 1, as TRL does; "none" divides by nothing (arXiv 2503.20783). No ε is added; a group without
-    spread gets zeros. Source: arXiv 2402.03300.
-    """
-    if rewards.ndim != 2 or rewards.shape[1] < 2:
-        raise ValueError(f"rewards has shape {tuple(rewards.shape)}, not (G, K) with two answers or more")
-    _all_finite("rewards", rewards)
-    rewards = _wide(rewards)
-    centred = rewards - rewards.mean(1, keepdim=True)
-    if scale == "none":
-        return centred
-    if scale not in ("population", "sample"):
-        raise ValueError(f"scale={scale!r}: population, sample or none")
-    spread = rewards.std(1, correction=int(scale == "sample"), keepdim=True)
-    equal = rewards.amax(1, keepdim=True) == rewards.amin(1, keepdim=True)
-    return torch.where(equal, torch.zeros_like(centred), centred / spread.masked_fill(equal, 1.0))
-
-
-def group_relative_loss(
-    log_probs: Tensor,
-    old_log_probs: Tensor | None,
-    ref_log_probs: Tensor | None,
-    mask: Tensor,
-    advantages: Tensor,
-    *,
-    clip: tuple[float, float] = (0.2, 0.2),
-    kl: float = 0.04,
-    kl_correction: bool = True,
-    aggregation: str = "grpo",
-    max_length: int | None = None,
-    divisor: float | None = None,
-) -> Tensor:
-    """The loss of Group Relative Policy Optimization, arXiv 2402.03300: the "GRPO" that most people mean.
-
-    For each token, −min(r·Â, clip(r, 1 − ε_low, 1 + ε_high)·Â) + kl·k3, with r = π_θ/π_old and
-    k3 = exp(d) − d − 1, d = log π_ref − log π_θ. Log-probs per token and `mask`: (B, T), B = G·K sequences;
-    `advantages`: (B,), as `group_advantages(rewards).flatten()`. `old_log_probs` None: the policy that
-    sampled is the policy now. `kl_correction` multiplies k3 by r: without it the gradient is not that of the
-    KL whose value k3 estimates.
-
-    `aggregation` sets what the sum is divided by, and nothing else: "grpo" each sequence's length, then B;
-    "dapo" (arXiv 2503.14476) the number of tokens; "dr_grpo" (arXiv 2503.20783) B · `max_length`. A batch in
-    micro-batches gives the same gradient, summed, if each gets the whole batch's `divisor`: its number of
-    sequences, or of tokens for "dapo". A group must not be split before its advantages are made.
-    """
-    if aggregation not in AGGREGATIONS:
-        raise ValueError(f"aggregation={aggregation!r}: one of {', '.join(AGGREGATIONS)}")
-    kl = _number("kl", kl)
-    if not all(0 <= _number("clip", edge) for edge in clip):
-        raise ValueError(f"clip={clip}: (ε_low, ε_high), 0 or more")
-    for name, value in (("max_length", max_length), ("divisor", divisor)):
-        if value is not None and not _number(name, value) > 0:
-            raise ValueError(f"{name}={value}: more than 0")
-    if (aggregation == "dr_grpo") != (max_length is not None):
-        raise ValueError(f"max_length={max_length}: 'dr_grpo' divides by it, and it alone")
-    mask = mask.bool()
-    if not mask.any(1).all():
-        raise ValueError(f"row {int((~mask.any(1)).nonzero()[0])} of the mask is empty: no token was written")
-    now = _wide(log_probs)
-    if mask.shape != now.shape or advantages.shape != now.shape[:1]:
-        raise ValueError(
-            f"log_probs {tuple(now.shape)}, mask {tuple(mask.shape)}, advantages {tuple(advantages.shape)}: "
-            "(B, T), (B, T) and (B,)"
-        )
-    _all_finite("advantages", advantages)
-    for name, value in (("old_log_probs", old_log_probs), ("ref_log_probs", ref_log_probs)):
-        if value is not None and value.shape != now.shape:
-            raise ValueError(f"{name} has shape {tuple(value.shape)}, log_probs has {tuple(now.shape)}")
-    old = now.detach() if old_log_probs is None else _wide(old_log_probs).detach()
-    # What is masked may hold anything: it is put to 0 before it can become infinite.
-    ratio = (now - old).masked_fill(~mask, 0.0).exp()
-    advantages = _wide(advantages).detach()[:, None]  # (B, 1)
-    clipped = ratio.clamp(1 - clip[0], 1 + clip[1])
-    losses = -torch.minimum(ratio * advantages, clipped * advantages)
-    if kl:
-        if ref_log_probs is None:
-            raise ValueError(f"kl={kl} needs ref_log_probs; pass kl=0 to go without a reference")
-        d = (_wide(ref_log_probs).detach() - now).masked_fill(~mask, 0.0)
-        k3 = d.exp() - d - 1
-        losses = losses + kl * (ratio * k3 if kl_correction else k3)
-    losses = losses.masked_fill(~mask, 0.0)
-    if aggregation == "dapo":
-        return losses.sum() / (mask.sum() if divisor is None else divisor)
-    lengths = mask.sum(1) if aggregation == "grpo" else max_length
-    return (losses.sum(1) / lengths).sum() / (len(now) if divisor is None else divisor)
 
 
 def preference_metrics(
@@ -262,31 +172,39 @@ def preference_metrics(
     grow while both sides fall. An even pair counts as half an accurate one, so that accuracy starts at 0.5
     (TRL's starts at 0). `beta`: a number, or the strengths, (B,)."""
     beta = _knob("beta", beta, margin(policy_chosen, policy_rejected, ref_chosen, ref_rejected))
-    chosen = beta * (_wide(policy_chosen) - _wide(ref_chosen)).detach()
-    rejected = beta * (_wide(policy_rejected) - _wide(ref_rejected)).detach()
+    chosen = beta * (wide(policy_chosen) - wide(ref_chosen)).detach()
+    rejected = beta * (wide(policy_rejected) - wide(ref_rejected)).detach()
     accurate = (chosen > rejected).float() + 0.5 * (chosen == rejected).float()
     return {
         "rewards/chosen": chosen.mean().item(),
         "rewards/rejected": rejected.mean().item(),
         "rewards/accuracies": accurate.mean().item(),
         "rewards/margins": (chosen - rejected).mean().item(),
-        "logps/chosen": _wide(policy_chosen).detach().mean().item(),
-        "logps/rejected": _wide(policy_rejected).detach().mean().item(),
+        "logps/chosen": wide(policy_chosen).detach().mean().item(),
+        "logps/rejected": wide(policy_rejected).detach().mean().item(),
     }
 
 
-def _wide(x: Tensor) -> Tensor:
+def wide(x: Tensor) -> Tensor:
     """Half precision and whole numbers as float32, all else as it is."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
-def _number(name: str, value: float) -> float:
-    if isinstance(value, Tensor):
-        if value.ndim:
-            raise ValueError(f"{name} has shape {tuple(value.shape)}: one number; grpo_loss takes one a pair")
-        value = value.item()
-    if value != value or abs(value) == float("inf"):
-        raise ValueError(f"{name}={value}: a finite number")
+def bounded_exp(x: Tensor) -> Tensor:
+    """eˣ, and its tangent where x is above ⅔ of the logarithm of the largest number (59 in float32, 473 in
+    float64): so that losses and gradients stay finite up to log-ratios of 1e4, products of two included.
+    Up there an exact gradient would be lost anyway; this one keeps its direction and stops growing."""
+    limit = 2 / 3 * math.log(torch.finfo(x.dtype).max)
+    return x.clamp(max=limit).exp() * (1 + (x - limit).clamp(min=0))
+
+
+def finite_number(name: str, value: float) -> float:
+    """A number, or what holds one (NumPy's, torch's), as Python's. Raises ValueError for anything else."""
+    if shape := tuple(getattr(value, "shape", ())):
+        raise ValueError(f"{name} has shape {shape}: one number; grpo_loss takes one a pair")
+    value = value.item() if hasattr(value, "item") else value
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name}={value!r}: a finite number")
     return value
 
 
@@ -306,7 +224,7 @@ def _knob(name: str, value: Knob, margin: Tensor, low=None, high=None) -> Tensor
     return knob
 
 
-def _all_finite(name: str, value: Tensor) -> None:
+def refuse_infinite(name: str, value: Tensor) -> None:
     if not value.isfinite().all():
         where = (~value.isfinite()).nonzero()[0].tolist()
         raise ValueError(f"{name}{where} is {float(value[tuple(where)]):g}; it must be finite")
@@ -318,3 +236,125 @@ def _reduce(losses: Tensor, reduction: str) -> Tensor:
     if reduction == "mean":
         return losses.mean()
     raise ValueError(f"reduction={reduction!r}: mean or none")
+
+
+# Group Relative Policy Optimization
+
+
+def group_advantages(rewards: Tensor, *, scale: str = "population") -> Tensor:
+    """(G, K) → (G, K): of K answers to each of G prompts, reward minus the group's mean, over its spread.
+
+    `scale`: "population" divides by the standard deviation with K below the line, as NumPy does; "sample"
+    with K − 1, as TRL does; "none" divides by nothing (arXiv 2503.20783). No ε is added; a group without
+    spread gets zeros, and so does one whose spread is rounding: below some 1e-12 of the largest reward's size
+    (6e-6 in float32). Source: arXiv 2402.03300.
+    """
+    if rewards.ndim != 2 or rewards.shape[1] < 2:
+        raise ValueError(f"rewards has shape {tuple(rewards.shape)}, not (G, K) with two answers or more")
+    refuse_infinite("rewards", rewards)
+    rewards = wide(rewards)
+    centred = rewards - rewards.mean(1, keepdim=True)
+    if scale == "none":
+        return centred
+    if scale not in ("population", "sample"):
+        raise ValueError(f"scale={scale!r}: population, sample or none")
+    spread = rewards.std(1, correction=int(scale == "sample"), keepdim=True)
+    rounding = torch.finfo(rewards.dtype).eps ** 0.75 * rewards.abs().amax(1, keepdim=True)
+    equal = rewards.amax(1, keepdim=True) - rewards.amin(1, keepdim=True) <= rounding
+    return torch.where(equal, torch.zeros_like(centred), centred / spread.masked_fill(equal, 1.0))
+
+
+def group_relative_loss(
+    log_probs: Tensor,
+    old_log_probs: Tensor | None,
+    ref_log_probs: Tensor | None,
+    mask: Tensor,
+    advantages: Tensor,
+    *,
+    clip: tuple[float, float] = (0.2, 0.2),
+    kl: float = 0.04,
+    kl_correction: bool = True,
+    aggregation: str = "grpo",
+    max_length: int | None = None,
+    divisor: float | None = None,
+    empty_rows: bool = False,
+) -> Tensor:
+    """The loss of Group Relative Policy Optimization, arXiv 2402.03300: the "GRPO" that most people mean.
+
+    For each token, −min(r·Â, clip(r, 1 − ε_low, 1 + ε_high)·Â) + kl·k3, with r = π_θ/π_old and
+    k3 = exp(d) − d − 1, d = log π_ref − log π_θ. Log-probs per token and `mask`: (B, T), B = G·K sequences;
+    `advantages`: (B,), as `group_advantages(rewards).flatten()`. `old_log_probs` None: the policy that
+    sampled is the policy now. `kl_correction` multiplies k3 by r: without it the gradient is not that of the
+    KL whose value k3 estimates. Far out, r and k3 go on along their tangents (`bounded_exp`).
+
+    `aggregation` sets what the sum is divided by, and nothing else: "grpo" each sequence's length, then B;
+    "dapo" (arXiv 2503.14476) the number of tokens; "dr_grpo" (arXiv 2503.20783) B · `max_length`. A batch in
+    micro-batches gives the same gradient, summed, if each gets the whole batch's `divisor`: its number of
+    sequences, or of tokens for "dapo". A group must not be split before its advantages are made.
+    `empty_rows`: a row without a token is refused unless this allows it; then it is a sequence of loss 0.
+    """
+    if aggregation not in AGGREGATIONS:
+        raise ValueError(f"aggregation={aggregation!r}: one of {', '.join(AGGREGATIONS)}")
+    kl = finite_number("kl", kl)
+    if not all(0 <= finite_number("clip", edge) for edge in clip):
+        raise ValueError(f"clip={clip}: (ε_low, ε_high), 0 or more")
+    for name, value in (("max_length", max_length), ("divisor", divisor)):
+        if value is not None and not finite_number(name, value) > 0:
+            raise ValueError(f"{name}={value}: more than 0")
+    if (aggregation == "dr_grpo") != (max_length is not None):
+        raise ValueError(f"max_length={max_length}: 'dr_grpo' divides by it, and it alone")
+    mask = mask.bool()
+    if not empty_rows and not mask.any(1).all():
+        row = int((~mask.any(1)).nonzero()[0])
+        raise ValueError(f"row {row} of the mask is empty: no token was written (empty_rows=True allows it)")
+    now = wide(log_probs)
+    if mask.shape != now.shape or advantages.shape != now.shape[:1]:
+        raise ValueError(
+            f"log_probs {tuple(now.shape)}, mask {tuple(mask.shape)}, advantages {tuple(advantages.shape)}: "
+            "(B, T), (B, T) and (B,)"
+        )
+    refuse_infinite("advantages", advantages)
+    for name, value in (("old_log_probs", old_log_probs), ("ref_log_probs", ref_log_probs)):
+        if value is not None and value.shape != now.shape:
+            raise ValueError(f"{name} has shape {tuple(value.shape)}, log_probs has {tuple(now.shape)}")
+    old = now.detach() if old_log_probs is None else wide(old_log_probs).detach()
+    # What is masked may hold anything: it is put to 0 before it can become infinite.
+    log_ratio = (now - old).masked_fill(~mask, 0.0)
+    ratio = bounded_exp(log_ratio)
+    advantages = wide(advantages).detach()[:, None]  # (B, 1)
+    clipped = ratio.clamp(1 - clip[0], 1 + clip[1])
+    losses = -torch.minimum(ratio * advantages, clipped * advantages)
+    if kl:
+        if ref_log_probs is None:
+            raise ValueError(f"kl={kl} needs ref_log_probs; pass kl=0 to go without a reference")
+        ref = wide(ref_log_probs).detach()
+        if kl_correction:
+            losses = losses + kl * _CorrectedK3.apply(log_ratio, (ref - old).masked_fill(~mask, 0.0))
+        else:
+            d = (ref - now).masked_fill(~mask, 0.0)
+            losses = losses + kl * (bounded_exp(d) - d - 1)
+    losses = losses.masked_fill(~mask, 0.0)
+    if aggregation == "dapo":
+        return losses.sum() / (mask.sum().clamp(min=1) if divisor is None else divisor)
+    lengths = mask.sum(1).clamp(min=1) if aggregation == "grpo" else max_length
+    return (losses.sum(1) / lengths).sum() / (len(now) if divisor is None else divisor)
+
+
+class _CorrectedK3(torch.autograd.Function):
+    """r · (exp(d) − d − 1) of x = log r and a = log π_ref − log π_old, where d = a − x.
+
+    Its derivative in x is −r·d: on policy the log-ratio to the reference. Autograd would get there by
+    subtracting two numbers of the size of exp(d), which leave nothing of it at 20 nats.
+    """
+
+    @staticmethod
+    def forward(ctx, x, a):
+        ctx.save_for_backward(x, a)
+        r, d = bounded_exp(x), a - x
+        near = r * (torch.expm1(d.clamp(max=1.0)) - d)
+        return torch.where(d > 1, bounded_exp(a) - r * (d + 1), near)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, a = ctx.saved_tensors
+        return grad * bounded_exp(x) * (x - a), None

@@ -67,10 +67,10 @@ class Objective:
             return self._listwise(table, base)
         return self._pairwise(table, base, scores)
 
-    def moving(self, table: Table) -> bool:
-        """Whether a knob needs the present scores, as `delta_ndcg` does."""
-        knobs = (self.strength, self.weight, self.offset)
-        return any(_needs_scores(knob, table) for knob in knobs if callable(knob))
+    @property
+    def moving(self) -> bool:
+        """Whether a knob says that it `needs_scores`, the present ones, as `delta_ndcg` does."""
+        return any(getattr(knob, "needs_scores", False) for knob in (self.strength, self.weight, self.offset))
 
     def _pairwise(self, table: Table, base: Tensor, scores: np.ndarray | None) -> Callable:
         chosen, rejected = torch.from_numpy(table.sides.T.copy())
@@ -86,30 +86,24 @@ class Objective:
         strength = self.beta * column(None if learned else self.strength, 1.0)
         offset = column(self.offset, 0.0)
         weight = column(self.weight or per_query(), 1.0)
+        shape = self.loss.removeprefix("gpo:") if self.loss.startswith("gpo:") else "logistic"
+        scale = 1.0
+        if self.loss == "ipo":  # (Δ − 1/(2τ))² is (z − 1)² / (2τ)² at z = 2τΔ
+            shape, scale, weight = "squared", 2.0, weight / (2 * self.beta) ** 2
         target = torch.from_numpy(table.pairs.target)
         gap = torch.from_numpy(np.nan_to_num(table.places[table.sides] @ [1.0, -1.0]))
-        none = self.offset is None and not self.first
 
         def loss(residual: Tensor, first: Tensor | float = 0.0) -> Tensor:
             margin = residual[chosen] - residual[rejected] + fixed
             shift = offset + first * gap if self.first else offset
-            if self.loss == "grpo":
-                knobs = {"strength": strength, "target": target, "weight": weight}
-                return losses.pair_loss(margin, **knobs, offset=shift, reduction="none")
-            if not none:
-                margin = margin - shift / self.beta
-            return weight * (target * self._shape(margin) + (1 - target) * self._shape(-margin))
+            if self.loss == "robust_dpo":
+                z = strength * margin - shift
+                right, wrong = (losses.robust_dpo_loss(x, 1.0, FLIP, reduction="none") for x in (z, -z))
+                return weight * (target * right + (1 - target) * wrong)
+            knobs = {"strength": scale * strength, "offset": scale * shift, "target": target}
+            return losses.pair_loss(margin, **knobs, weight=weight, shape=shape, reduction="none")
 
         return loss
-
-    def _shape(self, margin: Tensor) -> Tensor:
-        if self.loss == "dpo":
-            return losses.dpo_loss(margin, self.beta, reduction="none")
-        if self.loss == "robust_dpo":
-            return losses.robust_dpo_loss(margin, self.beta, FLIP, reduction="none")
-        if self.loss == "ipo":
-            return losses.ipo_loss(margin, self.beta, reduction="none")
-        return losses.gpo_loss(margin, self.beta, self.loss.removeprefix("gpo:"), reduction="none")
 
     def _listwise(self, table: Table, base: Tensor) -> Callable:
         """Plackett–Luce over each list, as a padded table (lists, longest)."""
@@ -152,15 +146,3 @@ def _column(knob: Strength, table: Table, scores: Tensor | None) -> Tensor:
             f"a strength, weight or offset gave {values[row]:g} for pair {row}: {table.pairs.query[row]!r}"
         )
     return values
-
-
-def _needs_scores(knob: Strength, table: Table) -> bool:
-    try:
-        knob(table.pairs, None)
-    except ValueError:
-        try:
-            knob(table.pairs, torch.from_numpy(table.base[table.sides]))
-        except ValueError:
-            return False  # it lacks something else; the fit will say what
-        return True
-    return False

@@ -16,18 +16,23 @@ UNKNOWN = np.nan
 class Pairs:
     """One row a pair, as columns: y⁺ in `chosen`, y⁻ in `rejected`, and what a strength may look at.
 
-    `group` numbers the query that a pair is about, (P,); without it equal queries make a group. `target`: the
-    probability that y⁺ is the better one (1 unless given, 0.5 for a tie). The rest is NaN (or "") where it is
-    not known: the tiers in which the two were ranked and the places at which they were shown, both from 0;
-    `rating`, how strongly y⁺ was preferred (1 slightly, 2 clearly, 3 much); grades and rewards of the two;
-    who judged. Raises ValueError for a column of another length and a target outside 0 … 1.
+    `group` numbers the query that a pair is about, (P,); without it equal queries make a group. `judgement`
+    numbers the ranking or comparison that it comes from; without it all that one annotator said on a query is
+    one. `target`: the probability that y⁺ is the better one (1 unless given, 0.5 for a tie). The rest is NaN
+    (or "") where it is not known: the two documents' indices into the ranking's passages; the tiers in which
+    they were ranked and the places at which they were shown, both from 0; `rating`, how strongly y⁺ was
+    preferred (1 slightly, 2 clearly, 3 much); grades and rewards of the two; who judged. Raises ValueError
+    for a column of another length and a target outside 0 … 1.
     """
 
     query: list[str]
     chosen: list[str]
     rejected: list[str]
     group: np.ndarray | None = None
+    judgement: np.ndarray | None = None
     target: np.ndarray | float = 1.0
+    chosen_index: np.ndarray | float = UNKNOWN
+    rejected_index: np.ndarray | float = UNKNOWN
     chosen_rank: np.ndarray | float = UNKNOWN
     rejected_rank: np.ndarray | float = UNKNOWN
     chosen_position: np.ndarray | float = UNKNOWN
@@ -43,14 +48,16 @@ class Pairs:
         size = len(self.query)
         put = object.__setattr__  # the only place that sets them
         if self.group is None:
-            number = {query: i for i, query in enumerate(dict.fromkeys(self.query))}
-            put(self, "group", [number[query] for query in self.query])
+            put(self, "group", _numbered(self.query))
+        if self.judgement is None:
+            names = [self.annotator] * size if isinstance(self.annotator, str) else self.annotator
+            put(self, "judgement", _numbered(zip(list(self.group), names)))
         for name in (field.name for field in fields(self)):
             value = getattr(self, name)
             if name in ("query", "chosen", "rejected", "annotator"):
                 value = [value] * size if isinstance(value, str) and name == "annotator" else list(value)
             else:
-                value = np.asarray(value, dtype=np.int64 if name == "group" else np.float64)
+                value = np.asarray(value, dtype=np.int64 if name in ("group", "judgement") else np.float64)
                 value = np.full(size, value) if value.ndim == 0 else value
             if len(value) != size:
                 raise ValueError(f"{name} has {len(value)} rows, query has {size}")
@@ -63,7 +70,7 @@ class Pairs:
         return len(self.query)
 
     def __getitem__(self, rows) -> "Pairs":
-        """Some of the rows: a slice, a mask or indices, (P,) or (n,). Groups keep their numbers."""
+        """Some of the rows: a slice, a mask or indices, (P,) or (n,). Their numbers stay as they are."""
         rows = np.arange(len(self))[rows]
         if rows.ndim == 0:
             raise TypeError("pairs are columns: take rows by a slice, a mask or indices")
@@ -82,8 +89,8 @@ def pairs_of(judgements: Iterable[Ranking | Comparison]) -> Pairs:
     """
     rows: list[dict] = []
     group: dict[str, int] = {}
-    for judgement in judgements:
-        of = {"query": judgement.query, "annotator": judgement.annotator}
+    for number, judgement in enumerate(judgements):
+        of = {"query": judgement.query, "annotator": judgement.annotator, "judgement": number}
         of["group"] = group.setdefault(judgement.query, len(group))
         if isinstance(judgement, Ranking):
             rows += [of | row for row in _of_ranking(judgement)]
@@ -105,6 +112,8 @@ def _of_ranking(ranking: Ranking) -> list[dict]:
                 "chosen": ranking.passages[a].full_text,
                 "rejected": ranking.passages[b].full_text,
                 "target": 0.5 if ranks[a] == ranks[b] else 1.0,
+                "chosen_index": a,
+                "rejected_index": b,
                 "chosen_rank": ranks[a],
                 "rejected_rank": ranks[b],
                 "chosen_position": place.get(a, UNKNOWN),
@@ -127,6 +136,12 @@ def _of_comparison(comparison: Comparison) -> dict:
         "chosen_position": shown[0],
         "rejected_position": shown[1],
     }
+
+
+def _numbered(keys: Iterable) -> list[int]:
+    """Equal keys by one number, from 0 in the order in which they first come."""
+    number: dict = {}
+    return [number.setdefault(key, len(number)) for key in keys]
 
 
 def split_by_query(

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -14,9 +15,13 @@ def to_trl(pairs: Pairs, strengths=None) -> list[dict]:
     """Rows for TRL: prompt, chosen, rejected, margin (the rating or rank gap, where known), group.
 
     With `strengths`, (P,), a column "strength" for `StrengthDPOTrainer`. Ties are left out: TRL has no place
-    for them, and `pair_loss(target=0.5)` has.
+    for them, and `pair_loss(target=0.5)` has. Raises ValueError for another number of strengths than pairs,
+    and, with the pair, for one that is not finite.
     """
     rows = []
+    strengths = None if strengths is None else [float(strength) for strength in strengths]
+    if strengths is not None and len(strengths) != len(pairs):
+        raise ValueError(f"{len(strengths)} strengths for {len(pairs)} pairs: one each, in their order")
     for i in range(len(pairs)):
         if pairs.target[i] == 0.5:
             continue
@@ -28,7 +33,9 @@ def to_trl(pairs: Pairs, strengths=None) -> list[dict]:
             row["margin"] = float(margin)
         row["group"] = int(pairs.group[i])
         if strengths is not None:
-            row["strength"] = float(strengths[i])
+            if not math.isfinite(strengths[i]):
+                raise ValueError(f"pair {i}: strength is {strengths[i]}; it must be a finite number")
+            row["strength"] = strengths[i]
         rows.append(row)
     return rows
 

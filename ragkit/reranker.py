@@ -92,7 +92,7 @@ class Reranker:
         self, rankings: list[Ranking], objective: Objective, report: FitReport, progress: bool
     ) -> tuple[Fitted, FitReport]:
         described = self._described(rankings, progress)
-        table = Table.of(rankings, described)
+        table = Table.build(rankings, described)
         objective(table, table.base)  # bad knobs fail here, and are named
         base = Fitted(objective, table)
         if (table.pairs.target == 0.5).all():
@@ -141,7 +141,7 @@ class Reranker:
         (ranking,) = _checked([ranking])
         if sum(map(len, ranking.tiers)) < 2:
             return
-        new = Table.of([ranking], self._described([ranking], progress=False))
+        new = Table.build([ranking], self._described([ranking], progress=False))
         table = new if fitted.table is None else Table.join([fitted.table, new])
         residual, domain = fitted.residual, fitted.domain
         if residual is not None:

@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
+import torch
 
 from ragkit.annotators import LEARNED, reliabilities, resolved
 from ragkit.evaluation import Interval
 from ragkit.guard import Domain, Fitted, bounded
 from ragkit.linear import Inputs, LinearResidual, solve, standard_errors
+from ragkit.losses import pair_loss
 from ragkit.objective import Objective
 from ragkit.table import Table
 
@@ -140,13 +142,11 @@ def pair_losses(scores: np.ndarray, table: Table) -> tuple[np.ndarray, float]:
 
     At the scale of scores that suits them best, so that what counts is how they are ordered and spaced.
     """
-    z = scores[table.sides] @ [1.0, -1.0]
-    target = table.pairs.target
+    z = torch.from_numpy(scores[table.sides] @ [1.0, -1.0])
     counts = np.bincount(table.pairs.group)
     best = None
     for scale in SCALES:
-        x = scale * z
-        loss = target * np.logaddexp(0, -x) + (1 - target) * np.logaddexp(0, x)
+        loss = pair_loss(z, strength=scale, target=table.pairs.target, reduction="none")
         mean = np.bincount(table.pairs.group, loss)[counts > 0] / counts[counts > 0]
         if best is None or mean.mean() < best[1]:
             best = mean, float(mean.mean())

@@ -6,6 +6,8 @@ those that look at them. Any callable of this signature will do, in three lines:
     def by_length(pairs, scores=None):
         gaps = [abs(len(a) - len(b)) for a, b in zip(pairs.chosen, pairs.rejected)]
         return torch.tensor(gaps) / 100
+
+One that looks at scores says so, `by_score.needs_scores = True`: then a fit calls it anew as they change.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ragkit.losses import group_advantages
 from ragkit.pairs import Pairs
 
 Strength = Callable[[Pairs, Tensor | None], Tensor]
@@ -58,7 +61,7 @@ def reward_gap(reward: Callable[[str, str], float] | None = None, scale: float =
 
 
 def advantage(scale: float = 1.0) -> Strength:
-    """scale · (Â⁺ − Â⁻), rewards divided by their standard deviation over the pairs' group.
+    """scale · (Â⁺ − Â⁻), the advantages of `group_advantages` among the answers of the pairs' group.
 
     Of a group of two, that is 2 for any gap (population form): a constant. Use it with three answers or more.
     """
@@ -71,9 +74,10 @@ def advantage(scale: float = 1.0) -> Strength:
             rows = np.flatnonzero(pairs.group == group)
             rewards = {pairs.chosen[row]: chosen[row] for row in rows}
             rewards |= {pairs.rejected[row]: rejected[row] for row in rows}
-            spread = np.std(list(rewards.values()))
-            if spread > 0:
-                gaps[rows] = (chosen[rows] - rejected[rows]) / spread
+            if len(rewards) > 1:
+                found = group_advantages(torch.tensor([list(rewards.values())], dtype=torch.float64))
+                of = dict(zip(rewards, found[0].tolist()))
+                gaps[rows] = [of[pairs.chosen[row]] - of[pairs.rejected[row]] for row in rows]
         return scale * torch.tensor(gaps, dtype=torch.float32)
 
     return strength
@@ -107,7 +111,8 @@ def delta_ndcg() -> Strength:
     """|ΔnDCG|: how much nDCG would change if the two swapped places in the present order: LambdaRank's
     weight, in LiPO-λ (arXiv 2402.01878) too. Needs `scores` as they are now: call it each step.
 
-    Gain is the grade, or where there are none 2^(−rank); the discount is 1 / log2(1 + place).
+    Gain is the grade, or where there are none 2^(−rank); the discount is 1 / log2(1 + place). Each judgement
+    (`Pairs.judgement`) has its own gains: of two who rank one list, neither changes the other's weights.
     """
 
     def weight(pairs: Pairs, scores: Tensor | None = None) -> Tensor:
@@ -121,8 +126,8 @@ def delta_ndcg() -> Strength:
         gains = _known(gains, "grades or ranks")
         texts = np.array([pairs.chosen, pairs.rejected], dtype=object).T
         weights = np.zeros(len(pairs))
-        for group in np.unique(pairs.group):
-            rows = np.flatnonzero(pairs.group == group)
+        for judgement in np.unique(pairs.judgement):
+            rows = np.flatnonzero(pairs.judgement == judgement)
             now, gain = {}, {}
             for row in rows:
                 for side in range(2):
@@ -135,6 +140,7 @@ def delta_ndcg() -> Strength:
                 weights[row] = abs((gain[a] - gain[b]) * (discount[a] - discount[b])) / (best or 1.0)
         return torch.tensor(weights, dtype=torch.float32)
 
+    weight.needs_scores = True
     return weight
 
 

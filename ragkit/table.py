@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -18,7 +19,7 @@ class Table:
 
     Of documents, (N, …): `features`, `vectors`, `asked` (the query's vector), `base` (s_0, in logits),
     `ranks` (the tier, −1 where not judged), `places` (in the order shown, NaN where not known), `of_list`.
-    Of pairs: `pairs`, `sides` (P, 2) into the documents, `pair_list`. Of rankings, (L,): `queries`.
+    Of pairs: `pairs`, whose `judgement` is the list that each is of. Of rankings, (L,): `queries`.
     """
 
     features: np.ndarray
@@ -29,8 +30,6 @@ class Table:
     places: np.ndarray
     of_list: np.ndarray
     pairs: Pairs
-    sides: np.ndarray
-    pair_list: np.ndarray
     queries: list[str]
 
     def __len__(self) -> int:
@@ -41,34 +40,43 @@ class Table:
         """(L,): where each list's documents begin."""
         return np.searchsorted(self.of_list, np.arange(len(self)))
 
+    @property
+    def pair_list(self) -> np.ndarray:
+        """(P,): the list that each pair is of."""
+        return self.pairs.judgement
+
+    @cached_property
+    def sides(self) -> np.ndarray:
+        """(P, 2): y⁺ and y⁻ of each pair, as indices into the N documents."""
+        own = np.stack([self.pairs.chosen_index, self.pairs.rejected_index], 1).astype(int)
+        return self.starts[self.pair_list][:, None] + own
+
     @classmethod
-    def of(cls, rankings: Sequence[Ranking], described: Sequence[Described]) -> "Table":
+    def build(cls, rankings: Sequence[Ranking], described: Sequence[Described]) -> "Table":
         return cls.join([_one(ranking, what) for ranking, what in zip(rankings, described)])
 
     @classmethod
     def join(cls, tables: Sequence["Table"]) -> "Table":
         """One after another; pairs of one query are one group again."""
-        documents = np.cumsum([0, *(len(table.base) for table in tables)])
         lists = np.cumsum([0, *(len(table) for table in tables)])
         joined = {
             name: np.concatenate([getattr(table, name) for table in tables])
             for name in ("features", "vectors", "asked", "base", "ranks", "places")
         }
         queries = [query for table in tables for query in table.queries]
-        pair_list = np.concatenate([table.pair_list + n for table, n in zip(tables, lists)])
         number = {query: n for n, query in enumerate(dict.fromkeys(queries))}
         columns = {}
         for name in (field.name for field in fields(Pairs)):
             parts = [getattr(table.pairs, name) for table in tables]
             listed = isinstance(parts[0], list)
             columns[name] = [one for part in parts for one in part] if listed else np.concatenate(parts)
-        columns["group"] = np.array([number[query] for query in queries], dtype=int)[pair_list]
+        judgement = np.concatenate([table.pair_list + n for table, n in zip(tables, lists)])
+        columns["judgement"] = judgement
+        columns["group"] = np.array([number[query] for query in queries], dtype=int)[judgement]
         return cls(
             **joined,
             of_list=np.concatenate([table.of_list + n for table, n in zip(tables, lists)]),
             pairs=Pairs(**columns),
-            sides=np.concatenate([table.sides + n for table, n in zip(tables, documents)]),
-            pair_list=pair_list,
             queries=queries,
         )
 
@@ -76,21 +84,19 @@ class Table:
         """Some of the rankings, by increasing index."""
         kept = np.zeros(len(self), dtype=bool)
         kept[lists] = True
-        rows, pairs = kept[self.of_list], kept[self.pair_list]
-        new_list, new_row = np.cumsum(kept) - 1, np.cumsum(rows) - 1
+        rows, pairs = kept[self.of_list], self.pairs[kept[self.pair_list]]
+        new_list = np.cumsum(kept) - 1
         documents = ("features", "vectors", "asked", "base", "ranks", "places")
         return Table(
             **{name: getattr(self, name)[rows] for name in documents},
             of_list=new_list[self.of_list[rows]],
-            pairs=self.pairs[pairs],
-            sides=new_row[self.sides[pairs]],
-            pair_list=new_list[self.pair_list[pairs]],
+            pairs=replace(pairs, judgement=new_list[pairs.judgement]),
             queries=[query for query, keep in zip(self.queries, kept) if keep],
         )
 
     def with_pairs(self, rows: np.ndarray) -> "Table":
         """The same rankings with some of their pairs."""
-        return replace(self, pairs=self.pairs[rows], sides=self.sides[rows], pair_list=self.pair_list[rows])
+        return replace(self, pairs=self.pairs[rows])
 
 
 def base_scores(described: Described) -> np.ndarray:
@@ -104,11 +110,6 @@ def _one(ranking: Ranking, described: Described) -> Table:
     places = np.full(size, np.nan)
     if ranking.shown_order is not None:
         places[ranking.shown_order] = np.arange(size)
-    pairs = pairs_of([ranking])
-    judged = np.flatnonzero(ranks >= 0)
-    first, second = np.triu_indices(len(judged), 1)
-    a, b = judged[first], judged[second]  # in the order of `pairs_of`
-    swap = ranks[b] < ranks[a]
     return Table(
         features=described.features,
         vectors=described.vectors,
@@ -117,8 +118,6 @@ def _one(ranking: Ranking, described: Described) -> Table:
         ranks=ranks,
         places=places,
         of_list=np.zeros(size, dtype=int),
-        pairs=pairs,
-        sides=np.stack([np.where(swap, b, a), np.where(swap, a, b)], 1).reshape(-1, 2),
-        pair_list=np.zeros(len(pairs), dtype=int),
+        pairs=pairs_of([ranking]),
         queries=[ranking.query],
     )

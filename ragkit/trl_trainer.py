@@ -35,7 +35,7 @@ class StrengthDPOTrainer(DPOTrainer):
             if COLUMN not in columns:
                 raise ValueError(f"the {name} dataset has no column {COLUMN!r}: only {', '.join(columns)}")
             if hasattr(dataset, "__len__"):
-                _finite(dataset[COLUMN], f"row {{}} of the {name} dataset")
+                _numbers(dataset[COLUMN], f"row {{}} of the {name} dataset")
         self.data_collator = _WithStrength(self.data_collator)
 
     def _set_signature_columns_if_needed(self):
@@ -62,12 +62,23 @@ class _WithStrength:
         self.collate = collate
 
     def __call__(self, examples: list[dict]) -> dict:
-        strengths = [example.get(COLUMN) for example in examples]
-        _finite(strengths, "pair {} of a batch")
+        # Tensors, which a dataset may be set to give, TRL would add up where it means to join lists.
+        examples = [{name: _plain(value) for name, value in example.items()} for example in examples]
+        strengths = _numbers([example.get(COLUMN) for example in examples], "pair {} of a batch")
         return {**self.collate(examples), COLUMN: torch.tensor(strengths, dtype=torch.float32)}
 
 
-def _finite(strengths, place: str) -> None:
+def _plain(value):
+    """NumPy's and torch's numbers and arrays as Python's."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _numbers(strengths, place: str) -> list[float]:
+    """Each as a float: as JSON, NumPy or torch has numbers, in whatever format the dataset gives them."""
+    found = []
     for row, value in enumerate(strengths):
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"{place.format(row)}: strength is {value}; it must be a finite number")
+        number = _plain(value)
+        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+            raise ValueError(f"{place.format(row)}: strength is {value!r}; it must be a finite number")
+        found.append(float(number))
+    return found

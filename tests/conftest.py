@@ -8,7 +8,7 @@ os.environ.update(ENVIRONMENT)  # before any test imports transformers
 
 import pytest
 
-from ragkit.corpus import Hit, Passage
+from ragkit.corpus import DATA, Hit, Passage
 
 PASSAGES = [
     Passage("dpo", "Beta controls how far DPO may move from the reference. A small β lets it move far. "
@@ -27,11 +27,7 @@ TEXTS = [text for p in PASSAGES for text in (p.title, p.text)] + [
 ]
 
 # The template of tiny-rag-lm, and those of two families on the Hub, as far as one turn needs them.
-TINY = (
-    "{{ bos_token }}{% set question = messages[-1]['content'] %}<q>{{ question }}"
-    "{% for document in documents %}[{{ loop.index }}]{{ document['text'] }}{% endfor %}"
-    "<q>{{ question }}{% if add_generation_prompt %}<{{ style | default('sentence') }}>{% endif %}"
-)
+TINY = (DATA / "tiny-rag-lm" / "chat_template.jinja").read_text(encoding="utf-8")
 CHATML = (
     "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
     "{% endif %}{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}"

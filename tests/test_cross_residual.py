@@ -76,7 +76,7 @@ def described(encoder, rankings: list[Ranking]) -> list[Described]:
 
 
 def trained(encoder, rankings: list[Ranking], objective: Objective | None = None, **settings):
-    table = Table.of(rankings, described(encoder, rankings))
+    table = Table.build(rankings, described(encoder, rankings))
     settings = {"epochs": 1, "progress": False} | settings
     return train_cross(encoder, rankings, table, objective or Objective(), **settings)
 
@@ -84,14 +84,14 @@ def trained(encoder, rankings: list[Ranking], objective: Objective | None = None
 def loss_of(residual, encoder, rankings: list[Ranking], objective: Objective) -> float:
     seen = described(encoder, rankings)
     found = torch.from_numpy(np.concatenate([residual(one) for one in seen]))
-    return objective(Table.of(rankings, seen))(found, residual.first).mean().item()
+    return objective(Table.build(rankings, seen))(found, residual.first).mean().item()
 
 
 def accuracy(residual, encoder, rankings: list[Ranking]) -> float:
     """Of pairs, by s_0 + r."""
     seen = described(encoder, rankings)
     scores = np.concatenate([base_scores(one) + residual(one) for one in seen])
-    table = Table.of(rankings, seen)
+    table = Table.build(rankings, seen)
     decided = table.pairs.target == 1
     return float(np.mean((scores[table.sides] @ [1.0, -1.0] > 0)[decided]))
 
@@ -212,7 +212,7 @@ def test_the_gradient_of_the_head_is_that_of_finite_differences(tiny_encoder):
     residual.model.double()
     random = torch.Generator().manual_seed(0)
     head = torch.randn(24, generator=random, dtype=torch.float64) * 0.1
-    loss = Objective(beta=0.7)(Table.of([ranking], [seen]))
+    loss = Objective(beta=0.7)(Table.build([ranking], [seen]))
     rows = residual.tokens(seen.query, seen.texts)
 
     def total(head):
@@ -229,7 +229,7 @@ def test_the_first_gradient_is_the_closed_form(tiny_encoder):
     (seen,) = described(tiny_encoder, [ranking])
     residual = CrossResidual(tiny_encoder)
     found = residual.residuals(residual.tokens(seen.query, seen.texts)).double()
-    Objective()(Table.of([ranking], [seen]))(found).mean().backward()
+    Objective()(Table.build([ranking], [seen]))(found).mean().backward()
     pooled = []
     for one in seen.texts:
         row = tiny_encoder.tokenizer(seen.query, one, return_tensors="pt")
@@ -264,7 +264,7 @@ def test_a_training_that_runs_away_is_an_error(tiny_encoder):
 
 def test_a_table_of_other_rankings_is_refused(tiny_encoder):
     rankings = wanted(3)
-    table = Table.of(rankings, described(tiny_encoder, rankings))
+    table = Table.build(rankings, described(tiny_encoder, rankings))
     with pytest.raises(ValueError, match="2 rankings for a table of 3"):
         train_cross(tiny_encoder, rankings[:2], table, Objective(), progress=False)
 

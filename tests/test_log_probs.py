@@ -1,5 +1,6 @@
 """completion_log_probs against full logits, on tiny models with random weights."""
 
+import copy
 import math
 
 import pytest
@@ -84,6 +85,129 @@ def test_the_gradient_is_that_of_full_logits(make):
     total.backward()
     for name, parameter in model.named_parameters():
         close(found[name], parameter.grad, msg=lambda text, name=name: f"{name}: {text}")
+
+
+class Around(torch.nn.Module):
+    """As peft wraps a model: its forward names two inputs, and the model lies two levels down."""
+
+    def __init__(self, model, **more):
+        super().__init__()
+        self.base, self.more = torch.nn.ModuleDict({"model": model}), more
+
+    def forward(self, input_ids=None, attention_mask=None, **kwargs):
+        return self.base["model"](input_ids=input_ids, attention_mask=attention_mask, **kwargs, **self.more)
+
+
+class Narrow(Around):
+    def forward(self, input_ids, attention_mask=None):
+        return self.base["model"](input_ids=input_ids, attention_mask=attention_mask)
+
+
+class Passing(GPT2LMHeadModel):
+    def forward(self, *args, **kwargs):
+        return super().forward(*args, **kwargs)
+
+
+def passing():
+    model = gpt2()
+    model.__class__ = Passing
+    return model
+
+
+def patched():
+    """As accelerate prepares a model: its forward is replaced, and shows no names."""
+    model = gpt2()
+    plain = model.forward
+    model.forward = lambda **kwargs: plain(**kwargs)
+    return model
+
+
+WRAPPED = {
+    "adapters": lambda: Around(gpt2()),
+    "adapters in adapters": lambda: Around(Around(llama())),
+    "two inputs alone": lambda: Narrow(gpt2()),
+    "subclass": passing,
+    "patched": patched,
+    "data parallel": lambda: torch.nn.DataParallel(gpt2()),
+    "compiled": lambda: torch.compile(gpt2(), backend="eager"),
+    "compiled inside": lambda: Around(torch.compile(gpt2(), backend="eager")),
+}
+
+
+@pytest.mark.parametrize("make", WRAPPED.values(), ids=WRAPPED)
+def test_wrapped_models_count_their_positions_and_learn(make):
+    """Value and gradient on either side of padding; afterwards the model gives all its logits, as before."""
+    model = make()
+    wanted = [by_hand(model, prompt, answer).sum() for prompt, answer in ROWS]
+    sum(wanted).backward()
+    gradients = [p.grad.clone() for p in model.parameters()]
+    for side in ("left", "right"):
+        model.zero_grad()
+        sums, _ = completion_log_probs(model, *padded(side=side))
+        close(sums, torch.stack(wanted))
+        sums.sum().backward()
+        close([p.grad for p in model.parameters()], gradients)
+    ids, attention, _ = padded()
+    assert model(input_ids=ids, attention_mask=attention).logits.shape == (3, 9, V)
+
+
+class Saved(torch.nn.Module):
+    """An output layer as peft's modules_to_save has it: the old one, and a copy that is trained."""
+
+    def __init__(self, head, disabled):
+        super().__init__()
+        self.original_module, self.disable_adapters = head, disabled
+        self.active_adapters = ["default"]
+        self.modules_to_save = torch.nn.ModuleDict({"default": copy.deepcopy(head)})
+        torch.nn.init.normal_(self.modules_to_save["default"].weight)
+
+    def forward(self, x):
+        return (self.original_module if self.disable_adapters else self.modules_to_save["default"])(x)
+
+
+@pytest.mark.parametrize("disabled", [False, True])
+def test_an_output_layer_trained_whole_beside_the_old_one(disabled):
+    model = llama()
+    model.lm_head = Saved(model.lm_head, disabled)
+    sums, _ = completion_log_probs(Around(model), *padded())
+    close(sums, torch.stack([by_hand(model, prompt, answer).sum() for prompt, answer in ROWS]))
+    sums.sum().backward()
+    used, other = model.lm_head.original_module, model.lm_head.modules_to_save["default"]
+    if not disabled:
+        used, other = other, used
+    assert used.weight.grad is not None and other.weight.grad is None
+
+
+class LowRank(torch.nn.Module):
+    """An adapter on the output layer, not yet trained: it changes nothing, but its weights want gradients."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.base_layer, self.weight, self.bias = head, head.weight, head.bias
+        self.down, self.up = torch.nn.Linear(16, 2), torch.nn.Linear(2, V)
+        torch.nn.init.zeros_(self.up.weight)
+
+    def forward(self, x):
+        return self.base_layer(x) + self.up(self.down(x))
+
+
+def test_what_cannot_be_seen_through_is_refused_by_name():
+    adapted = llama()
+    adapted.lm_head = LowRank(adapted.lm_head)
+    with pytest.raises(
+        NotImplementedError, match=r"Around: its output layer is a .*LowRank. .*modules_to_save"
+    ):
+        completion_log_probs(Around(adapted), *padded())
+    prefix = Around(llama(), past_key_values=[torch.zeros(1)])
+    with pytest.raises(NotImplementedError, match=r"Around: prompt and prefix tuning.*; use LoRA"):
+        completion_log_probs(prefix, *padded())
+    with pytest.raises(TypeError, match="Linear holds no language model"):
+        completion_log_probs(torch.nn.Linear(2, 2), *padded())
+    twice = llama()
+    plain = twice.forward
+    twice.forward = lambda **kwargs: (plain(**kwargs), plain(**kwargs))[1]
+    with pytest.raises(NotImplementedError, match="its output layer ran 2 times"):
+        completion_log_probs(twice, *padded())
 
 
 def test_finite_differences():

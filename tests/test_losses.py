@@ -3,9 +3,10 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
-from torch.autograd import gradcheck
+from torch.autograd import gradcheck, gradgradcheck
 
 from ragkit.losses import (
     SHAPES,
@@ -60,6 +61,24 @@ def test_beta_is_one_finite_number(loss):
     if loss is not dpo_loss:  # which is grpo_loss with a constant
         with pytest.raises(ValueError, match=r"has shape \(2,\): one number"):
             loss(deltas, double(0.2, 0.3), **more)
+
+
+@pytest.mark.parametrize(
+    "kind", [np.float32, np.float64, np.array, torch.tensor, lambda x: torch.tensor(x).half()]
+)
+def test_numbers_of_numpy_and_torch_are_numbers(kind):
+    """As one number for every knob; with a gradient on the margin, which NumPy's own product would refuse."""
+    x = double(0.3, -1.0).requires_grad_()
+    for loss in (grpo_loss, dpo_loss, ipo_loss, gpo_loss):
+        close(loss(x, kind(0.25)), loss(x, 0.25))
+    close(robust_dpo_loss(x, kind(0.25), kind(0.125)), robust_dpo_loss(x, 0.25, 0.125))
+    close(dpo_loss(x, 0.5, label_smoothing=kind(0.25)), dpo_loss(x, 0.5, label_smoothing=0.25))
+    close(plackett_luce_loss(x[None], beta=kind(0.25)), plackett_luce_loss(x[None], beta=0.25))
+    if kind is not np.array:
+        close(grpo_loss(x, [kind(0.25), kind(0.5)]), grpo_loss(x, double(0.25, 0.5)))
+    for bad in ("0.25", None, [0.25], np.array([0.25])):
+        with pytest.raises(ValueError, match="beta"):
+            gpo_loss(x, bad)
 
 
 @pytest.mark.parametrize(
@@ -253,6 +272,18 @@ def test_group_advantages_by_hand():
     close(group_advantages(rewards, scale="none"), double([1.0, 0.0, -1.0], [0.0, 0.0, 0.0]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_spread_of_the_size_of_rounding_is_none(dtype):
+    """Rewards a few last digits apart, of either sign and any size; one part in 10,000 is a spread."""
+    eps = torch.finfo(dtype).eps
+    for size in (1e-9, -0.3, 1e6):
+        rewards = size * torch.tensor([[1.0, 1 + 3 * eps, 1 - 2 * eps], [1, 1, 1.0001]], dtype=dtype)
+        assert rewards[0].unique().numel() > 1
+        for scale in ("population", "sample"):
+            found = group_advantages(rewards, scale=scale)
+            assert (found[0] == 0).all() and found[1].abs().max() > 1
+
+
 @pytest.mark.parametrize("gap", [0.01, 1.0, 100.0])
 def test_two_answers_have_the_same_advantages_whatever_their_gap(gap):
     """So h from group-normalised advantages of a pair is a constant, 2: DPO."""
@@ -337,6 +368,26 @@ def test_pairwise_micro_batches_equal_the_batch():
     close(sum(parts) / 7, grpo_loss(x, h))
 
 
+@pytest.mark.parametrize("aggregation", ["grpo", "dapo", "dr_grpo"])
+def test_rows_without_a_token_can_be_allowed(aggregation):
+    """Then such a row is a sequence of loss 0, whatever stands in it; a batch of nothing else is 0, too."""
+    now, old, ref, mask, advantages = tokens()
+    settings = {"aggregation": aggregation, "max_length": 9 if aggregation == "dr_grpo" else None}
+    whole = group_relative_loss(now, old, ref, mask, advantages, **settings)
+    now, old, ref = (
+        torch.cat([x, torch.full((1, 6), math.nan).double()]).requires_grad_() for x in (now, old, ref)
+    )
+    mask, advantages = (
+        torch.cat([mask, torch.zeros(1, 6, dtype=torch.bool)]),
+        torch.cat([advantages, double(3.0)]),
+    )
+    found = group_relative_loss(now, old, ref, mask, advantages, empty_rows=True, **settings)
+    close(found, whole if aggregation == "dapo" else whole * 4 / 5)
+    found.backward()
+    assert now.grad.isfinite().all() and (now.grad[4] == 0).all()
+    assert group_relative_loss(now, old, ref, mask & False, advantages, empty_rows=True, **settings) == 0
+
+
 # A world of k answers, where expectations are sums.
 
 REWARD = double(1.0, 0.2, -0.5, 0.7)
@@ -385,6 +436,60 @@ def test_the_group_relative_gradient_is_the_exact_policy_gradient(kl):
 
     close(sampled(True), exact(forward=False))
     close(sampled(False), exact(forward=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("apart", [1e-7, 1e-3, 0.9, 1.1, 18.0, 20.0, 50.0, 300.0, 1e4])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_corrected_kls_gradient_is_the_log_ratio(dtype, apart, sign):
+    """On policy, to the last digits, however near or far the reference is: log π − log π_ref."""
+    now = torch.tensor([[sign * apart]], dtype=dtype, requires_grad=True)
+    one, none = torch.ones(1, 1), torch.zeros(1, dtype=dtype)
+    group_relative_loss(now, None, torch.zeros_like(now), one, none, kl=1.0).backward()
+    close(now.grad, now.detach(), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("corrected", [True, False])
+def test_the_kls_derivatives_off_policy(corrected):
+    """r and d on either side of 1 and 0, against differences; the second derivative, too."""
+    now, old, ref = (
+        double(0.3, -2.0, 1.5, 0.0, 4.0),
+        double(0.0, 1.0, 1.4, 0.7, -1.0),
+        double(2.0, -4.0, 1.5, 1.1, 3.0),
+    )
+
+    def loss(now):
+        return group_relative_loss(
+            now[None], old[None], ref[None], torch.ones(1, 5), double(0.0), kl=0.3, kl_correction=corrected
+        )
+
+    ratio, d = (now - old).exp() if corrected else 1.0, ref - now
+    close(loss(now), (0.3 * ratio * (d.exp() - d - 1)).mean())
+    now.requires_grad_()
+    assert gradcheck(loss, now) and gradgradcheck(loss, now)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("corrected", [True, False])
+def test_far_ratios_stay_finite(dtype, corrected):
+    """Value and gradient for every pair of log-ratios up to 1e4 and every sign of the advantage; a clipped
+    token has no gradient, one that is not clipped keeps its direction."""
+    sizes = torch.tensor([0.0, 20.0, 90.0, 800.0, 1e4])
+    far = torch.cat([sizes, -sizes])
+    now, ref = (x.reshape(1, -1).to(dtype) for x in torch.meshgrid(far, far, indexing="ij"))
+    for old in (torch.zeros_like(now), None):
+        for advantage in (-2.0, 0.0, 2.0):
+            for kl in (0.0, 0.04):
+                x = now.clone().requires_grad_()
+                settings = {"kl": kl, "kl_correction": corrected, "aggregation": "dapo"}
+                loss = group_relative_loss(
+                    x, old, ref, torch.ones_like(x), torch.tensor([advantage]), **settings
+                )
+                loss.backward()
+                assert loss.isfinite() and x.grad.isfinite().all()
+                if not kl and old is not None:
+                    moved = x.grad[now > 0]
+                    assert (moved > 0).all() if advantage < 0 else (moved == 0).all()
 
 
 def test_two_answers_with_h_from_rewards_are_leave_one_out_reinforce():
@@ -476,23 +581,41 @@ def test_strength_target_and_weight_are_detached_and_an_offset_is_not():
 
 # Numbers at the edge
 
-FINITE = [shape for shape in SHAPES if shape != "exponential"]
-
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("size", [1e6, -1e6, 1e-6, 0.0])
 def test_far_margins_stay_finite(dtype, size):
-    """In value and gradient; the exponential shape is the exception, as its docstring says."""
+    """In value and gradient."""
     x = torch.tensor([size], dtype=dtype, requires_grad=True)
     losses = [grpo_loss(x, 1.0), pair_loss(x, target=0.3), robust_dpo_loss(x, 1.0, 0.2), ipo_loss(x, 0.1)]
-    losses += [gpo_loss(x, 1.0, shape) for shape in FINITE]
+    losses += [gpo_loss(x, 1.0, shape) for shape in SHAPES]
     losses.append(plackett_luce_loss(torch.cat([x, -x, x])[None], beta=1.0))
     for loss in losses:
         assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
         (gradient,) = torch.autograd.grad(loss, x)
         assert loss.isfinite() and gradient.isfinite().all()
-    if size == -1e6:
-        assert gpo_loss(x, 1.0, "exponential").isinf()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_pair_loss_takes_gpos_shapes_with_every_knob(shape):
+    """w · [p·f(z) + (1 − p)·f(−z)], z = hΔ − m, with f as `gpo_loss` has it; the gradient by differences."""
+    x, h, m = double(-1.1, 0.3, 2.0), double(0.4, -0.7, 1.3), double(0.2, -0.1, 0.4)
+    p, w = double(1.0, 0.5, 0.2), double(1.0, 2.0, 0.3)
+    knobs = {"strength": h, "target": p, "weight": w, "shape": shape, "reduction": "none"}
+    one, other = (gpo_loss(sign * (h * x - m), 1.0, shape, reduction="none") for sign in (1, -1))
+    close(pair_loss(x, offset=m, **knobs), w * (p * one + (1 - p) * other))
+    assert gradcheck(lambda x, m: pair_loss(x, offset=m, **knobs), (x.requires_grad_(), m.requires_grad_()))
+
+
+@pytest.mark.parametrize("dtype, exact", [(torch.float32, 59.0), (torch.float64, 473.0)])
+def test_the_exponential_goes_on_along_its_tangent(dtype, exact):
+    """e⁻ᶻ to the last digit until there; then its slope stays, so that a pair far off is pulled back."""
+    x = torch.tensor([-exact, -exact - 10, -1e4], dtype=dtype, requires_grad=True)
+    losses = gpo_loss(x, 1.0, "exponential", reduction="none")
+    (slope,) = torch.autograd.grad(losses.sum(), x)
+    assert losses[0].item() == pytest.approx(math.exp(exact), rel=1e-5) == -slope[0].item()
+    assert losses.isfinite().all() and (losses.diff() > 0).all()
+    assert slope[1] == slope[2] and slope[2].isfinite() and slope[2] <= slope[0]
 
 
 def test_half_precision_is_reduced_in_float32():
@@ -531,6 +654,7 @@ def test_log_probs_of_different_shapes_are_refused():
         (lambda: pair_loss(torch.zeros(2), reduction="sum"), "reduction='sum': mean or none"),
         (lambda: dpo_loss(torch.zeros(2), math.nan), "strength is nan"),
         (lambda: gpo_loss(torch.zeros(2), 0.1, "cubic"), "shape='cubic': one of logistic"),
+        (lambda: pair_loss(torch.zeros(2), shape="cubic"), "shape='cubic': one of logistic"),
         (lambda: ipo_loss(torch.zeros(2), 0.0), "tau=0.0"),
         (lambda: robust_dpo_loss(torch.zeros(2), 0.1, 0.5), "flip=0.5"),
         (lambda: plackett_luce_loss(torch.zeros(3), beta=1.0), r"shape \(3,\), not \(B, K\)"),

@@ -146,12 +146,27 @@ def test_knobs_are_those_of_the_pair_loss(table, residual):
 
 def test_weights_that_follow_the_scores(table):
     moving = Objective(weight=strengths.delta_ndcg())
-    assert moving.moving(table) and not Objective(strength=strengths.rank_gap()).moving(table)
+    assert moving.moving and not Objective(strength=strengths.rank_gap()).moving
     zeros = torch.zeros(len(table.base), dtype=torch.float64)
     values = moving(table, table.base)(zeros)
     weight = strengths.delta_ndcg()(table.pairs, torch.from_numpy(table.base[table.sides]))
     expected = Objective(weight=lambda pairs, scores=None: weight)(table)(zeros)
     torch.testing.assert_close(values, expected)
+
+
+def test_a_knob_of_ones_own_says_that_it_needs_scores(table):
+    """Then it gets the present ones, even where it would do without; otherwise none, whatever it raises."""
+    seen = []
+
+    def knob(pairs, scores=None):
+        seen.append(scores)
+        return torch.ones(len(pairs))
+
+    assert not Objective(weight=knob).moving
+    knob.needs_scores = True
+    assert Objective(offset=knob).moving and not seen
+    Objective(weight=knob)(table, table.base)
+    torch.testing.assert_close(seen[0], torch.from_numpy(table.base[table.sides]))
 
 
 def test_bad_names_and_knobs_are_named(table):

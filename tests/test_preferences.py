@@ -290,3 +290,14 @@ def test_gaps_and_whole_floats_as_tables_write_them(tmp_path):
     assert np.isnan(from_trl(rows).rating).all()
     rows.write_text('{"prompt": "a", "response1": "b", "response2": "c", "overall_preference": -2.0}\n')
     assert [c.rating for c in from_signed_scores(rows)] == [-2]
+
+
+@pytest.mark.parametrize(
+    "strengths, message",
+    [([1.0, 2.0, 3.0], "3 strengths for 2 pairs"), ([], "0 strengths for 2 pairs")]
+    + [([1.0, bad], "pair 1: strength is") for bad in (float("nan"), float("inf"))],
+)
+def test_strengths_that_are_not_one_each_do_not_leave(strengths, message):
+    pairs = pairs_of([Comparison(query, "one", "two", 2) for query in ("q", "r")])
+    with pytest.raises(ValueError, match=message):
+        to_trl(pairs, strengths)

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import itertools
 import re
 from collections import Counter
 
@@ -93,6 +94,49 @@ def test_transformers_own_sanitizer_gives_the_same_text_and_markers(qwen, hostil
     )  # fmt: skip
     assert text_of(peer, prompt.ids) == text_of(peer, ids)
     assert markers(peer, prompt.ids) == markers(peer, ids)
+
+
+# tiny-rag-lm's template as it was trained: for one question over documents.
+TRAINED = (
+    "{{ bos_token }}{% set question = messages[-1]['content'] %}<q>{{ question }}"
+    "{% for document in documents %}[{{ loop.index }}]{{ document['text'] }}{% endfor %}"
+    "<q>{{ question }}{% if add_generation_prompt %}<{{ style | default('sentence') }}>{% endif %}"
+)
+
+
+def rendered(tokenizer, *messages, **settings):
+    """The template's text of what user and assistant say by turns."""
+    roles = itertools.cycle(("user", "assistant"))
+    turns = [{"role": role, "content": content} for role, content in zip(roles, messages)]
+    return tokenizer.apply_chat_template(turns, tokenize=False, **settings)
+
+
+@pytest.mark.parametrize("question", ["Why?", " two\n\n lines \n", "{{ bos_token }}", "", "[1]<q>"])
+@pytest.mark.parametrize("texts", [[], ["One.\n"], [" Two", "{% if %}", "Three "]])
+def test_tiny_prompts_over_documents_are_those_of_its_training(tiny, question, texts):
+    trained = copy.copy(tiny.tokenizer)
+    trained.chat_template = TRAINED
+    settings = {"documents": [{"title": "", "text": text} for text in texts]}
+    for more in ({}, {"add_generation_prompt": True}, {"add_generation_prompt": True, "style": "phrase"}):
+        assert rendered(tiny.tokenizer, question, **settings, **more) == rendered(
+            trained, question, **settings, **more
+        )
+
+
+def test_tiny_template_takes_conversations(tiny):
+    """Without documents, or with them at the last question; what stands is never changed by what follows,
+    and an assistant's turn is no question. Content in parts reads as its words."""
+    talk = ("Hi", "Yes?", "Hi", "Bye.")
+    told = [rendered(tiny.tokenizer, *talk[:n]) for n in range(1, 5)]
+    assert told[3] == "<bos><q>Hi<q>Hi<sentence>Yes?<eos><q>Hi<q>Hi<sentence>Bye.<eos>"
+    assert all(longer.startswith(shorter) for shorter, longer in itertools.pairwise(told))
+    asked = rendered(tiny.tokenizer, *talk[:3], add_generation_prompt=True, style="phrase")
+    assert asked == "<bos><q>Hi<q>Hi<phrase>Yes?<eos><q>Hi<q>Hi<phrase>"
+    over = rendered(tiny.tokenizer, *talk, documents=[{"text": "A."}, {"text": "B."}])
+    assert over == told[3].replace("<eos><q>Hi", "<eos><q>Hi[1]A.[2]B.")
+    parts = [{"type": "text", "text": "Wh"}, {"type": "text", "text": "y?"}]
+    system = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": parts}]
+    assert tiny.tokenizer.apply_chat_template(system, tokenize=False) == "<bos>Be brief.<q>Why?<q>Why?"
 
 
 def test_tiny_prompt_is_laid_out_as_in_its_training(tiny):

@@ -261,7 +261,7 @@ def test_update_is_the_fit_with_one_more(fitted):
     before = reranker.fitted.residual.weights.copy()
     reranker.update(simulated(40)[39])
     assert reranker.seen == 40 and not np.allclose(before, reranker.fitted.residual.weights, atol=1e-4)
-    table = Table.of(simulated(40), reranker._described(simulated(40), False))
+    table = Table.build(simulated(40), reranker._described(simulated(40), False))
     settings, inputs = reranker.fitted.settings, reranker.fitted.residual.inputs
     objective = reranker.fitted.objective.at(settings.beta)
     whole = module.solve(inputs(table), table, objective, settings.ridge)

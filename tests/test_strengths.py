@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from ragkit import strengths
+from ragkit.corpus import Passage
 from ragkit.losses import pair_loss
-from ragkit.preferences import Pairs
+from ragkit.preferences import Pairs, Ranking, pairs_of
 
 close = torch.testing.assert_close
 
@@ -91,11 +92,38 @@ def test_delta_ndcg_by_hand():
     """q in the present order c3, c2, c1 (scores 3, 2, 1) with grades c1 2, c2 1, c3 0: discounts 1, .63093,
     .5; the best is 2 + .63093 = 2.63093. |ΔnDCG|: (c1, c2) 1 · .13093 / 2.63093; (c1, c3) 2 · .5; (c2, c3) 1
     · .36907."""
-    graded = pairs(chosen_grade=[2, 2, 1, 1], rejected_grade=[1, 0, 0, 0])
+    graded = pairs(chosen_grade=[2, 2, 1, 1], rejected_grade=[1, 0, 0, 0], annotator="ann")
     scores = torch.tensor([[1.0, 2.0], [1.0, 3.0], [2.0, 3.0], [5.0, 4.0]])
     found = strengths.delta_ndcg()(graded, scores)
     wanted = torch.tensor([0.13093 / 2.63093, 1.0 / 2.63093, 0.36907 / 2.63093, 0.36907])
     close(found, wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("others", [["bob"], ["ann"], ["bob", "ann", "cid"]])
+def test_delta_ndcg_takes_each_rankings_own_gains(others):
+    """Whoever else ranks the list otherwise, or the same person on another day."""
+    passages = [Passage(name, name) for name in "abcd"]
+    first = Ranking("q", passages, [[3], [0, 2], [1]], annotator="ann")
+    rest = [Ranking("q", passages, [[1], [2], [n % 2 * 3], [3 - n % 2 * 3]], annotator=name)
+            for n, name in enumerate(others)]  # fmt: skip
+    together = pairs_of([first, *rest])
+
+    def scores(table):
+        return torch.tensor([list(map(ord, sides)) for sides in zip(table.chosen, table.rejected)])
+
+    found = strengths.delta_ndcg()(together, scores(together))
+    each = [strengths.delta_ndcg()(one, scores(one)) for one in map(pairs_of, ([r] for r in [first, *rest]))]
+    close(found, torch.cat(each))
+    by_hand = Pairs(**{n: getattr(together, n) for n in ("query", "chosen", "rejected", "annotator")},
+                    chosen_rank=together.chosen_rank, rejected_rank=together.rejected_rank)  # fmt: skip
+    if others == ["bob"]:  # without numbers, what one annotator said on a query is one judgement
+        close(strengths.delta_ndcg()(by_hand, scores(together)), found)
+
+
+def test_a_spread_of_the_size_of_rounding_is_no_advantage():
+    """Rewards summed in another order: 0.7 + 0.1 is 0.7999999999999999. A real gap keeps its size."""
+    equal = pairs(chosen_reward=[0.8, 0.8, 0.7 + 0.1, 0.2], rejected_reward=[0.7 + 0.1, 0.8, 0.8, 0.1])
+    close(strengths.advantage()(equal), torch.tensor([0.0, 0.0, 0.0, 2.0]))
 
 
 def test_delta_ndcg_needs_scores():

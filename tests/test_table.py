@@ -5,7 +5,7 @@ import pytest
 
 from ragkit.corpus import Passage
 from ragkit.features import describe
-from ragkit.judgements import Ranking
+from ragkit.judgements import Comparison, Ranking
 from ragkit.pairs import pairs_of
 from ragkit.selection import MOST_PAIRS, thinned
 from ragkit.table import Table
@@ -16,7 +16,7 @@ from tests.words_encoder import WordsEncoder
 def tabled(rankings) -> Table:
     encoder = WordsEncoder()
     texts = [[p.full_text for p in ranking.passages] for ranking in rankings]
-    return Table.of(rankings, [describe(encoder, r.query, t) for r, t in zip(rankings, texts)])
+    return Table.build(rankings, [describe(encoder, r.query, t) for r, t in zip(rankings, texts)])
 
 
 def ties() -> Ranking:
@@ -43,6 +43,20 @@ def test_sides_are_the_documents_of_the_pairs():
     assert len(table) == 7 and len(table.base) == 31
     assert table.ranks[15:20].tolist() == [2, 1, -1, 0, 2]
     assert table.places[15:20].tolist() == [4, 3, 2, 1, 0]
+
+
+def test_pairs_carry_the_indices_of_their_documents():
+    """Also where two passages have one text, and where a pair did not come from a ranking."""
+    twins = Ranking("q", [Passage(str(i), "the same text") for i in range(4)], [[2], [3], [0]])
+    table = tabled([*simulated(1, 3), twins])
+    assert sorted(table.sides[3:].tolist()) == [[5, 3], [5, 6], [6, 3]]  # the second list begins at 3
+    found = pairs_of([twins, Comparison("q", "one", "two", -2)])
+    assert sorted(zip(found.chosen_index[:3], found.rejected_index[:3])) == [(2, 0), (2, 3), (3, 0)]
+    assert np.isnan(found.chosen_index[3]) and found.judgement.tolist() == [0, 0, 0, 1]
+    shuffled = table.with_pairs(np.random.default_rng(0).permutation(len(table.pairs)))
+    ranks = table.ranks[shuffled.sides]
+    assert (ranks[:, 0] == shuffled.pairs.chosen_rank).all()
+    assert (ranks[:, 1] == shuffled.pairs.rejected_rank).all()
 
 
 def test_taking_some_is_making_a_table_of_some():

@@ -21,6 +21,7 @@ from tiny_lm_data import Example, NaturalQuestions, PseudoQuestions, load_own, l
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch.nn import functional as F
 
+from ragkit.corpus import DATA
 from ragkit.encoder import Encoder
 from ragkit.grounding import PRIOR_SCALE
 
@@ -36,11 +37,7 @@ LAYERS, HIDDEN, HEADS, FEED_FORWARD = 4, 256, 8, 672  # 4.65 million parameters
 COPIES, MATCHES = 1.2, 0.75  # a level is left below this cross-entropy (nats), above this share of right ones
 ATTENTION = "eager"  # at this size, in bfloat16 on two cores, half as fast again as the fused kernel
 # The question stands before the sentences, so that each is read in its light, and again after them.
-TEMPLATE = (
-    "{{ bos_token }}{% set question = messages[-1]['content'] %}<q>{{ question }}"
-    "{% for document in documents %}[{{ loop.index }}]{{ document['text'] }}{% endfor %}"
-    "<q>{{ question }}{% if add_generation_prompt %}<{{ style | default('sentence') }}>{% endif %}"
-)
+TEMPLATE = DATA / "tiny-rag-lm" / "chat_template.jinja"
 
 
 def train_tokenizer(texts: list[str]) -> Tokenizer:
@@ -252,7 +249,7 @@ def save(model, tokenizer: Tokenizer, folder: Path) -> None:
         model_max_length=512,
         clean_up_tokenization_spaces=False,
     )
-    wrapped.chat_template = TEMPLATE
+    wrapped.chat_template = TEMPLATE.read_text(encoding="utf-8")
     wrapped.save_pretrained(folder)
 
 
