@@ -187,8 +187,8 @@ class Panel:
                 there = sum(judgement.annotator == log.annotator for judgement in said)
         if there:
             note = (
-                f"You judge as “{log.annotator}”, the name used where none is given. This log holds judgements by "
-                f"that name already ({there}). If they are not yours, give a name of your own first: "
+                f"You judge as “{log.annotator}”, the name used where none is given. This log has judgements "
+                f"by that name already ({there}). If they are not yours, give a name of your own first: "
                 'PreferenceLog(folder, "your name").'
             )
             self.box.children = (ipywidgets.HTML(block(note, "rk-hint")), *self.box.children)
