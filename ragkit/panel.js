@@ -117,8 +117,8 @@ function render({ model, el }) {
   function refocus() {
     if (!held || shows(held.node)) return;
     const active = document.activeElement;
-    if (active === held.node || active?.contains(box)) (held.home?.querySelector("input") ?? box).focus();
-    else held = null;
+    if (active !== held.node && !active?.contains(box)) held = null;
+    else (held.home ? held.home.querySelector("input") : box)?.focus(); // the line may be still to come
   }
 
   // The document that moved keeps the focus: the same button, or all of the card, in its new slot.

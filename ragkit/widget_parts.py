@@ -4,6 +4,7 @@ import contextlib
 import functools
 import html
 import itertools
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -136,6 +137,7 @@ class Panel:
         self._fields = tuple(fields)
         self._changed_at = 0.0  # when a new item came
         self._pressed, self._pressed_at = None, 0.0  # what was pressed last, and when that was done
+        self._lock = threading.Lock()  # JupyterLab handles a key and a click at once, in two threads
         self._line = part(ipywidgets.HTML(), "rk-status")
         self._guard = part(Guard(), "rk-guard")
         self._guard.on_msg(self._key)
@@ -185,11 +187,11 @@ class Panel:
                 there = len(log.judgements(Ranking, Comparison, Feedback, Skip, annotator=log.annotator))
         if there:
             note = (
-                f"You judge as “{log.annotator}”, the name of all who give none, and {there} of this log's "
-                "judgements are by that name already. If they are not yours, give another before you begin: "
+                f"You judge as “{log.annotator}”, the name used where none is given. This log has judgements "
+                f"by that name already ({there}). If they are not yours, give a name of your own first: "
                 'PreferenceLog(folder, "your name").'
             )
-            self.box.children = (ipywidgets.HTML(block(note, "rk-hint rk-whose")), *self.box.children)
+            self.box.children = (ipywidgets.HTML(block(note, "rk-hint")), *self.box.children)
 
     def button(self, text: str, name: str, action, *classes: str) -> ipywidgets.Button:
         """A button that calls `action()`, of the class rk-name; once for two clicks at once."""
@@ -213,9 +215,10 @@ class Panel:
         self._changed_at = time.monotonic()
 
     def _press(self, what: tuple, action, *arguments) -> None:
-        if what != self._pressed or time.monotonic() - self._pressed_at >= SETTLE:
-            action(*arguments)
-            self._pressed, self._pressed_at = what, time.monotonic()
+        with self._lock:
+            if what != self._pressed or time.monotonic() - self._pressed_at >= SETTLE:
+                action(*arguments)
+                self._pressed, self._pressed_at = what, time.monotonic()
 
     def _key(self, _, message: dict, __) -> None:
         key = message.get("key")

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -416,6 +417,21 @@ def test_a_key_that_arrives_twice_is_one_key(assistant, log, clock, key, slot, t
     assert orders[0] == orders[1] != orders[2]
 
 
+def test_two_presses_at_once_are_taken_one_after_the_other(log):
+    """As in JupyterLab, where a key and a click come in two threads."""
+    panel, order = CompareAnswers([("q", "a", "b")], log), []
+
+    def slowly():
+        second.start()
+        second.join(0.2)
+        order.append("key")
+
+    second = threading.Thread(target=panel._press, args=(("rk-bad",), lambda: order.append("click")))
+    panel._press(("7", None, None), slowly)
+    second.join(60)
+    assert order == ["key", "click"]
+
+
 def test_an_order_that_is_not_saved_survives_a_new_panel(assistant, log):
     make = lambda name="ann": RankDocuments(  # noqa: E731
         assistant, ["a?", "b?"], PreferenceLog(log.folder, name), k=4, repeat_share=0
@@ -471,7 +487,7 @@ def test_who_judges_under_the_name_that_nobody_chose_is_told_of_others(assistant
     makers[0](log).save()
     for make in makers:
         assert "You judge as “me”" in shown(make(PreferenceLog(tmp_path)))
-        assert "1 of this log" in shown(make(PreferenceLog(tmp_path)))
+        assert "already (1)" in shown(make(PreferenceLog(tmp_path)))
         assert "You judge as" not in shown(make(PreferenceLog(tmp_path, "ann")))
 
 

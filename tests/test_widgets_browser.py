@@ -327,7 +327,9 @@ def test_a_press_that_no_kernel_takes_is_called_that(page, show, tmp_path):  # n
     expect(panel).to_be_focused()
     page.keyboard.press("7")
     release_states(page)  # it was busy
-    says(panel, "B much better")
+    for name in ("Both bad", "B much better"):
+        button = panel.get_by_role("button", name=name)
+        expect(button).to_have_attribute("aria-pressed", "true", timeout=30_000)
     expect(page.get_by_role("alert")).to_have_count(0, timeout=30_000)
 
 
