@@ -86,8 +86,7 @@ class Objective:
         strength = self.beta * column(None if learned else self.strength, 1.0)
         offset = column(self.offset, 0.0)
         weight = column(self.weight or per_query(), 1.0)
-        shape = self.loss.removeprefix("gpo:") if self.loss.startswith("gpo:") else "logistic"
-        scale = 1.0
+        shape, scale = self.loss.partition("gpo:")[2] or "logistic", 1.0
         if self.loss == "ipo":  # (Δ − 1/(2τ))² is (z − 1)² / (2τ)² at z = 2τΔ
             shape, scale, weight = "squared", 2.0, weight / (2 * self.beta) ** 2
         target = torch.from_numpy(table.pairs.target)
