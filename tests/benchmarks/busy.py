@@ -33,7 +33,9 @@ def measure(first: str, patience: float) -> dict[str, float]:
     texts = mixed_passages(TEXTS)
     encoder = Encoder()
     encoder.encode(texts[:2], progress=False)
-    encode = [lambda n=n: encoder.encode(texts[n : n + CHUNK], progress=False) for n in range(0, TEXTS, CHUNK)]
+    encode = [
+        lambda n=n: encoder.encode(texts[n : n + CHUNK], progress=False) for n in range(0, TEXTS, CHUNK)
+    ]
 
     torch.manual_seed(0)
     model = LlamaForCausalLM.from_pretrained(DATA / "tiny-rag-lm", dtype=torch.float32)
