@@ -1,4 +1,4 @@
-"""For tests and notebooks alike: one environment, and exercises checked in the kernel that nbval has started."""
+"""For tests and notebooks: one environment, and exercises checked in the kernel that nbval has started."""
 
 import os
 

@@ -41,7 +41,7 @@ class Notebook(IPyNbFile):
 
 
 class Solution(IPyNbCell):
-    """A solution in place of its stub. The check says "right" at its end: one that didn't run says nothing."""
+    """A solution in its stub's place. The check says "right" at its end: one that didn't run says nothing."""
 
     def runtest(self):
         super().runtest()

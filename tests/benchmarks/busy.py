@@ -7,6 +7,7 @@ settings to compare, `--busy N` says how many processes that only compute run be
 """
 
 import argparse
+import importlib
 import json
 import os
 import statistics
@@ -20,15 +21,13 @@ TEXTS, CHUNK, STEPS = 300, 60, 10
 
 def measure(first: str, patience: float) -> dict[str, float]:
     """Texts encoded and steps trained a second. Work that takes longer than `patience` seconds ends early."""
-    if first == "torch":
-        import torch
-    import ragkit  # noqa: F401  (before torch, unless torch is first)
+    importlib.import_module(first)
     import torch
+    from transformers import LlamaForCausalLM
 
     from ragkit import Encoder, completion_log_probs, losses
     from ragkit.corpus import DATA
     from tests.benchmarks.encoding import mixed_passages
-    from transformers import LlamaForCausalLM
 
     texts = mixed_passages(TEXTS)
     encoder = Encoder()
