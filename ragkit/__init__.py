@@ -3,7 +3,14 @@
 `import ragkit` is cheap: a name's module, and with it torch, transformers or faiss, loads when first used.
 """
 
+import os
 from importlib import import_module
+
+# OpenMP's threads spin while they wait for each other; where more runs than there are cores, they spin away
+# the time that the others need, and encoding is ten times slower (tests/benchmarks/busy.py). It is read once,
+# when torch is loaded, so import ragkit before torch; later it changes nothing. What is set stays.
+if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 _NAMES = {
     "corpus": ("Passage", "Hit", "load_passages", "split_text", "split_sentences"),

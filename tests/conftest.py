@@ -1,10 +1,4 @@
-"""What several test files share: no network, small models with random weights, a toy library."""
-
-import os
-
-from tests.run_notebooks import ENVIRONMENT
-
-os.environ.update(ENVIRONMENT)  # before any test imports transformers
+"""What several test files share: small models with random weights, a toy library."""
 
 import pytest
 

@@ -10,12 +10,25 @@ import sys
 import time
 from pathlib import Path
 
-NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
-# The environment that pytest runs under too (tests/conftest.py), so that outputs come out alike.
-ENVIRONMENT = {"PYTHONHASHSEED": "0", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+# The environment that pytest runs under too (conftest.py), so that outputs come out alike, whatever a user's
+# own settings for figures, IPython, language, clock and terminal are.
+ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),  # pytest's two workers have a core each
+    "MATPLOTLIBRC": os.devnull,
+    "IPYTHONDIR": str(ROOT / ".pytest_cache" / "ipython"),
+    "LC_ALL": "C.UTF-8",
+    "LANGUAGE": "C",
+    "TZ": "UTC",
+    "COLUMNS": "80",
+}
 
 
-def run(path: Path, timeout: int = 300) -> float:
+def run(path: Path, timeout: int = 600) -> float:
     """Execute one notebook in place; seconds it took. A cell that raises leaves the file as it was."""
     import nbformat
     from nbclient import NotebookClient

@@ -16,6 +16,7 @@ import pytest
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: pip install -e .[browser]"
 )
+sync_api.expect.set_options(timeout=30_000)  # on a busy machine five seconds are little
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: the browser tests need one")
 ROOT = Path(__file__).parent.parent

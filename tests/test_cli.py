@@ -44,7 +44,7 @@ def controls(text: str) -> set[str]:
 def run(*arguments: str, text: str = "", **environment) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "ragkit", *arguments],
-        input=text, capture_output=True, text=True, encoding="utf-8", timeout=120,
+        input=text, capture_output=True, text=True, encoding="utf-8", timeout=600,
         env=os.environ | environment,
     )  # fmt: skip
 
@@ -274,7 +274,7 @@ def test_import_is_cheap():
         "heavy = {'torch', 'transformers', 'faiss', 'scipy', 'tokenizers'} & set(sys.modules)\n"
         "sys.exit(f'loaded: {heavy}' if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -89,6 +89,13 @@ def test_no_path_of_a_machine_is_in_it(path):
     assert not found
 
 
+def test_ragkit_is_imported_before_what_loads_openmp(code):
+    """How threads wait is read once, when torch is loaded; `import ragkit` sets it."""
+    text = "\n".join(map(source, code))
+    modules = "ragkit|torch|faiss|transformers|sklearn|trl|datasets"
+    assert re.findall(rf"^ *(?:import|from) ({modules})\b", text, re.M)[0] == "ragkit"
+
+
 def test_it_is_small(path):
     assert path.stat().st_size < 2_000_000
 

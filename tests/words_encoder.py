@@ -1,6 +1,7 @@
 """An encoder without a model whose similarities mean something: shared words."""
 
 import hashlib
+from functools import cache
 
 import numpy as np
 
@@ -35,6 +36,11 @@ class WordsEncoder:
     def _vector(self, text: str) -> np.ndarray:
         total = np.full(self.dimension, 1e-3)
         for word in text.lower().split():
-            digest = hashlib.sha256(f"{self.seed} {word}".encode("utf-8", "surrogatepass")).digest()
-            total += np.random.default_rng(list(digest)).normal(size=self.dimension)
+            total += _of_word(word, self.seed, self.dimension)
         return total / np.linalg.norm(total)
+
+
+@cache
+def _of_word(word: str, seed: int, dimension: int) -> np.ndarray:
+    digest = hashlib.sha256(f"{seed} {word}".encode("utf-8", "surrogatepass")).digest()
+    return np.random.default_rng(list(digest)).normal(size=dimension)
