@@ -81,11 +81,12 @@ def cohen_kappa(comparisons: Sequence[Comparison], first: str, second: str) -> E
 
 
 def chose_left(comparisons: Sequence[Comparison]) -> Estimate:
-    """How often the answer on the left won, even ones left out; 0.5 where sides don't matter."""
+    """How often the answer on the left won, even ones and those of unknown sides left out; 0.5 where sides
+    don't matter."""
     wins = [
         float((comparison.rating < 0) != bool(comparison.details.get("swapped")))
         for comparison in comparisons
-        if comparison.rating
+        if comparison.rating and comparison.details.get("swapped", False) is not None
     ]
     return _estimate(wins, np.mean)
 

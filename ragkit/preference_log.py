@@ -57,8 +57,8 @@ class PreferenceLog:
     def record(self, judgement: Judgement) -> int:
         """Write one judgement; returns its number once it is on disk.
 
-        A judgement without an annotator gets this log's. One whose `event_id` or `details["view_id"]` is in
-        the log already counts once, so that a retry after an error is safe. Raises OSError, with the reason
+        A judgement without an annotator gets this log's. One whose `event_id` (from the same annotator) or
+        `details["view_id"]` is in the log already counts once, so that a retry after an error is safe. Raises OSError, with the reason
         and the folder, where it could not be written, and ValueError for what a reader could not take (an id
         that is no string, NaN): then it is not in the log.
         """
@@ -178,7 +178,7 @@ class PreferenceLog:
         undone = _undone(events)
         ids, views, standing = set(), set(), {}
         for event in events:
-            name = event["event_id"]
+            name = (event["annotator"], event["event_id"])  # two people's files may number alike
             if event["kind"] not in KINDS or name in undone or name in ids:
                 continue
             details = event.get("details", {})
@@ -206,17 +206,24 @@ class PreferenceLog:
         return list(self._files.values())
 
 
-def _undone(events: list[dict]) -> set[str]:
-    """The ids of what was taken back: the targets, and what a retry had written of the same view before."""
-    undone, view_of, same_view = set(), {}, {}
+def _undone(events: list[dict]) -> set[tuple[str, str]]:
+    """(annotator, event_id) of what was taken back: the targets, and what a retry had written of the same
+    view before. Of two people's events with one id, an undo means its own annotator's, or its session's."""
+    undone, view_of, same_view, of_id = set(), {}, {}, {}
     for event in events:
+        name = (event["annotator"], event["event_id"])
         if event["kind"] == "undo":
-            target = event.get("target")
-            undone.add(target)
-            undone.update(same_view.get(view_of.get(target), ()))
-        elif view := event.get("details", {}).get("view_id"):
-            view_of[event["event_id"]] = view
-            same_view.setdefault(view, []).append(event["event_id"])
+            said = of_id.get(event["target"], {})
+            own = [name for name, session in said.items() if name[0] == event["annotator"]]
+            own = own or [name for name, session in said.items() if session == event["session"]] or said
+            undone.update(own)
+            for target in own:
+                undone.update(same_view.get(view_of.get(target), ()))
+            continue
+        of_id.setdefault(event["event_id"], {})[name] = event["session"]
+        if view := event.get("details", {}).get("view_id"):
+            view_of[name] = view
+            same_view.setdefault(view, []).append(name)
     return undone
 
 
@@ -240,7 +247,7 @@ class _File:
             whole = data.rfind(b"\n") + 1
             self.problems = [problem for problem in self.problems if problem not in self.tail]
             try:
-                lines = data[:whole].splitlines()
+                lines = data[:whole].removeprefix(b"\xef\xbb\xbf").splitlines()  # an editor's mark
                 for start in range(0, len(lines), _BLOCK):
                     self._take_all(lines[start : start + _BLOCK])
             except ValueError:  # a line of another schema: nothing of this file counts as read
