@@ -2,41 +2,14 @@
 
 import gzip
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ragkit.columns import REWARDS, SIDES, Votes, finite, named
 from ragkit.conversations import prompt_and_answers
 from ragkit.corpus import Hit, Passage, read_jsonl
-from ragkit.judgements import RATINGS, Comparison, Feedback, Judgement, Ranking
+from ragkit.judgements import Comparison, Feedback, Judgement, Ranking
 from ragkit.pairs import Pairs, pairs_of
-
-# What files call a column, the most telling name first.
-ALIASES = {
-    "prompt": "prompt question instruction query input messages conversations context history",
-    "system": "system_prompt",
-    "context": "contexts documents passages retrieved_contexts",
-    "annotator": "annotator_id user_id worker judge",
-    "score": "overall_preference preference_strength winner preference vote labels label better_response_id",
-    "answers": "completions generations responses",
-    "completion": "response answer output",
-    "ranks": "rank",
-    "reward": "helpfulness rating ratings overall_score score scores",
-}
-SIDES = {
-    ("chosen", "rejected"): "chosen_response-rejected_response preferred_output-non_preferred_output "
-    "response_j-response_k",
-    ("first", "second"): "response_a-response_b conversation_a-conversation_b response1-response2 "
-    "response_0-response_1 response_1-response_2 answer_a-answer_b answer1-answer2 output_1-output_2 "
-    "human_ref_A-human_ref_B",
-}
-REWARDS = ("score_{}", "{}_score", "{}_avg_rating", "{}-rating", "{}_rating", "{}_reward")
-SIGNED = (
-    "overall_preference",
-    "preference_strength",
-)  # HelpSteer3's and HelpSteer2's: −3 … 3, below 0 the first
-ARENA = {"model_a": -1, "model_b": 1, "tie": 0, "tie (bothbad)": (0, True), "both_bad": (0, True)}
-STATED = {f"{n:+d}{' (bothbad)' * bad}": (n, bad) for n in RATINGS for bad in (False, True)}  # what we write
 
 
 def read_judgements(
@@ -57,10 +30,10 @@ def read_judgements(
     found, sound = [], []
     for where, row in read_rows(source):
         try:
-            sound.append((where, _named(row, columns)))
+            sound.append((where, named(row, columns)))
         except ValueError as error:
             _refuse(f"{where}: {error}", error, problems)
-    votes = _Votes([row for _, row in sound], labels or {}, columns.get("score"))
+    votes = Votes([row for _, row in sound], labels or {}, columns.get("score"))
     for where, row in sound:
         try:
             formats = [name for name, (fields, _) in FORMATS.items() if fields <= row.keys()]
@@ -68,7 +41,7 @@ def read_judgements(
                 raise ValueError(_unknown(row))
             best = max(formats, key=lambda name: len(FORMATS[name][0] & columns.keys()))
             found += FORMATS[best][1](row, votes)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
             why = error if isinstance(error, ValueError) else f"not {best}'s format ({error!r})"
             _refuse(f"{where}: {why}", error, problems)
     return _together(found)
@@ -134,27 +107,6 @@ def read_rows(source: str | Path | Iterable[Mapping]) -> Iterator[tuple[str, Map
         yield f"{path}, item {number}", row
 
 
-# What is in a row, by our names for it
-
-
-def _named(row: Mapping, columns: Mapping[str, str | None]) -> dict:
-    named = dict(row)
-    for role, name in columns.items():
-        if name is not None and name not in row:
-            raise ValueError(f"no {name!r}; name the column that holds it, {role}=…: {', '.join(row)}")
-        named[role] = None if name is None else row[name]
-    for role, names in ALIASES.items():
-        if role not in columns and not named.get(role):
-            named[role] = next(
-                (row[name] for name in names.split() if row.get(name) not in (None, "", [])), None
-            )
-    for sides, names in SIDES.items():
-        for pair in (name.split("-") for name in names.split()):
-            if sides[0] not in named and pair[0] in row and pair[1] in row:
-                named |= zip(sides, (row[name] for name in pair))
-    return {role: value for role, value in named.items() if value is not None}
-
-
 def _refuse(why: str, error: Exception, problems: list | None) -> None:
     if problems is None:
         raise ValueError(why) from error
@@ -168,47 +120,6 @@ def _unknown(row: Mapping) -> str:
             return f"no {missing[0]!r}; a row has prompt, {sides[0]} and {sides[1]}"
     forms = "; ".join(f"{name} ({', '.join(sorted(fields))})" for name, (fields, _) in FORMATS.items())
     return f"columns {', '.join(row)}: name those that hold the answers, as in chosen=…; known are {forms}"
-
-
-class _Votes:
-    """What a vote means: by the user's `labels`, by its column's name, or by what all rows have there."""
-
-    def __init__(self, rows: Sequence[Mapping], labels: Mapping, column: str | None):
-        self.seen = list(
-            {repr(row["score"]): row["score"] for row in rows if {"first", "score"} <= row.keys()}
-        )
-        numbers = [row["score"] for row in rows if isinstance(row.get("score"), int | float)]
-        named = column in SIGNED or (column is None and any(name in row for row in rows for name in SIGNED))
-        self.signed = named or min(numbers, default=0) < 0  # 0 and 1, or 1 and 2, say nothing of who is which
-        self.labels = labels
-        self.means = ARENA | STATED | {"left": -1, "right": 1} | dict(labels)
-
-    def __call__(self, value) -> tuple[int, bool]:
-        """(rating, both bad). Raises ValueError, with the map to write, for what is not known."""
-        if isinstance(value, bool) and not any(name is value for name in self.labels):
-            raise ValueError(
-                f"a vote of {value}: who is it? Write labels={{True: -1, False: 1}}, -1 the first"
-            )
-        if value in self.means:
-            meant = self.means[value]
-            return meant if isinstance(meant, tuple) else (meant, False)
-        if self.signed and isinstance(value, int | float):
-            if value not in RATINGS:
-                raise ValueError(f"rating={value!r}: a whole number from -3 to 3, or named in labels")
-            return int(value), False
-        names = ", ".join(f"{name}: …" for name in self.seen or [repr(value)])
-        raise ValueError(
-            f"a vote of {value!r}: say what it means, -3 (the first much better) to 3: labels={{{names}}}"
-        )
-
-
-def _number(value, name: str) -> float | None:
-    """None for a gap, which tables write as null or NaN."""
-    if value is None or value != value:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isinf(value):
-        raise ValueError(f"{name} is {value!r}, not a finite number")
-    return float(value)
 
 
 def _asked(row: Mapping, answers: Sequence) -> tuple[str, list[str]]:
@@ -228,30 +139,33 @@ def _hits(row: Mapping) -> list[Hit]:
     context = row.get("context")
     if context is None or context is row.get("prompt"):
         return []
-    hits = []
-    for rank, piece in enumerate([context] if isinstance(context, str | dict) else context, 1):
-        piece = {"text": piece} if isinstance(piece, str) else piece
-        text = piece.get("text") or piece.get("content") or piece.get("body") or ""
-        name, score = (
-            piece.get("id", piece.get("_id", f"context-{rank}")),
-            _number(piece.get("score"), "score"),
-        )
-        hits.append(Hit(Passage(str(name), text, piece.get("title") or ""), score or 0.0, rank))
-    return hits
+    pieces = [context] if isinstance(context, str | dict) else context
+    pieces = [{"text": piece} if isinstance(piece, str) else piece for piece in pieces]
+    return [
+        Hit(_passage(piece, f"context-{rank}"), finite(piece.get("score"), "score") or 0.0, rank)
+        for rank, piece in enumerate(pieces, 1)
+    ]
+
+
+def _passage(piece: Mapping, name: str) -> Passage:
+    texts = [piece[name] for name in ("text", "body", "content", "html") if isinstance(piece.get(name), str)]
+    if not texts:
+        raise ValueError(f"a passage without a text: {piece!r:.80}")
+    return Passage(str(piece.get("id", piece.get("_id", name))), texts[0], piece.get("title") or "")
 
 
 # One reader for each format: a row to judgements
 
 
-def _chosen_rejected(row: dict, votes: _Votes) -> list[Judgement]:
+def _chosen_rejected(row: dict, votes: Votes) -> list[Judgement]:
     query, (chosen, rejected) = _asked(row, [row["chosen"], row["rejected"]])
     if chosen == rejected:
         raise ValueError(f"chosen and rejected are the same text: {chosen!r:.60}")
     rewards = []
     for side in ("chosen", "rejected"):
         names = [name for name in (form.format(side) for form in REWARDS) if name in row]
-        rewards.append(_number(row[names[0]], names[0]) if names else None)
-    margin, target = _number(row.get("margin"), "margin"), _number(row.get("target"), "target")
+        rewards.append(finite(row[names[0]], names[0]) if names else None)
+    margin, target = finite(row.get("margin"), "margin"), finite(row.get("target"), "target")
     details = {"margin": None if margin is None or margin < 0 else margin, "swapped": None}
     details |= {} if target is None else {"target": target}
     details |= {} if rewards == [None, None] else {"rewards": rewards}
@@ -259,7 +173,7 @@ def _chosen_rejected(row: dict, votes: _Votes) -> list[Judgement]:
     return [Comparison(query, chosen, rejected, -1, hits=_hits(row), annotator=who, details=details)]
 
 
-def _compared(row: dict, votes: _Votes) -> list[Judgement]:
+def _compared(row: dict, votes: Votes) -> list[Judgement]:
     query, (first, second) = _asked(row, [row["first"], row["second"]])
     rating, both_bad = votes(row["score"])
     if first == second and rating:
@@ -268,7 +182,7 @@ def _compared(row: dict, votes: _Votes) -> list[Judgement]:
     return [Comparison(query, first, second, rating, both_bad, _hits(row), who)]
 
 
-def _ranked(row: dict, votes: _Votes) -> list[Judgement]:
+def _ranked(row: dict, votes: Votes) -> list[Judgement]:
     items, ranks, rewards = row["answers"], row.get("ranks"), row.get("reward")
     if all(isinstance(item, dict) for item in items):
         ranks = [item.get("rank") for item in items]
@@ -276,8 +190,8 @@ def _ranked(row: dict, votes: _Votes) -> list[Judgement]:
         rewards = [next((item[name] for name in names if item.get(name) is not None), None) for item in items]
         names = ("answer", "response", "completion", "text", "content")
         items = [next((item[name] for name in names if name in item), None) for item in items]
-    rewards = [_number(reward, "a score") for reward in rewards or [None] * len(items)]
-    ranks = [_number(rank, "a rank") for rank in ranks or [None] * len(items)]
+    rewards = [finite(reward, "a score") for reward in rewards or [None] * len(items)]
+    ranks = [finite(rank, "a rank") for rank in ranks or [None] * len(items)]
     query, texts = _asked(row, items)
     if len(ranks) != len(texts) or len(rewards) != len(texts):
         raise ValueError(f"{len(ranks)} ranks and {len(rewards)} scores for {len(texts)} answers")
@@ -285,16 +199,19 @@ def _ranked(row: dict, votes: _Votes) -> list[Judgement]:
     tiers = _tiers([None if rank is None else -rank for rank in ranks] if by_rank else rewards)
     if not tiers:
         raise ValueError("the answers have neither ranks nor scores")
+    placed = {(texts[index], place) for place, tier in enumerate(tiers) for index in tier}
+    if len(placed) > len({text for text, _ in placed}):
+        raise ValueError("one text stands at two ranks")
     details = {"rewards": rewards} if any(reward is not None for reward in rewards) else {}
     passages = [Passage(str(number), text) for number, text in enumerate(texts)]
     return [Ranking(query, passages, tiers, annotator=str(row.get("annotator", "")), details=details)]
 
 
-def _rated(row: dict, votes: _Votes) -> list[Judgement]:
+def _rated(row: dict, votes: Votes) -> list[Judgement]:
     return _ranked(row | {"answers": [row["completion"]], "ranks": None, "reward": [row["reward"]]}, votes)
 
 
-def _thumb(row: dict, votes: _Votes) -> list[Judgement]:
+def _thumb(row: dict, votes: Votes) -> list[Judgement]:
     query, (answer,) = _asked(row, [row["completion"]])
     good = row["label"]
     if not isinstance(good, bool):
@@ -304,7 +221,7 @@ def _thumb(row: dict, votes: _Votes) -> list[Judgement]:
     return [Feedback(query, answer, good, hits=_hits(row), annotator=str(row.get("annotator", "")))]
 
 
-def _argilla(row: dict, votes: _Votes) -> list[Judgement]:
+def _argilla(row: dict, votes: Votes) -> list[Judgement]:
     fields, responses, found, unread = row["fields"], row["responses"], [], []
     if isinstance(responses, dict):  # by question, as Argilla 2 writes them; 1 has them by user
         said = [(answer, name, answer["value"]) for name, all_ in responses.items() for answer in all_]
@@ -313,40 +230,30 @@ def _argilla(row: dict, votes: _Votes) -> list[Judgement]:
     for answer, question, value in said:
         if answer.get("status") not in (None, "submitted"):
             continue
-        who = str(answer.get("user_id") or "")
-        if isinstance(
-            value, list
-        ):  # names of fields, best first, or with their ranks, in which ties are seen
-            items = [one if isinstance(one, dict) else {"value": one} for one in value]
-            ranks = {one["value"]: one.get("rank") or place for place, one in enumerate(items, 1)}
+        who = {"annotator": str(answer.get("user_id") or "")}
+        numbered = [name for name in fields if name[-1:].isdigit()]
+        if isinstance(value, str) and value in fields:  # a label question: the best one's name
+            value = [{"value": name, "rank": 1 + (name != value)} for name in numbered]
+        if isinstance(value, list):  # names of fields, best first, or with ranks, in which ties are seen
+            listed = [one if isinstance(one, dict) else {"value": one} for one in value]
+            ranks = {one["value"]: one.get("rank") or place for place, one in enumerate(listed, 1)}
             if missing := [name for name in ranks if name not in fields]:
-                raise ValueError(
-                    f"question {question!r} ranks {missing[0]!r}; fields are {', '.join(fields)}"
-                )
-        elif value in fields:  # the best one's name
-            others = [name for name in fields if name.rstrip("0123456789") == value.rstrip("0123456789")]
-            ranks = {name: float(name != value) for name in others}
+                raise ValueError(f"{question!r} ranks {missing[0]!r}; fields are {', '.join(fields)}")
+            rest = named({name: text for name, text in fields.items() if name not in ranks}, {})
+            asked = {"prompt": next(iter(rest.values()), None)} | rest | who
+            answers = [fields[name] for name in ranks]
+            found += _ranked(asked | {"answers": answers, "ranks": list(ranks.values())}, votes)
         elif isinstance(value, str) and value in votes.means:
-            inner = _named(fields, {})
-            if not inner.keys() >= {"first", "second"}:
-                first, second = [name for name in fields if name[-1:].isdigit()][:2]
-                inner |= {"first": fields[first], "second": fields[second]}
-            found += _compared(inner | {"score": value, "annotator": who}, votes)
-            continue
+            two = dict(zip(("first", "second"), (fields[name] for name in numbered)))
+            found += _compared(two | named(fields, {}) | who | {"score": value}, votes)
         else:
             unread.append(question)
-            continue
-        rest = _named({name: text for name, text in fields.items() if name not in ranks}, {})
-        asked = {"prompt": next(iter(rest.values()), None)} | rest | {"annotator": who}
-        answers = [fields[name] for name in ranks]
-        (ranking,) = _ranked(asked | {"answers": answers, "ranks": list(ranks.values())}, votes)
-        found.append(ranking)
     if unread and not found:
         raise ValueError(f"question {unread[0]!r} is no ranking, and its answers are not among labels={{…}}")
     return found
 
 
-def _label_studio(row: dict, votes: _Votes) -> list[Judgement]:
+def _label_studio(row: dict, votes: Votes) -> list[Judgement]:
     data, found = row["data"], []
     for annotation in row["annotations"]:
         results = {result["type"]: result for result in annotation.get("result") or []}
@@ -357,26 +264,25 @@ def _label_studio(row: dict, votes: _Votes) -> list[Judgement]:
         choices = results.get("choices", {"value": {}})["value"].get("choices", [])
         said = [choice for choice in choices if choice in votes.means]
         said += [results["pairwise"]["value"]["selected"]] if "pairwise" in results else []
-        named = _named(data, {}) | {"annotator": who}
+        told = named(data, {}) | {"annotator": who}
         if said:
             names = str(results.get("pairwise", {}).get("to_name")).split(",")
             if len(names) == 2 and set(names) <= data.keys():
-                named |= zip(("first", "second"), (data[name] for name in names))
-            found += _compared(named | {"score": said[0]}, votes)
+                told |= zip(("first", "second"), (data[name] for name in names))
+            found += _compared(told | {"score": said[0]}, votes)
         elif "ranker" in results:
-            found.append(_ranker(named, data, results["ranker"]["value"]["ranker"], votes.labels))
+            found.append(_ranker(told, data, results["ranker"]["value"]["ranker"], votes.labels))
         else:
             raise ValueError(
-                f"an annotation of {', '.join(results)}: no pairwise, ranker, or choices in labels"
+                f"an annotation of {', '.join(results)}: no pairwise, ranker or choices in labels"
             )
     return found
 
 
-def _ranker(named: dict, data: Mapping, buckets: Mapping[str, list], labels: Mapping) -> Ranking:
+def _ranker(told: dict, data: Mapping, buckets: Mapping[str, list], labels: Mapping) -> Ranking:
     """Label Studio's list in an order, or in buckets: those with numbers best first, others by `labels`."""
-    items = next(
-        v for v in data.values() if isinstance(v, list) and v and isinstance(v[0], dict) and "id" in v[0]
-    )
+    lists = [value for value in data.values() if isinstance(value, list)]
+    items = next(each for each in lists if all(isinstance(item, dict) and "id" in item for item in each))
     place = {str(item["id"]): index for index, item in enumerate(items)}
     if len(buckets) == 1:
         (order,) = buckets.values()
@@ -388,10 +294,9 @@ def _ranker(named: dict, data: Mapping, buckets: Mapping[str, list], labels: Map
             raise ValueError(f"buckets {', '.join(buckets)}: say what each is worth, labels={{bucket: 1, …}}")
         order = sorted(buckets, key=lambda name: -worth[name])
         tiers = [[place[str(name)] for name in buckets[bucket]] for bucket in order]
-    text = [item.get("text") or item.get("body") or item.get("html") or "" for item in items]
-    passages = [Passage(str(i["id"]), t, i.get("title") or "") for i, t in zip(items, text)]
-    query, _ = _asked({"prompt": named.get("prompt"), "system": named.get("system")}, text)
-    return Ranking(query, passages, tiers, annotator=named["annotator"])
+    query, _ = _asked({"prompt": told.get("prompt"), "system": told.get("system")}, [""])
+    passages = [_passage(item, "") for item in items]
+    return Ranking(query, passages, tiers, annotator=told["annotator"])
 
 
 FORMATS = {  # the first whose fields are all there, or the one of which the user named most

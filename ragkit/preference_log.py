@@ -57,10 +57,10 @@ class PreferenceLog:
     def record(self, judgement: Judgement) -> int:
         """Write one judgement; returns its number once it is on disk.
 
-        A judgement without an annotator gets this log's. One whose `event_id` (from the same annotator) or
-        `details["view_id"]` is in the log already counts once, so that a retry after an error is safe. Raises OSError, with the reason
-        and the folder, where it could not be written, and ValueError for what a reader could not take (an id
-        that is no string, NaN): then it is not in the log.
+        A judgement without an annotator gets this log's. One whose annotator and `event_id`, or whose
+        `details["view_id"]`, are in the log already counts once, so that a retry after an error is safe.
+        Raises OSError, with the reason and the folder, where it could not be written, and ValueError for what
+        a reader could not take (an id that is no string, NaN): then it is not in the log.
         """
         if type(judgement) not in KINDS.values():
             raise TypeError(f"{type(judgement).__name__}: a Ranking, Comparison, Feedback or Skip")
@@ -215,7 +215,8 @@ def _undone(events: list[dict]) -> set[tuple[str, str]]:
         if event["kind"] == "undo":
             said = of_id.get(event["target"], {})
             own = [name for name, session in said.items() if name[0] == event["annotator"]]
-            own = own or [name for name, session in said.items() if session == event["session"]] or said
+            own = own or [name for name, session in said.items() if session == event["session"]]
+            own = own or list(said) or [(event["annotator"], event["target"])]
             undone.update(own)
             for target in own:
                 undone.update(same_view.get(view_of.get(target), ()))

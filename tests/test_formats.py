@@ -265,6 +265,12 @@ def test_a_retrieved_context_becomes_passages():
         (CHOSEN["TRL"] | {"margin": True}, "margin is True, not a finite number"),
         (CHOSEN["TRL"] | {"score_chosen": "8"}, "score_chosen is '8'"),
         ({"prompt": "q", "answers": ["a", "b"]}, "neither ranks nor scores"),
+        ({"prompt": "q", "answers": ["a", "a"], "ranks": [1, 2]}, "one text stands at two ranks"),
+        (CHOSEN["TRL"] | {"context": [{"url": "x"}]}, "a passage without a text"),
+        (
+            {"data": {"prompt": "q"}, "annotations": [{"result": [{"type": "ranker"}]}]},
+            "not Label Studio's format",
+        ),
         ({"prompt": "q", "answers": ["a", "b"], "ranks": [1]}, "1 ranks and 2 scores for 2 answers"),
         ({"prompt": "q", "completion": "a", "label": 1}, r"a thumb of 1: write labels=\{1: …\}"),
         ({"prompt": "q", "answer_a": "x", "answer_b": "y", "winner": True}, r"labels=\{True: -1, False: 1\}"),
