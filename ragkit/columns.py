@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real  # NumPy's scalars are among them
 
 from ragkit.judgements import RATINGS
 
@@ -25,11 +26,7 @@ SIDES = {
     "human_ref_A-human_ref_B",
 }
 REWARDS = ("score_{}", "{}_score", "{}_avg_rating", "{}-rating", "{}_rating", "{}_reward")
-EMPTY = (None, "", [])
-SIGNED = (
-    "overall_preference",
-    "preference_strength",
-)  # HelpSteer3's and HelpSteer2's: −3 … 3, below 0 the first
+SIGNED = ("overall_preference", "preference_strength")  # HelpSteer3's and 2's: below 0 the first is better
 ARENA = {"model_a": -1, "model_b": 1, "tie": 0, "tie (bothbad)": (0, True), "both_bad": (0, True)}
 STATED = {f"{n:+d}{' (bothbad)' * bad}": (n, bad) for n in RATINGS for bad in (False, True)}  # what we write
 
@@ -43,13 +40,17 @@ def named(row: Mapping, columns: Mapping[str, str | None]) -> dict:
             raise ValueError(f"no {name!r}; name the column that holds it, {role}=…: {', '.join(row)}")
         found[role] = None if name is None else row[name]
     for role, names in ALIASES.items():
-        if role not in columns and found.get(role) in EMPTY:
-            found[role] = next((row[name] for name in names.split() if row.get(name) not in EMPTY), None)
+        if role not in columns and _empty(found.get(role)):
+            found[role] = next((row[name] for name in names.split() if not _empty(row.get(name))), None)
     for sides, names in SIDES.items():
         for pair in (name.split("-") for name in names.split()):
             if sides[0] not in found and pair[0] in row and pair[1] in row:
                 found |= zip(sides, (row[name] for name in pair))
     return {role: value for role, value in found.items() if value is not None}
+
+
+def _empty(value) -> bool:
+    return value is None or (isinstance(value, str | list) and not value)
 
 
 class Votes:
@@ -58,7 +59,7 @@ class Votes:
     def __init__(self, rows: Sequence[Mapping], labels: Mapping, column: str | None):
         cast = [row["score"] for row in rows if {"first", "score"} <= row.keys()]
         self.seen = list(dict.fromkeys(map(repr, cast)))
-        numbers = [vote for vote in cast if isinstance(vote, int | float)]
+        numbers = [vote for vote in cast if isinstance(vote, Real)]
         known = column in SIGNED or (column is None and any(name in row for row in rows for name in SIGNED))
         self.signed = known or min(numbers, default=0) < 0  # 0 and 1, or 1 and 2, say nothing of who is which
         self.labels = labels
@@ -71,7 +72,7 @@ class Votes:
         if value in self.means:
             meant = self.means[value]
             return (meant, False) if isinstance(meant, int) else tuple(meant)
-        if self.signed and isinstance(value, int | float):
+        if self.signed and isinstance(value, Real):
             if value not in RATINGS:
                 raise ValueError(f"rating={value!r}: a whole number from -3 to 3, or named in labels")
             return int(value), False
@@ -83,6 +84,6 @@ def finite(value, name: str) -> float | None:
     """None for a gap, which tables write as null or NaN."""
     if value is None or value != value:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isinf(value):
+    if isinstance(value, bool) or not isinstance(value, Real) or math.isinf(value):
         raise ValueError(f"{name} is {value!r}, not a finite number")
     return float(value)

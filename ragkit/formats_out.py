@@ -33,12 +33,13 @@ def to_trl(pairs: Pairs, strengths=None) -> list[dict]:
             margin = pairs.rejected_rank[i] - pairs.chosen_rank[i]
         known = {"margin": math.nan if turned else margin, "score_chosen": high, "score_rejected": low}
         known["target"] = 1 - pairs.target[i] if turned else pairs.target[i]
+        known["group"] = int(pairs.group[i])
         if strengths is not None:
             known["strength"] = strengths[i] if math.isfinite(strengths[i]) else math.inf
         if infinite := [name for name, value in known.items() if math.isinf(value)]:
             raise ValueError(f"pair {i}: its {infinite[0]} is not finite")
-        row = {"prompt": pairs.query[i], "chosen": chosen, "rejected": rejected, "group": int(pairs.group[i])}
-        rows.append(row | {k: None if v != v else float(v) for k, v in known.items()})
+        row = {"prompt": pairs.query[i], "chosen": chosen, "rejected": rejected}
+        rows.append(row | {k: None if v != v else v if k == "group" else float(v) for k, v in known.items()})
     # A table has the same columns in each row, and none that says nothing.
     blank = {"margin": None, "target": 1.0, "score_chosen": None, "score_rejected": None}
     drop = [name for name, value in blank.items() if all(row[name] == value for row in rows)]

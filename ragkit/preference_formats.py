@@ -236,7 +236,7 @@ def _argilla(row: dict, votes: Votes) -> list[Judgement]:
             value = [{"value": name, "rank": 1 + (name != value)} for name in numbered]
         if isinstance(value, list):  # names of fields, best first, or with ranks, in which ties are seen
             listed = [one if isinstance(one, dict) else {"value": one} for one in value]
-            ranks = {one["value"]: one.get("rank") or place for place, one in enumerate(listed, 1)}
+            ranks = {one["value"]: one.get("rank", place) for place, one in enumerate(listed, 1)}
             if missing := [name for name in ranks if name not in fields]:
                 raise ValueError(f"{question!r} ranks {missing[0]!r}; fields are {', '.join(fields)}")
             rest = named({name: text for name, text in fields.items() if name not in ranks}, {})
@@ -273,9 +273,7 @@ def _label_studio(row: dict, votes: Votes) -> list[Judgement]:
         elif "ranker" in results:
             found.append(_ranker(told, data, results["ranker"]["value"]["ranker"], votes.labels))
         else:
-            raise ValueError(
-                f"an annotation of {', '.join(results)}: no pairwise, ranker or choices in labels"
-            )
+            raise ValueError(f"no pairwise, ranker, or choices among labels, but {', '.join(results)}")
     return found
 
 
