@@ -66,8 +66,10 @@ def cohen_kappa(comparisons: Sequence[Comparison], first: str, second: str) -> I
 
 
 def chose_left(comparisons: Sequence[Comparison]) -> Interval:
-    """How often the answer on the left won, even ones left out; 0.5 where sides don't matter."""
-    return _mean([(c.rating < 0) != bool(c.details.get("swapped"))] for c in comparisons if c.rating)
+    """How often the answer on the left won, even ones and those of unknown sides left out; 0.5 where sides
+    don't matter."""
+    sides = [(c.rating < 0, c.details.get("swapped", False)) for c in comparisons if c.rating]
+    return _mean([first != bool(swapped)] for first, swapped in sides if swapped is not None)
 
 
 def shown_first_effect(rankings: Sequence[Ranking]) -> Interval:

@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
-from ragkit.judgements import Comparison, Ranking
+from ragkit.judgements import Comparison, Feedback, Ranking
 
 UNKNOWN = np.nan
 
@@ -81,19 +81,28 @@ class Pairs:
         return Pairs(**kept)
 
 
-def pairs_of(judgements: Iterable[Ranking | Comparison]) -> Pairs:
-    """One row for each two judged documents of a ranking, and one for each comparison of answers.
+def pairs_of(judgements: Iterable[Ranking | Comparison | Feedback]) -> Pairs:
+    """One row for each two judged documents of a ranking, one for each comparison of answers, and one for
+    each two answers to one query of which one got a thumb up and the other a thumb down.
 
     Two of one tier, and a rating of 0, are a tie: target 0.5, and strengths give ties one of their own. One
     group for each query: pairs of one ranking are not independent, so split and resample by group.
     """
     rows: list[dict] = []
     group: dict[str, int] = {}
+    judgements = list(judgements)
+    disliked: dict[str, list[Feedback]] = {}
+    for judgement in judgements:
+        if isinstance(judgement, Feedback) and not judgement.good:
+            disliked.setdefault(judgement.query, []).append(judgement)
     for number, judgement in enumerate(judgements):
         of = {"query": judgement.query, "annotator": judgement.annotator, "judgement": number}
         of["group"] = group.setdefault(judgement.query, len(group))
         if isinstance(judgement, Ranking):
             rows += [of | row for row in _of_ranking(judgement)]
+        elif isinstance(judgement, Feedback):
+            against = disliked.get(judgement.query, []) if judgement.good else []
+            rows += [of | row for row in _of_thumb(judgement, against)]
         else:
             rows.append(of | _of_comparison(judgement))
     names = sorted({name for row in rows for name in row} | {"query", "chosen", "rejected"})
@@ -103,6 +112,7 @@ def pairs_of(judgements: Iterable[Ranking | Comparison]) -> Pairs:
 def _of_ranking(ranking: Ranking) -> list[dict]:
     ranks = ranking.ranks
     place = {index: position for position, index in enumerate(ranking.shown_order or [])}
+    rewards = ranking.details.get("rewards") or [UNKNOWN] * len(ranks)  # where a file gave them
     rows = []
     for a, b in combinations([index for index, rank in enumerate(ranks) if rank is not None], 2):
         if ranks[b] < ranks[a]:
@@ -118,24 +128,44 @@ def _of_ranking(ranking: Ranking) -> list[dict]:
                 "rejected_rank": ranks[b],
                 "chosen_position": place.get(a, UNKNOWN),
                 "rejected_position": place.get(b, UNKNOWN),
+                "chosen_reward": rewards[a],
+                "rejected_reward": rewards[b],
             }
         )
     return rows
 
 
 def _of_comparison(comparison: Comparison) -> dict:
-    texts = [comparison.answer_a, comparison.answer_b]
-    shown = [1, 0] if comparison.details.get("swapped") else [0, 1]  # where A and B stood, left 0
+    details = comparison.details  # from a file: rewards of A and B, margin and target, None where it had none
+    swapped = details.get("swapped", False)  # None: nobody knows where A stood
+    shown = [UNKNOWN, UNKNOWN] if swapped is None else [1, 0] if swapped else [0, 1]  # left is 0
+    sides = [[comparison.answer_a, comparison.answer_b], shown, details.get("rewards") or [UNKNOWN] * 2]
     if comparison.rating > 0:
-        texts, shown = texts[::-1], shown[::-1]
+        sides = [side[::-1] for side in sides]
+    target = details.get("target")
     return {
-        "chosen": texts[0],
-        "rejected": texts[1],
-        "target": 0.5 if comparison.rating == 0 else 1.0,
-        "rating": abs(comparison.rating),
-        "chosen_position": shown[0],
-        "rejected_position": shown[1],
+        "chosen": sides[0][0],
+        "rejected": sides[0][1],
+        "target": target if target is not None else 0.5 if comparison.rating == 0 else 1.0,
+        "rating": details.get("margin", abs(comparison.rating)),
+        "chosen_position": sides[1][0],
+        "rejected_position": sides[1][1],
+        "chosen_reward": sides[2][0],
+        "rejected_reward": sides[2][1],
     }
+
+
+def _of_thumb(liked: Feedback, disliked: Sequence[Feedback]) -> list[dict]:
+    return [
+        {
+            "chosen": liked.answer,
+            "rejected": other.answer,
+            "target": 1.0,
+            "annotator": liked.annotator if liked.annotator == other.annotator else "",
+        }
+        for other in disliked
+        if other.answer != liked.answer
+    ]
 
 
 def _numbered(keys: Iterable) -> list[int]:

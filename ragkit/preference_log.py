@@ -75,10 +75,10 @@ class PreferenceLog:
     def record(self, judgement: Judgement) -> int:
         """Write one judgement; returns its number once it is on disk.
 
-        A judgement without an annotator gets this log's. One whose `event_id` or `details["view_id"]` is in
-        the log already counts once, so that a retry after an error is safe. Raises OSError, with the reason
-        and the folder, where it could not be written, and ValueError for what a reader could not take (an id
-        that is no string, NaN): then it is not in the log.
+        A judgement without an annotator gets this log's. One whose annotator and `event_id`, or whose
+        `details["view_id"]`, are in the log already counts once, so that a retry after an error is safe.
+        Raises OSError, with the reason and the folder, where it could not be written, and ValueError for what
+        a reader could not take (an id that is no string, NaN): then it is not in the log.
         """
         if not isinstance(judgement, Judgement):
             raise TypeError(f"{type(judgement).__name__}: a Ranking, Comparison, Feedback or Skip")
@@ -224,16 +224,11 @@ class _Fold:
 
     def take(self, events: list[dict]) -> None:
         """Events in order, after those taken before; with an undo among them they must be all there are."""
-        view_of, same_view = {}, {}
-        for event in events:
-            if event["kind"] == "undo":  # goes for what a retry had written of the same view before, too
-                self._undone |= {event["target"], *same_view.get(view_of.get(event["target"]), ())}
-            elif view := event.get("details", {}).get("view_id"):
-                view_of[event["event_id"]] = view
-                same_view.setdefault(view, []).append(event["event_id"])
+        if any(event["kind"] == "undo" for event in events):
+            self._undone = _undone(events)
         ids, views, undone, standing = self._ids, self._views, self._undone, self.standing
         for event in events:
-            name = event["event_id"]
+            name = (event["annotator"], event["event_id"])  # two people's files may number alike
             if event["kind"] not in KINDS or name in undone or name in ids:
                 continue
             details = event.get("details", {})
@@ -247,6 +242,26 @@ class _Fold:
             standing[key] = event
         if events:
             self.last = max(self.last, _order(events[-1]))
+
+
+def _undone(events: list[dict]) -> set[tuple[str, str]]:
+    """(annotator, event_id) of what was taken back: the targets, and what a retry had written of the same
+    view before. Of two people's events with one id, an undo means its own annotator's, or its session's."""
+    undone, view_of, same_view, of_id = set(), {}, {}, {}
+    for event in events:
+        name = (event["annotator"], event["event_id"])
+        if event["kind"] == "undo":
+            said = of_id.get(event["target"], {})
+            own = [name for name, session in said.items() if name[0] == event["annotator"]]
+            own = own or [name for name, session in said.items() if session == event["session"]]
+            own = own or list(said) or [(event["annotator"], event["target"])]
+            undone.update(own, *(same_view.get(view_of.get(target), ()) for target in own))
+            continue
+        of_id.setdefault(event["event_id"], {})[name] = event["session"]
+        if view := event.get("details", {}).get("view_id"):
+            view_of[name] = view
+            same_view.setdefault(view, []).append(name)
+    return undone
 
 
 class _File:
@@ -276,7 +291,7 @@ class _File:
         self.state = state
         data = data[len(self.last) :]
         whole = data.rfind(b"\n") + 1
-        lines = data[:whole].splitlines()
+        lines = data[:whole].removeprefix(b"\xef\xbb\xbf").splitlines()  # an editor's mark
         for start in range(0, len(lines), _BLOCK):
             self._take_all(lines[start : start + _BLOCK])
         if whole:

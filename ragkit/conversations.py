@@ -1,0 +1,78 @@
+"""Prompts and answers however a file writes them: texts, lists of messages, transcripts."""
+
+import json
+import re
+from collections.abc import Sequence
+
+ROLES = {"human": "user", "prompter": "user"} | dict.fromkeys(["gpt", "chatgpt", "model", "bot"], "assistant")
+_TRANSCRIPT = re.compile(r"\s*Human:.*\n\nAssistant:", re.S)  # Anthropic's HH, and Nectar's prompts
+_SPEAKER = re.compile(r"(?:^\s*|\n\n)(Human|Assistant):")
+
+
+def turns_of(value, role: str) -> list[tuple[str, str]]:
+    """(role, text) of each turn; a plain text is one turn of `role`. Raises ValueError for anything else."""
+    if isinstance(value, str):
+        if not _TRANSCRIPT.match(value):
+            return [(role, value)]
+        _, *parts = _SPEAKER.split(value)
+        turns = [(ROLES.get(who.lower(), "assistant"), said.strip()) for who, said in zip(*[iter(parts)] * 2)]
+        return turns if turns[-1][1] else turns[:-1]  # a prompt ends with "Assistant:"
+    if isinstance(value, dict):  # one message, or OpenAI's {"messages": …}
+        value = value.get("messages", [value])
+    if not isinstance(value, list) or not value or not all(isinstance(turn, dict) for turn in value):
+        raise ValueError(f"a text or a list of messages is expected, not {value!r:.80}")
+    turns = []
+    for turn in value:
+        who = turn.get("role") or turn.get("from") or role
+        turns.append((ROLES.get(who, who), _content(turn)))
+    return turns
+
+
+def as_text(turns: Sequence[tuple[str, str]]) -> str:
+    """One turn alone is its text; several are "role: text", a line each."""
+    return turns[0][1] if len(turns) == 1 else "\n".join(f"{role}: {text}" for role, text in turns)
+
+
+def prompt_and_answers(prompt, answers: Sequence, system=None, by_words=True) -> tuple[str, list[str]]:
+    """The whole prompt, system and earlier turns with it, and what each answer adds to it.
+
+    The turns that all answers begin with belong to the prompt, as TRL's `extract_prompt` has it; so do the
+    first words of two texts without any other prompt, unless `by_words` is off. Raises ValueError where no
+    prompt is, and for an answer that ends in another's turn than the assistant's.
+    """
+    before = turns_of(prompt, "user") if prompt else []
+    sides = [turns_of(answer, "assistant") for answer in answers]
+    for side in sides:
+        if side[-1][0] != "assistant":
+            raise ValueError(f"an answer ends in a turn of {side[-1][0]!r}: {side[-1][1]!r:.60}")
+    shared = 0
+    while all(len(side) > shared + 1 and side[shared] == sides[0][shared] for side in sides):
+        shared += 1
+    inside, texts = sides[0][:shared], [as_text(side[shared:]) for side in sides]
+    if inside[shared - len(before) :] == before:
+        before = inside
+    elif before[len(before) - shared :] != inside:
+        before = before + inside
+    if not before:
+        end = next((n for n, pair in enumerate(zip(*texts)) if len(set(pair)) > 1), 0) if by_words else 0
+        words = re.match(r"(.*\S)\s", texts[0][:end], re.S)
+        if not words:
+            raise ValueError("no 'prompt'; name the column that holds it, prompt=…")
+        before, texts = [("user", words[1])], [text[words.end() :] for text in texts]
+    if system and before[0][0] != "system":
+        before = [("system", system), *before]
+    return as_text(before), texts
+
+
+def _content(turn: dict) -> str:
+    content = turn.get("content", turn.get("value"))
+    if isinstance(content, list):  # in parts
+        other = [part for part in content if not isinstance(part, dict) or part.get("type", "text") != "text"]
+        if other:
+            raise ValueError(f"a part of a message is no text: {other[0]!r:.80}")
+        content = "".join(part.get("text") or "" for part in content)
+    if content is None and turn.get("tool_calls"):
+        content = json.dumps(turn["tool_calls"], ensure_ascii=False)
+    if not isinstance(content, str):
+        raise ValueError(f"a message without a text: {turn!r:.80}")
+    return content
