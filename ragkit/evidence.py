@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ragkit.corpus import Hit, split_sentences
+from ragkit.corpus import Hit
+from ragkit.text import split_sentences
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ragkit.corpus import split_sentences, split_text
+from ragkit.text import split_sentences, split_text
 
 NAMES = (
     "similarity",  # of query and text, as far as the encoder's window goes
