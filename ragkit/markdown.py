@@ -26,7 +26,7 @@ class Block(NamedTuple):
 _QUOTE = re.compile(r"(?: {0,3}>)*+ ?")
 _FENCE = re.compile(r"(`{3,})([^`]*)$|(~{3,}|:{3,})(.*)$")
 _ITEM = re.compile(r"([-*+•]|\d{1,9}[.)])(?: {1,4}|\t)(?=\S)")
-_HEADING = re.compile(r"(#{1,6})(?:[ \t]+(.*?))??(?:[ \t]+#+)?[ \t]*$|<h([1-6])\b[^>]*>(.*)</h\3>$")
+_HEADING = re.compile(r"(#{1,6})(?:[ \t]+(.*))?$|<h([1-6])\b[^>]*>(.*)</h\3>$")
 _RULE = re.compile(r"([-*_])(?:[ \t]*\1){2,}$")
 _DELIMITER = re.compile(r"\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*+\|?$")
 _CELL = re.compile(r"(?<!\\)\|")
@@ -38,9 +38,9 @@ _OPENER = re.compile(
 _SLASHES = re.compile(r"/{3,}\s*(?:[\w-]+\s*(?:\|\s*(?P<title>.*))?)?$")  # PyMdown's blocks
 # Not a word of prose: reference definitions, MDX imports and exports, MyST targets, tables of contents.
 _NO_PROSE = re.compile(
-    r"\[(?P<label>[^\[\]^][^\[\]]*)\]:\s*\S+(?:\s+(?:\"[^\"]*\"|'[^']*'|\(.*\)))?$"
+    r"\[(?P<label>[^\[\]^][^\[\]]*)\]:\s*(?:\{\{.*\}\}|\S+)(?:\s+(?:\"[^\"]*\"|'[^']*'|\(.*\)))?$"
     r"|(?:im|ex)port\s(?:.*\sfrom\s*)?['\"{*].*$|import\s+\w+(?:,\s*\{[^}]*\})?\s+from\s*['\"].*$"
-    r"|export\s+(?:const|default|function)\b.*$|\([\w:. -]+\)=$|\[TOC\]$|\[!INCLUDE\b.*\]\(.*\)$"
+    r"|export\s+(?:const|default|function)\b.*$|\([\w:. -]+\)=$|\[TOC\]$|\[!(?:INCLUDE|VIDEO)\b.*$"
 )
 # Directives whose body is prose; that of any other is code.
 _PROSE = set(
@@ -50,13 +50,8 @@ _PROSE = set(
     "definition theorem exercise solution proof details example".split()
 )
 _CODE = re.compile(r"(?<!`)(`{1,6})(?!`)(.+?)(?<!`)\1(?!`)", re.S)
-_COMMENT = re.compile(
-    rf"(?P<code>{_CODE.pattern.replace(chr(92) + '1', chr(92) + '2')})|<!--.*?-->|\{{/\*.*?\*/\}}"
-    r"|(?<!\S)%%(?!\S*\d).*?%%(?!\S)",
-    re.S,
-)
-_COMMENT_ENDS = {"<!--": "-->", "{/*": "*/}", "%%": "%%"}
-_COMMENT_START = re.compile(r"<!--|\{/\*|(?<!\S)%%(?=\s|\w|$)")
+_COMMENT_END = {"<!--": "-->", "{/*": "*/}", "%%": "%%"}
+_COMMENT = re.compile(rf"<!--|\{{/\*|(?<!\S)%%(?=\s|\w|$)|{_CODE.pattern}", re.S)
 _UNREAD = re.compile(r"<(script|style|svg|pre)\b", re.I)
 
 
@@ -103,6 +98,9 @@ def scan(text: str, *, indented_code: bool = True) -> Iterator[Block]:
         at += 1
         quote = _QUOTE.match(line)[0] if ">" in line else ""
         depth = quote.count(">")
+        if depth > quoted and paragraph and re.search(r"<[A-Za-z][^<>]*$", "".join(paragraph[-30:])):
+            paragraph.append(line)  # no quote: a tag of several lines ends here
+            continue
         line = line[len(quote) :] if depth else line
         content = line.strip()
         if not content:
@@ -113,7 +111,7 @@ def scan(text: str, *, indented_code: bool = True) -> Iterator[Block]:
             inside.clear()
         quoted = depth
         width = _width(line)
-        if not paragraph or _ITEM.match(content) or _FENCE.match(content):
+        if not paragraph or any(starts.match(content) for starts in (_ITEM, _FENCE, _OPENER)):
             shut = [n for n, (asked, _) in enumerate(inside) if width < asked]
             if shut:
                 yield from finish()
@@ -132,20 +130,16 @@ def scan(text: str, *, indented_code: bool = True) -> Iterator[Block]:
             yield Block("code", "\n".join(code).strip("\n"))
             continue
         if "<!--" in content or "%%" in content or "{/*" in content:
-            bare = _COMMENT.sub(lambda found: found["code"] or "", content)
-            start = _COMMENT_START.search(_CODE.sub(lambda found: "x" * len(found[0]), bare))
-            if start and (end := _COMMENT_ENDS[start[0]]) not in never:
-                for ahead in range(at, len(lines)):
-                    if end in lines[ahead] and (end != "%%" or lines[ahead].rstrip().endswith(end)):
-                        rest = lines[ahead].partition(end)[2]
-                        lines[ahead] = " " * width + bare[: start.start()] + rest
-                        at = ahead
-                        break
-                else:
-                    never.add(end)
-                if end not in never:
+            content, start, rest = _uncommented(content)
+            end = _COMMENT_END.get(start, "")
+            if start and end not in never:
+                ends = (n for n in range(at, len(lines)) if end in lines[n])
+                if ahead := next(ends, 0):
+                    lines[ahead] = " " * width + content + lines[ahead].partition(end)[2]
+                    at = ahead
                     continue
-            content = bare.strip()
+                never.add(end)
+            content = (content + rest).strip()
             if not content:
                 continue
         opened = _UNREAD.match(content)
@@ -221,17 +215,15 @@ def scan(text: str, *, indented_code: bool = True) -> Iterator[Block]:
             continue
         if opener := _OPENER.match(content):
             if opener["meaning"] and paragraph:
-                paragraph[-1] = paragraph[-1].rstrip() + ": " + opener["meaning"] + " "
-                inside.append((width + 4, False))
-                continue
-            if not opener["meaning"]:
+                paragraph[-1] = paragraph[-1].rstrip() + ": "
+            else:
                 yield from finish()
-                inside.append((width + 4, False))
-                if opener["note"]:
-                    paragraph.append(opener["note"] + " ")
-                elif opener["named"] or opener["tab"]:
-                    yield Block("prose", opener["named"] or opener["tab"] + ":")
-                continue
+            inside.append((width + 4, False))
+            if words := opener["note"] or opener["meaning"]:
+                paragraph.append(words + " ")
+            elif opener["named"] or opener["tab"]:
+                yield Block("prose", opener["named"] or opener["tab"] + ":")
+            continue
         if slashes := _SLASHES.match(content):
             yield from finish()
             if slashes["title"]:
@@ -246,7 +238,10 @@ def scan(text: str, *, indented_code: bool = True) -> Iterator[Block]:
             continue
         if heading := _HEADING.match(content):
             yield from finish()
-            yield Block("heading", heading[2] or heading[4] or "", str(len(heading[1] or "") or heading[3]))
+            words = heading[2] or heading[4] or ""
+            if (open_ended := words.rstrip("#")) != words and open_ended[-1:] in ("", " ", "\t"):
+                words = open_ended.rstrip()
+            yield Block("heading", words, str(len(heading[1] or "") or heading[3]))
             continue
         if re.match(r"(=+|-{2,})$", content) and paragraph and kind == "prose" and not inside:
             words = "".join(paragraph).strip()
@@ -265,7 +260,7 @@ def scan(text: str, *, indented_code: bool = True) -> Iterator[Block]:
                 while at < len(lines) and "|" in (row := _QUOTE.sub("", lines[at], count=1).strip()):
                     rows.append(row)
                     at += 1
-                if len(_cells(content)) == len(_cells(below)):
+                if content[0] == "|" or len(_cells(content)) == len(_cells(below)):
                     yield from finish()
                     yield Block("table", "\n".join(rows))
                     continue
@@ -287,6 +282,20 @@ def scan(text: str, *, indented_code: bool = True) -> Iterator[Block]:
     yield from finish()
 
 
+def _uncommented(line: str) -> tuple[str, str, str]:
+    """(the line without its comments, how one that is open at its end begins or "", the rest from there)."""
+    kept, at = "", 0
+    for found in _COMMENT.finditer(line):
+        if found.start() < at or found[0] not in _COMMENT_END:
+            continue
+        end = line.find(_COMMENT_END[found[0]], found.end())
+        if end < 0:
+            return kept + line[at : found.start()], found[0], line[found.start() :]
+        kept += line[at : found.start()]
+        at = end + len(_COMMENT_END[found[0]])
+    return kept + line[at:], "", ""
+
+
 def _skip_options(lines: list[str], at: int) -> int:
     """Where a directive's body begins, after its `:option: value` lines."""
     while at < len(lines) and re.match(r"\s*:[\w-]+:(?:\s|$)", lines[at]):
@@ -297,7 +306,7 @@ def _skip_options(lines: list[str], at: int) -> int:
 # --- words inside a block
 
 _KEEP = re.compile(  # read as it stands; escapes as what they mean
-    rf"\{{[\w:+-]+\}}(?P<role>`[^`]+`)|(?P<code>{_CODE.pattern.replace(chr(92) + '1', chr(92) + '3')})"
+    rf"\{{[\w:+-]+\}}(?P<role>`[^`]+`)|(?<!\w)\[`~?(?P<name>[\w.()]+)`\](?![\[(])|(?P<code>{_CODE.pattern.replace(chr(92) + '1', chr(92) + '4')})"
     r"|\\(?P<escaped>[!-/:-@\[-`{-~])|<(?P<address>[A-Za-z][A-Za-z0-9+.-]{1,31}:[^\s<>]*|[\w.+-]+@[\w.-]+)>"
     r"|(?P<formula>\$\$.+?\$\$|(?<![\w$])\$(?=\S)[^$\n]*?(?<=\S)\$(?![\w$]))"
     r"|(?P<url>\bhttps?://[^\s<>()\[\]*\"'`|]+)",
@@ -305,19 +314,20 @@ _KEEP = re.compile(  # read as it stands; escapes as what they mean
 )
 _VALUE = r"(?:\"[^\"]*\"|'[^']*'|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}|[^\s\"'=<>`{]+)"
 _TAG = re.compile(
-    rf"<(?P<closing>/?)(?P<name>[A-Za-z][\w.:-]*)(?P<attributes>(?:\s+[\w:@.-]++(?:\s*=\s*{_VALUE})?)*+)\s*(?P<closed>/?)>"
+    rf"<(?P<closing>/?)(?P<name>[A-Za-z][\w.:-]*)(?P<attributes>(?:\s+(?:[\w:@.-]++(?:\s*=\s*{_VALUE})?|\{{[^{{}}]*\}}))*+)\s*(?P<closed>/?)>"
 )
 _WORDS_OF_TAG = re.compile(r"\b(?:label|caption)=(?:\"([^\"]*)\"|'([^']*)')")
 _ENDLESS = set("br hr wbr img p li td th tr dt dd div".split())  # tags that need no end
 _APART = set("br p div li td th tr dt dd hr summary option".split())  # tags that part two words
 _TARGET = r"\(\s*(?:<[^<>\n]*>|(?:[^()\s]|\([^()]*\))*+)(?:\s+(?:\"[^\"]*\"|'[^']*'|\([^()]*\)))?[^()]*\)"
 _IMAGE = re.compile(rf"!\[[^\[\]]*\](?:{_TARGET}|\[[^\[\]]*\])")
-_LINK = re.compile(rf"\[([^\[\]]*)\]{_TARGET}")
+_LINK = re.compile(rf"\[((?:[^\[\]]|\[[^\[\]]*\])*+)\]{_TARGET}")
 _WIKILINK = re.compile(r"(!?)\[\[([^\[\]|#]*)(?:#\^?([^\[\]|]*))?(?:\|([^\[\]]*))?\]\]")
 _PICTURE = re.compile(r"\.(?:png|jpe?g|gif|svg|webp|bmp|pdf|mp[34]|webm|canvas)$", re.I)
 _REFERENCE = re.compile(r"(!?)\[([^\[\]^][^\[\]]*)\](?:\[([^\[\]]*)\])?")
 _MARKUP = re.compile(  # shortcodes, attribute lists, footnote marks, block names
-    r"\{\{[<%].*?[%>]\}\}|\{%.*?%\}|\{:[^{}\n]*\}|\[\^[^\[\]\s]+\]|(?<=\s)\^[\w-]+$"
+    r"\{\{[<%](?:(?!\{\{).)*?[%>]\}\}|\{%(?:(?!\{%).)*?%\}|\{:[^{}\n]*\}|\[\^[^\[\]\s]+\]|(?<=\s)\^[\w-]+$"
+    r"|\{[#:/@](?:if|else|each|await|key|html)\b[^{}]*\}"  # Svelte's
     r"|\{\s*[#.][A-Za-z][\w:.-]*(?:\s+(?:[#.][\w:.-]+|[\w-]+=(?:\"[^\"]*\"|[^\s{}\"]+)))*\s*\}",
     re.S,
 )
@@ -349,7 +359,7 @@ class _Inline:
             role, escaped = found["role"], found["escaped"]
             if role:
                 role = re.sub(r"\s*<[^<>]*>$", "", role.strip("`").lstrip("~!"))
-            kept.append(role or escaped or found["address"] or found[0])
+            kept.append(role or (found["name"] and f"`{found['name']}`") or escaped or found["address"] or found[0])
             return f"\0{len(kept) - 1}\0"
 
         text = _KEEP.sub(keep, text.replace("\0", "\ufffd"))
@@ -400,8 +410,12 @@ def _unmarked(text: str) -> str:
         if not before.isspace():
             while stack and start < end:
                 first, last = stack[-1]
-                within = text[last:start]
-                if after.isalnum() and before.isalnum() and (" " in within or run[0][0] != "*" or not within):
+                alike = (
+                    last - first == end - start
+                    and run[0][0] == "*"
+                    and not re.search(r"\s", text[last:start])
+                )
+                if after.isalnum() and before.isalnum() and not alike:
                     break
                 size = min(last - first, end - start)
                 cuts += [(last - size, last), (start, start + size)]
@@ -411,9 +425,8 @@ def _unmarked(text: str) -> str:
                     stack.append((first, last - size))
         if start < end and not after.isspace() and (not before.isalnum() or start > run.start()):
             stack.append((start, end))
-    for start, end in sorted(cuts, reverse=True):
-        text = text[:start] + text[end:]
-    return text
+    ends = [(0, 0), *sorted(cuts), (len(text), len(text))]
+    return "".join(text[end:start] for (_, end), (start, _) in zip(ends, ends[1:]))
 
 
 # --- a whole document

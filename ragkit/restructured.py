@@ -5,14 +5,16 @@ from collections.abc import Iterator
 
 from docutils import nodes, utils
 from docutils.core import publish_doctree
-from docutils.parsers.rst import Directive, Parser, directives, roles, states
+from docutils.parsers.rst import Directive, Parser, directives, roles
+from docutils.parsers.rst.languages import en
 
 from ragkit.markdown import fenced
 
 # Directives of Sphinx, which docutils does not know: those with nothing to read, and those whose body is code.
 _UNREAD = set("toctree currentmodule module py:module highlight index autosummary literalinclude".split())
-_CODE = set("code-block sourcecode prompt doctest testcode testoutput productionlist ipython".split())
+_CODE = set("code-block sourcecode prompt doctest testcode testoutput productionlist ipython mermaid graphviz".split())
 _DIRECTIVE = re.compile(r"^[ \t]*(?:[-*+]|\d+\.)?[ \t]*\.\.[ \t]+(?:\|[^|\n]+\|[ \t]+)?([\w:.+-]+)::", re.M)
+_ROLE = re.compile(r":([\w:.+-]+):`|`:([\w:.+-]+):")
 # What a mail's header is to a mail: PEPs begin so.
 _HEADER = re.compile(r"\A(?:[A-Z][\w-]*:[^\n]*\n(?:[ \t]+[^\n]*\n)*){2,}(?=\n)")
 
@@ -27,17 +29,19 @@ def plain_restructured(text: str) -> tuple[str, str]:
     named = re.search(r"^Title:[ \t]*(.*)$", header[0], re.M) if header else None
     title = named[1].strip() if named else ""
     for name in {found.lower() for found in _DIRECTIVE.findall(text)}:
-        # `raw` and `include` of docutils' own would be refused by the settings below, with what they hold.
-        if name in _CODE or name in ("code", "raw", "include"):
+        if name in _CODE or name == "code":
             directives.register_directive(name, _Code)
-        elif name not in directives._directive_registry:
+        elif name not in en.directives:
             directives.register_directive(name, _Unread if name in _UNREAD or "auto" in name else _Prose)
+    for name in {prefix or suffix for prefix, suffix in _ROLE.findall(text.lower())}:
+        if name not in en.roles:
+            roles.register_local_role(name, _role)
     settings = {
         "report_level": 5, "halt_level": 6, "warning_stream": "", "file_insertion_enabled": False,
-        "raw_enabled": False, "doctitle_xform": False, "docinfo_xform": False, "_disable_config": True,
+        "doctitle_xform": False, "docinfo_xform": False, "_disable_config": True,
     }  # fmt: skip
     body = text[header.end() :] if header else text
-    tree = publish_doctree(body, parser=Parser(inliner=_Inliner()), settings_overrides=settings)
+    tree = publish_doctree(body, parser=Parser(), settings_overrides=settings)
     parts = [part for part in _parts(tree, 0) if part.strip()]
     first = next((n for n, part in enumerate(parts) if part.startswith("# ")), None)
     if first is not None and title in ("", parts[first][2:]):
@@ -45,12 +49,13 @@ def plain_restructured(text: str) -> tuple[str, str]:
     return title, "\n\n".join(parts) or (f"# {title}" if title else "")
 
 
-class _Inliner(states.Inliner):
-    def interpreted(self, rawsource, text, role, lineno):
-        if roles.role(role, self.language, lineno, self.reporter)[0]:
-            return super().interpreted(rawsource, text, role, lineno)
-        words = re.sub(r"\s*<[^<>]*>$", "", utils.unescape(text).lstrip("~!"))
-        return [nodes.inline(rawsource, words)], []
+def _role(role, rawtext, text, lineno, inliner, options=None, content=()):
+    """The words of `:role:`words <target>``."""
+    return [nodes.inline(rawtext, re.sub(r"\s*<[^<>]*>$", "", utils.unescape(text).lstrip("~!")))], []
+
+
+def _without_options(lines: list[str]) -> str:
+    return "\n".join(line for line in lines if not re.match(r"\s*:[\w-]+:(\s|$)", line))
 
 
 class _Prose(Directive):
@@ -59,22 +64,17 @@ class _Prose(Directive):
     def run(self):
         held = nodes.container()
         if self.arguments:
-            words, messages = self.state.inline_text(self.arguments[0], self.lineno)
+            words, _ = self.state.inline_text(_without_options(self.arguments[0].split("\n")), self.lineno)
             held += nodes.paragraph("", "", *words)
-        content = self.content
-        while content and re.match(r":[\w-]+:(\s|$)", content[0]):  # options
-            content = content[1:]
-        self.state.nested_parse(content, self.content_offset, held)
+        self.state.nested_parse(self.content, self.content_offset, held)
         return [held]
 
 
 class _Code(_Prose):
     def run(self):
-        lines = list(self.content)
-        while lines and re.match(r":[\w-]+:(\s|$)", lines[0]):
-            lines.pop(0)
-        code = "\n".join(lines).strip("\n")
-        return [nodes.literal_block(code, code, language=" ".join(self.arguments))] if code else []
+        code = "\n".join(self.content)
+        language = _without_options("".join(self.arguments).split("\n"))
+        return [nodes.literal_block(code, code, language=language)] if code else []
 
 
 class _Unread(_Prose):
@@ -131,7 +131,7 @@ def _parts(node, level: int, indent: str = "") -> Iterator[str]:
             yield from (fenced(raw.astext()) for raw in child.findall(nodes.literal_block))
         elif isinstance(child, nodes.TextElement):
             if not isinstance(
-                child, nodes.comment | nodes.substitution_definition | nodes.target | nodes.label
+                child, nodes.comment | nodes.raw | nodes.substitution_definition | nodes.target | nodes.label
             ):
                 yield indent + " ".join(_words(child).split())
         elif not isinstance(child, nodes.Invisible | nodes.image):

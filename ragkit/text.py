@@ -93,6 +93,7 @@ def _sentences(text: str, position: int, until: int) -> Iterator[tuple[int, int]
             match.end()
             for match in _END.finditer(text, position, stop)
             if not _ABBREVIATION.search(text, max(position, match.end() - 40), match.end())
+            and not text[position : match.end() - 1].strip().isdigit()  # a step's number
         ]
         for end in [*ends, stop]:
             if text[position:end].strip():
@@ -145,7 +146,7 @@ def sentences_with_sections(text: str) -> list[tuple[str, str]]:
             if following.kind == "code":
                 joined = f"{words}\n{more}" if words.endswith(":") else ""
             elif following.kind == "item" and (lead or _ITEM.match(more)[1]):
-                joined = f"{words} {more}"
+                joined = f"{words}{gap[:1] if all_spans[at - 1].kind == 'code' else ' '}{more}"
             elif following.kind == "prose" and at - 1 > first - steps and gap.count("\n") < 2:
                 joined = f"{words} {more}"  # an item's next sentence
             else:
