@@ -38,7 +38,7 @@ _OPENER = re.compile(
 _SLASHES = re.compile(r"/{3,}\s*(?:[\w-]+\s*(?:\|\s*(?P<title>.*))?)?$")  # PyMdown's blocks
 # Not a word of prose: reference definitions, MDX imports and exports, MyST targets, tables of contents.
 _NO_PROSE = re.compile(
-    r"\[(?P<label>[^\[\]^][^\[\]]*)\]:\s*(?:\{\{.*\}\}|\S+)(?:\s+(?:\"[^\"]*\"|'[^']*'|\(.*\)))?$"
+    r"\[(?P<label>[^\[\]^][^\[\]]*)\]:\s*(?:\{\{.*?\}\}|\S)++(?:\s+(?:\"[^\"]*\"|'[^']*'|\(.*\)))?$"
     r"|(?:im|ex)port\s(?:.*\sfrom\s*)?['\"{*].*$|import\s+\w+(?:,\s*\{[^}]*\})?\s+from\s*['\"].*$"
     r"|export\s+(?:const|default|function)\b.*$|\([\w:. -]+\)=$|\[TOC\]$|\[!(?:INCLUDE|VIDEO)\b.*$"
 )
@@ -289,6 +289,8 @@ def _uncommented(line: str) -> tuple[str, str, str]:
         if found.start() < at or found[0] not in _COMMENT_END:
             continue
         end = line.find(_COMMENT_END[found[0]], found.end())
+        if found[0] == "%%" and end >= 0 and line[end + 2 : end + 3].strip():
+            continue  # two signs in a sentence
         if end < 0:
             return kept + line[at : found.start()], found[0], line[found.start() :]
         kept += line[at : found.start()]
@@ -326,7 +328,7 @@ _WIKILINK = re.compile(r"(!?)\[\[([^\[\]|#]*)(?:#\^?([^\[\]|]*))?(?:\|([^\[\]]*)
 _PICTURE = re.compile(r"\.(?:png|jpe?g|gif|svg|webp|bmp|pdf|mp[34]|webm|canvas)$", re.I)
 _REFERENCE = re.compile(r"(!?)\[([^\[\]^][^\[\]]*)\](?:\[([^\[\]]*)\])?")
 _MARKUP = re.compile(  # shortcodes, attribute lists, footnote marks, block names
-    r"\{\{[<%](?:(?!\{\{).)*?[%>]\}\}|\{%(?:(?!\{%).)*?%\}|\{:[^{}\n]*\}|\[\^[^\[\]\s]+\]|(?<=\s)\^[\w-]+$"
+    r"\{\{[<%](?:(?!\{\{).)*?[%>]\}\}|\{%(?:(?!\{%).)*?%\}|\{:[^{}\n]*\}|\[\^[^\[\]\s]+\]|(?<=\s)\^[\w-]+\s*$"
     r"|\{[#:/@](?:if|else|each|await|key|html)\b[^{}]*\}"  # Svelte's
     r"|\{\s*[#.][A-Za-z][\w:.-]*(?:\s+(?:[#.][\w:.-]+|[\w-]+=(?:\"[^\"]*\"|[^\s{}\"]+)))*\s*\}",
     re.S,
@@ -359,7 +361,9 @@ class _Inline:
             role, escaped = found["role"], found["escaped"]
             if role:
                 role = re.sub(r"\s*<[^<>]*>$", "", role.strip("`").lstrip("~!"))
-            kept.append(role or (found["name"] and f"`{found['name']}`") or escaped or found["address"] or found[0])
+            kept.append(
+                role or (found["name"] and f"`{found['name']}`") or escaped or found["address"] or found[0]
+            )
             return f"\0{len(kept) - 1}\0"
 
         text = _KEEP.sub(keep, text.replace("\0", "\ufffd"))

@@ -12,7 +12,9 @@ from ragkit.markdown import fenced
 
 # Directives of Sphinx, which docutils does not know: those with nothing to read, and those whose body is code.
 _UNREAD = set("toctree currentmodule module py:module highlight index autosummary literalinclude".split())
-_CODE = set("code-block sourcecode prompt doctest testcode testoutput productionlist ipython mermaid graphviz".split())
+_CODE = set(
+    "code-block sourcecode prompt doctest testcode testoutput productionlist ipython mermaid graphviz".split()
+)
 _DIRECTIVE = re.compile(r"^[ \t]*(?:[-*+]|\d+\.)?[ \t]*\.\.[ \t]+(?:\|[^|\n]+\|[ \t]+)?([\w:.+-]+)::", re.M)
 _ROLE = re.compile(r":([\w:.+-]+):`|`:([\w:.+-]+):")
 # What a mail's header is to a mail: PEPs begin so.

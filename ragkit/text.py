@@ -193,11 +193,11 @@ def split_document(
     The headings above a piece's beginning stand in front of it, each fence that is cut is closed and opened
     again, and a table's rows keep their header: so each piece reads, and is split into sentences, alone.
     """
-    return [(piece, span.section) for piece, span in _cut(text, spans(text), tokenizer, max_tokens, overlap)]
+    return _cut(text, spans(text), tokenizer, max_tokens, overlap)
 
 
-def _cut(text: str, units: list[Span], tokenizer, max_tokens: int, overlap: int) -> list[tuple[str, Span]]:
-    """(piece, its first span) of each piece of at most `max_tokens`."""
+def _cut(text: str, units: list[Span], tokenizer, max_tokens: int, overlap: int) -> list[tuple[str, str]]:
+    """(piece, the section of the first thing in it) of each piece of at most `max_tokens`."""
     room = max_tokens - tokenizer.num_special_tokens_to_add()
     if not 0 <= overlap < room:
         raise ValueError(f"overlap={overlap} must be at least 0 and less than the {room} tokens of one piece")
@@ -266,7 +266,7 @@ def _cut(text: str, units: list[Span], tokenizer, max_tokens: int, overlap: int)
         yield unit
 
     units = [part for unit in units for part in parts(unit)]
-    pieces: list[tuple[str, Span]] = []
+    pieces: list[tuple[str, str]] = []
     first = 0
     while first < len(units):
         last, begin = first, units[first]
@@ -278,7 +278,8 @@ def _cut(text: str, units: list[Span], tokenizer, max_tokens: int, overlap: int)
             last -= 1
         if last + 1 < len(units):
             last = _better_end(text, units, first, last, lambda end: tokens(begin.start, end) >= room // 2)
-        pieces.append((piece(begin, units[last]), begin))
+        told = next((unit for unit in units[first : last + 1] if unit.kind != "heading"), begin)
+        pieces.append((piece(begin, units[last]), told.section))
         if last + 1 == len(units):
             break
         first, done = last + 1, first
@@ -292,7 +293,7 @@ def _cut(text: str, units: list[Span], tokenizer, max_tokens: int, overlap: int)
             if not fits(units[first - 1], units[last + 1]):
                 break  # with this overlap the next sentence would not fit: no progress
             first -= 1
-    return [(words, span) for words, span in pieces if words]
+    return [(words, section) for words, section in pieces if words]
 
 
 def _mark(opening: str) -> str:
