@@ -9,7 +9,7 @@ import html
 import json
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 # --- blocks
@@ -27,7 +27,7 @@ _QUOTE = re.compile(r"(?: {0,3}>)*+ ?")
 _FENCE = re.compile(r"(`{3,})([^`]*)$|(~{3,}|:{3,})(.*)$")
 _ITEM = re.compile(r"([-*+•]|\d{1,9}[.)])(?: {1,4}|\t)(?=\S)")
 _HEADING = re.compile(r"(#{1,6})(?:[ \t]+(.*))?$|<h([1-6])\b[^>]*>(.*)</h\3>$")
-_RULE = re.compile(r"([-*_])(?:[ \t]*\1){2,}$")
+_RULE = re.compile(r"([-*_])(?:[ \t]*\1){2,}$|=+$")
 _DELIMITER = re.compile(r"\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*+\|?$")
 _CELL = re.compile(r"(?<!\\)\|")
 # An indented body follows: MkDocs' admonitions and tabs, footnotes, definitions.
@@ -65,221 +65,246 @@ def _dedent(line: str, columns: int) -> str:
     return " " * max(_width(line) - columns, 0) + rest if rest else ""
 
 
-def scan(text: str, *, indented_code: bool = True) -> Iterator[Block]:
-    """The blocks of Markdown `text` (without front matter), in order, their inline marks as they are.
+class _Scanner:
+    """Reads lines one after another; `found` are the blocks so far.
 
-    `indented_code`: whether four spaces make code, as they do everywhere but in MDX. A reference definition
-    comes as a block of kind "label".
+    A reference definition comes as a block of kind "label".
     """
-    lines = text.split("\n")
-    paragraph: list[str] = []
-    inside: list[tuple[int, bool]] = []  # open bodies: the indent they ask for, and whether of a list
-    directives: list[str] = []  # the fences of open directives whose body is prose
-    kind, mark, quoted, at = "prose", "", 0, 0
-    never: set[str] = set()  # ends of comments that come no more
 
-    def indent() -> str:
-        return "  " * sum(listed for _, listed in inside)
+    def __init__(self, text: str, indented_code: bool):
+        self.lines, self.at = text.split("\n"), 0
+        self.indented_code = indented_code
+        self.found: list[Block] = []
+        self.paragraph: list[str] = []  # with its `kind` and an item's `mark`
+        self.kind, self.mark = "prose", ""
+        self.inside: list[tuple[int, bool]] = []  # open bodies: the indent they ask for, whether of a list
+        self.directives: list[str] = []  # the fences of open directives whose body is prose
+        self.quoted = self.width = 0  # of the line that is read: its quote marks, its indent
+        self.never: set[str] = set()  # ends of comments and elements that come no more
 
-    def finish() -> Iterator[Block]:
-        nonlocal kind, mark
-        if paragraph:
-            shift = indent()[: -2 if kind == "item" else None] if inside else ""
-            yield Block(kind, mark + "".join(paragraph), shift)
-            paragraph.clear()
-        kind, mark = "prose", ""
-
-    def within(line: str, depth: int) -> str:
-        """The line without the quote marks and the indent of where we are."""
-        return line if not depth else re.sub(rf"^(?: {{0,3}}>){{0,{min(depth, 9999)}}} ?", "", line)
-
-    while at < len(lines):
-        line = lines[at]
-        at += 1
-        quote = _QUOTE.match(line)[0] if ">" in line else ""
-        depth = quote.count(">")
-        if depth > quoted and paragraph and re.search(r"<[A-Za-z][^<>]*$", "".join(paragraph[-30:])):
-            paragraph.append(line)  # no quote: a tag of several lines ends here
-            continue
-        line = line[len(quote) :] if depth else line
-        content = line.strip()
-        if not content:
-            yield from finish()
-            continue
-        if depth != quoted and (depth > quoted or not paragraph):
-            yield from finish()
-            inside.clear()
-        quoted = depth
-        width = _width(line)
-        if not paragraph or any(starts.match(content) for starts in (_ITEM, _FENCE, _OPENER)):
-            shut = [n for n, (asked, _) in enumerate(inside) if width < asked]
-            if shut:
-                yield from finish()
-                del inside[shut[0] :]
-        base = inside[-1][0] if inside else 0
-        item = _ITEM.match(content)
-        listed = bool(inside) and inside[-1][1]
-        if indented_code and not paragraph and width >= base + 4 and not (listed and item):
-            code = [_dedent(line, base + 4)]
-            while at < len(lines):
-                following = within(lines[at], depth)
-                if following.strip() and _width(following) < base + 4:
-                    break
-                code.append(_dedent(following, base + 4))
-                at += 1
-            yield Block("code", "\n".join(code).strip("\n"))
-            continue
-        if "<!--" in content or "%%" in content or "{/*" in content:
-            content, start, rest = _uncommented(content)
-            end = _COMMENT_END.get(start, "")
-            if start and end not in never:
-                ends = (n for n in range(at, len(lines)) if end in lines[n])
-                if ahead := next(ends, 0):
-                    lines[ahead] = " " * width + content + lines[ahead].partition(end)[2]
-                    at = ahead
-                    continue
-                never.add(end)
-            content = (content + rest).strip()
+    def scan(self) -> list[Block]:
+        doors = (self.unread, self.fence, self.body, self.no_prose, self.heading, self.rule, self.table)
+        while self.at < len(self.lines):
+            line = self.lines[self.at]
+            self.at += 1
+            quote = _QUOTE.match(line)[0] if ">" in line else ""
+            depth = quote.count(">")
+            if depth > self.quoted and re.search(r"<[A-Za-z][^<>]*$", "".join(self.paragraph[-30:])):
+                self.paragraph.append(line)  # no quote: a tag of several lines ends here
+                continue
+            line = line[len(quote) :]
+            content = line.strip()
             if not content:
+                self.finish()
                 continue
-        opened = _UNREAD.match(content)
-        if opened:
-            end = re.compile(rf"</{opened[1]}\s*>", re.I)
-            body, ahead = content, at
-            tag = opened[1].lower()
-            while tag not in never and not end.search(lines[ahead - 1]) and ahead < len(lines):
-                ahead += 1
-            if tag in never or not end.search(lines[ahead - 1]):
-                never.add(tag)
-            else:
-                yield from finish()
-                body = "\n".join([content, *lines[at:ahead]])
-                at = ahead
-                before, after = body[: end.search(body).start()], body[end.search(body).end() :]
-                if tag == "pre":
-                    yield Block("code", html.unescape(re.sub(r"</?[A-Za-z][^<>]*>", "", before)).strip("\n"))
-                if after.strip():
-                    at -= 1
-                    lines[at] = after
+            if depth > self.quoted or (depth < self.quoted and not self.paragraph):
+                self.finish()
+                self.inside.clear()
+            self.quoted, self.width = depth, _width(line)
+            if not self.paragraph or any(starts.match(content) for starts in (_ITEM, _FENCE, _OPENER)):
+                shut = [n for n, (asked, _) in enumerate(self.inside) if self.width < asked]
+                if shut:
+                    self.finish()
+                    del self.inside[shut[0] :]
+            if self.indented(line, content):
                 continue
-        fence = _FENCE.match(content)
-        if fence:
-            marks = fence[1] or fence[3]
-            info = (fence[2] or fence[4] or "").strip()
-            if (
-                directives
-                and not info
-                and marks[0] == directives[-1][0]
-                and len(marks) >= len(directives[-1])
-            ):
-                directives.pop()
-                yield from finish()
-                continue
-            name, _, title = info.lstrip("{").partition("}") if info.startswith("{") else (info, "", "")
-            name = name.strip(". ").lower() if info.startswith("{") else name
-            prose = info.startswith("{") and name.split(" ")[0] in _PROSE
-            if marks[0] == ":" and not (info.startswith("{") and not prose and title):
-                yield from finish()
-                words = re.match(r"\{?[\w:.-]*\}?\s*(?:\[(?P<a>.*)\]|(?P<b>[^{}=]*))$", info)
-                if words and not info.endswith(":::") and (words["a"] or words["b"]):
-                    yield Block("prose", words["a"] or words["b"])
-                at = _skip_options(lines, at)
-                continue
-            yield from finish()
-            if prose:
-                directives.append(marks)
-                if title.strip():
-                    yield Block("prose", title.strip())
-                at = _skip_options(lines, at)
-                continue
-            end = re.compile(rf"\s*{re.escape(marks[0])}{{{len(marks)},}}\s*$")
-            code = []
-            while at < len(lines):
-                following = within(lines[at], depth)
-                if depth and ">" not in lines[at][: len(lines[at]) - len(following) + 1]:
-                    break
-                if following.strip() and inside and _width(following) < inside[-1][0] and not listed:
-                    break
-                at += 1
-                if end.match(following):
-                    break
-                code.append(_dedent(following, width) if width else following)
-            words = (title if title.strip() else name).strip(" .{}").split()
-            language = re.match(r"[\w+#.-]*", words[0])[0] if words else ""
-            yield Block("code", "\n".join(code), language)
-            continue
-        if depth and (alert := re.match(r"\[!\w+[^\]]*\][+-]?\s*(.*)$", content)):
-            yield from finish()
-            if alert[1]:
-                yield Block("prose", alert[1])
-            continue
-        if opener := _OPENER.match(content):
-            if opener["meaning"] and paragraph:
-                paragraph[-1] = paragraph[-1].rstrip() + ": "
-            else:
-                yield from finish()
-            inside.append((width + 4, False))
-            if words := opener["note"] or opener["meaning"]:
-                paragraph.append(words + " ")
-            elif opener["named"] or opener["tab"]:
-                yield Block("prose", opener["named"] or opener["tab"] + ":")
-            continue
-        if slashes := _SLASHES.match(content):
-            yield from finish()
-            if slashes["title"]:
-                yield Block("prose", slashes["title"])
-            continue
-        if not paragraph and (none := _NO_PROSE.match(content)):
-            if none["label"]:
-                yield Block("label", none["label"])
-            elif re.match(r"(?:im|ex)port\b[^}]*\{[^}]*$", content):  # goes on to its closing brace
-                ends = (n for n in range(at, min(at + 200, len(lines))) if lines[n].startswith("}"))
-                at = next(ends, at - 1) + 1
-            continue
-        if heading := _HEADING.match(content):
-            yield from finish()
-            words = heading[2] or heading[4] or ""
-            if (open_ended := words.rstrip("#")) != words and open_ended[-1:] in ("", " ", "\t"):
-                words = open_ended.rstrip()
-            yield Block("heading", words, str(len(heading[1] or "") or heading[3]))
-            continue
-        if re.match(r"(=+|-{2,})$", content) and paragraph and kind == "prose" and not inside:
-            words = "".join(paragraph).strip()
-            if content[0] == "=" or (len(paragraph) <= 2 and not re.search(r"[.!?:;,]$", words)):
-                paragraph.clear()
-                yield Block("heading", words, "1" if content[0] == "=" else "2")
-                continue
-        if _RULE.match(content) or re.match(r"=+$", content):
-            yield from finish()
-            continue
-        if "|" in content and at < len(lines):
-            below = _QUOTE.sub("", lines[at], count=1).strip()
-            if "-" in below and "|" in below and _DELIMITER.match(below):
-                rows = [content]
-                at += 1
-                while at < len(lines) and "|" in (row := _QUOTE.sub("", lines[at], count=1).strip()):
-                    rows.append(row)
-                    at += 1
-                if content[0] == "|" or len(_cells(content)) == len(_cells(below)):
-                    yield from finish()
-                    yield Block("table", "\n".join(rows))
-                    continue
-                at -= len(rows)
-        if item and not (
-            paragraph and kind == "prose" and re.match(r"\d", item[1]) and item[1] not in "1.1)"
+            content = self.without_comments(content)
+            if content and not any(door(content) for door in doors):
+                self.prose(line, content)
+        self.finish()
+        return self.found
+
+    def finish(self) -> None:
+        """The paragraph ends here."""
+        if self.paragraph:
+            lists = sum(listed for _, listed in self.inside) - (self.kind == "item")
+            self.found.append(Block(self.kind, self.mark + "".join(self.paragraph), "  " * lists))
+            self.paragraph.clear()
+        self.kind, self.mark = "prose", ""
+
+    def add(self, kind: str, words: str, info: str = "") -> bool:
+        self.finish()
+        if words or kind == "code":
+            self.found.append(Block(kind, words, info))
+        return True
+
+    def ahead(self) -> str:
+        """The next line without the quote marks of where we are."""
+        return (
+            re.sub(r"^(?: {0,3}>){0,%d} ?" % min(self.quoted, 9999), "", self.lines[self.at])
+            if self.quoted
+            else self.lines[self.at]
+        )
+
+    def indented(self, line: str, content: str) -> bool:
+        base, listed = self.inside[-1] if self.inside else (0, False)
+        if (
+            not self.indented_code
+            or self.paragraph
+            or self.width < base + 4
+            or (listed and _ITEM.match(content))
         ):
-            yield from finish()
-            rest = _QUOTE.sub("", content[item.end() :], count=1)
-            inside.append((width + item.end(), True))
-            if _FENCE.match(rest):
-                at -= 1
-                lines[at] = " " * (width + item.end()) + rest
-                quoted = 0
-                continue
-            kind, mark, content = "item", item[1] + " ", rest
-        hard = line.endswith("  ") or (content.endswith("\\") and not content.endswith("\\\\"))
-        paragraph.append(content.removesuffix("\\") + "\n" if hard else content + " ")
-    yield from finish()
+            return False
+        code = [_dedent(line, base + 4)]
+        while self.at < len(self.lines) and (not self.ahead().strip() or _width(self.ahead()) >= base + 4):
+            code.append(_dedent(self.ahead(), base + 4))
+            self.at += 1
+        return self.add("code", "\n".join(code).strip("\n"))
+
+    def until(self, end: str, found: Callable[[str], bool]) -> int:
+        """The next line that holds `end`, as `found` says; 0 where none does."""
+        if end in self.never:
+            return 0
+        place = next((n for n in range(self.at, len(self.lines)) if found(self.lines[n])), 0)
+        if not place:
+            self.never.add(end)
+        return place
+
+    def without_comments(self, content: str) -> str:
+        if not ("<!--" in content or "%%" in content or "{/*" in content):
+            return content
+        content, start, rest = _uncommented(content)
+        end = _COMMENT_END.get(start, "")
+        if start and (place := self.until(end, lambda line: end in line)):
+            self.at = place
+            self.lines[place] = " " * self.width + content + self.lines[place].partition(end)[2]
+            return ""
+        return (content + rest).strip()
+
+    def unread(self, content: str) -> bool:
+        """Elements whose content is no prose: scripts, styles, pictures; <pre> is code."""
+        if not (opened := _UNREAD.match(content)):
+            return False
+        tag = opened[1].lower()
+        end = re.compile(rf"</{tag}\s*>", re.I)
+        self.at -= 1
+        place = self.at if end.search(content) else self.until(tag, end.search)
+        self.at += 1
+        if end.search(content) is None and not place:
+            return False
+        body = "\n".join([content, *self.lines[self.at : place + 1]])
+        self.at = place + 1
+        closing = end.search(body)
+        if tag == "pre":
+            self.add(
+                "code", html.unescape(re.sub(r"</?[A-Za-z][^<>]*>", "", body[: closing.start()])).strip("\n")
+            )
+        if rest := body[closing.end() :].strip():
+            self.at -= 1
+            self.lines[self.at] = rest
+        return True
+
+    def fence(self, content: str) -> bool:
+        if not (fence := _FENCE.match(content)):
+            return False
+        marks, info = fence[1] or fence[3], (fence[2] or fence[4] or "").strip()
+        if not info and self.directives and marks.startswith(self.directives[-1]):
+            self.directives.pop()
+            return self.add("prose", "")
+        directive = re.match(r"\{\s*([\w:.-]+)[^}]*\}\s*(.*)$", info)
+        name, title = directive.groups() if directive else (info, "")
+        prose = bool(directive) and name.lower() in _PROSE
+        if prose or (marks[0] == ":" and not (directive and title)):
+            if prose and marks[0] != ":":
+                self.directives.append(marks)
+            elif words := re.match(r"[\w.-]*\s*(?:\[(.*)\]|([^{}=:]*))$", info):
+                title = words[1] or words[2]
+            self.add("prose", title)
+            while self.at < len(self.lines) and re.match(r"\s*:[\w-]+:(?:\s|$)", self.lines[self.at]):
+                self.at += 1  # options
+            return True
+        end = re.compile(rf"\s*{marks[0]}{{{len(marks)},}}\s*$")
+        asked, listed = self.inside[-1] if self.inside else (0, True)
+        code = []
+        while self.at < len(self.lines):
+            line = self.ahead()
+            if self.quoted and line is not None and not self.lines[self.at].lstrip().startswith(">"):
+                break
+            if line.strip() and not listed and _width(line) < asked:
+                break
+            self.at += 1
+            if end.match(line):
+                break
+            code.append(_dedent(line, self.width) if self.width else line)
+        language = re.match(r"[\w+#-]*", (title or name).strip(" .{}"))[0]
+        return self.add("code", "\n".join(code), language)
+
+    def body(self, content: str) -> bool:
+        """Where a body of prose begins (or ends, if its marks say so): admonitions, tabs, notes, definitions."""
+        if self.quoted and (alert := re.match(r"\[!\w+[^\]]*\][+-]?\s*(.*)$", content)):
+            return self.add("prose", alert[1])
+        if slashes := _SLASHES.match(content):
+            return self.add("prose", slashes["title"] or "")
+        if not (opener := _OPENER.match(content)):
+            return False
+        if opener["meaning"] and self.paragraph:
+            self.paragraph[-1] = self.paragraph[-1].rstrip() + ": "
+        else:
+            self.add("prose", opener["named"] or (opener["tab"] and opener["tab"] + ":") or "")
+        self.inside.append((self.width + 4, False))
+        if words := opener["note"] or opener["meaning"]:
+            self.paragraph.append(words + " ")
+        return True
+
+    def no_prose(self, content: str) -> bool:
+        if self.paragraph or not (none := _NO_PROSE.match(content)):
+            return False
+        if re.match(r"(?:im|ex)port\b[^}]*\{[^}]*$", content):  # goes on to its closing brace
+            ends = (
+                n
+                for n in range(self.at, min(self.at + 200, len(self.lines)))
+                if self.lines[n].startswith("}")
+            )
+            self.at = next(ends, self.at - 1) + 1
+        return self.add("label", none["label"] or "")
+
+    def heading(self, content: str) -> bool:
+        if heading := _HEADING.match(content):
+            words = heading[2] or heading[4] or ""
+            bare = words.rstrip("#")
+            words = bare.rstrip() if not bare or bare[-1] in " \t" else words
+            return self.add("heading", words, str(len(heading[1] or "") or heading[3]))
+        if not self.paragraph or self.kind != "prose" or self.inside or not re.match(r"(=+|-{2,})$", content):
+            return False
+        words = "".join(self.paragraph).strip()
+        if content[0] == "-" and (len(self.paragraph) > 2 or re.search(r"[.!?:;,]$", words)):
+            return False  # a rule under a paragraph
+        self.paragraph.clear()
+        return self.add("heading", words, "1" if content[0] == "=" else "2")
+
+    def rule(self, content: str) -> bool:
+        return bool(_RULE.match(content)) and self.add("prose", "")
+
+    def table(self, content: str) -> bool:
+        if "|" not in content or self.at == len(self.lines):
+            return False
+        below = self.ahead().strip()
+        fits = content[0] == "|" or len(_cells(content)) == len(_cells(below))
+        if "|" not in below or not _DELIMITER.match(below) or not fits:
+            return False
+        rows = [content]
+        self.at += 1
+        while self.at < len(self.lines) and "|" in (row := self.ahead().strip()):
+            rows.append(row)
+            self.at += 1
+        return self.add("table", "\n".join(rows))
+
+    def prose(self, line: str, content: str) -> None:
+        item = _ITEM.match(content)
+        # Within a paragraph a figure with a full stop is a year, say, but for 1.
+        if item and not (
+            self.paragraph and self.kind == "prose" and item[1][:-1].isdigit() and item[1][:-1] != "1"
+        ):
+            self.finish()
+            self.inside.append((self.width + item.end(), True))
+            content = _QUOTE.sub("", content[item.end() :], count=1)
+            if _FENCE.match(content):
+                self.width += item.end()
+                self.fence(content)
+                return
+            self.kind, self.mark = "item", item[1] + " "
+        hard = line.endswith("  ") or re.search(r"(?<!\\)\\$", content)
+        self.paragraph.append(content.removesuffix("\\") + "\n" if hard else content + " ")
 
 
 def _uncommented(line: str) -> tuple[str, str, str]:
@@ -296,13 +321,6 @@ def _uncommented(line: str) -> tuple[str, str, str]:
         kept += line[at : found.start()]
         at = end + len(_COMMENT_END[found[0]])
     return kept + line[at:], "", ""
-
-
-def _skip_options(lines: list[str], at: int) -> int:
-    """Where a directive's body begins, after its `:option: value` lines."""
-    while at < len(lines) and re.match(r"\s*:[\w-]+:(?:\s|$)", lines[at]):
-        at += 1
-    return at
 
 
 # --- words inside a block
@@ -446,7 +464,7 @@ def plain_markdown(text: str, *, indented_code: bool = True) -> tuple[str, str]:
     code in ``` fences, tables as rows between |.
     """
     title, text = _front_matter(text)
-    blocks = list(scan(text, indented_code=indented_code))
+    blocks = _Scanner(text, indented_code).scan()
     inline = _Inline(blocks)
     title = inline.words(title)
     out: list[str] = []
