@@ -9,14 +9,18 @@ import html
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
-# --- blocks
+from ragkit.inline import CODE, Inline
+from ragkit.text import cells
 
 
 class Block(NamedTuple):
-    """`kind`: heading, prose, item, code or table. `info`: a heading's level, a fence's language, the indent."""
+    """`kind`: heading, prose, item, code, table or label (of a reference definition).
+
+    `info`: a heading's level, a fence's language, the indent of prose in lists.
+    """
 
     kind: str
     text: str
@@ -29,7 +33,6 @@ _ITEM = re.compile(r"([-*+•]|\d{1,9}[.)])(?: {1,4}|\t)(?=\S)")
 _HEADING = re.compile(r"(#{1,6})(?:[ \t]+(.*))?$|<h([1-6])\b[^>]*>(.*)</h\3>$")
 _RULE = re.compile(r"([-*_])(?:[ \t]*\1){2,}$|=+$")
 _DELIMITER = re.compile(r"\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*+\|?$")
-_CELL = re.compile(r"(?<!\\)\|")
 # An indented body follows: MkDocs' admonitions and tabs, footnotes, definitions.
 _OPENER = re.compile(
     r'(?:!!!|\?\?\?\+?)[ ]+[\w -]+(?:"(?P<named>[^"]*)")?$|===[!+]?[ ]+"(?P<tab>[^"]*)"$'
@@ -49,10 +52,9 @@ _PROSE = set(
     "grid-item-card tab-item tab-set tabs epigraph pull-quote highlights rubric glossary container div "
     "definition theorem exercise solution proof details example".split()
 )
-_CODE = re.compile(r"(?<!`)(`{1,6})(?!`)(.+?)(?<!`)\1(?!`)", re.S)
 _COMMENT_END = {"<!--": "-->", "{/*": "*/}", "%%": "%%"}
-_COMMENT = re.compile(rf"<!--|\{{/\*|(?<!\S)%%(?=\s|\w|$)|{_CODE.pattern}", re.S)
-_UNREAD = re.compile(r"<(script|style|svg|pre)\b", re.I)
+_COMMENT = re.compile(rf"<!--|\{{/\*|(?<!\S)%%(?=\s|\w|$)|{CODE}", re.S)
+_UNREAD = re.compile(r"<(script|style|svg|pre)\b|\{(?:\{[<%]|%)\s*(highlight)\s*(\w*).*$", re.I)
 
 
 def _width(line: str) -> int:
@@ -66,10 +68,7 @@ def _dedent(line: str, columns: int) -> str:
 
 
 class _Scanner:
-    """Reads lines one after another; `found` are the blocks so far.
-
-    A reference definition comes as a block of kind "label".
-    """
+    """Reads lines one after another; `found` are the blocks so far."""
 
     def __init__(self, text: str, indented_code: bool):
         self.lines, self.at = text.split("\n"), 0
@@ -130,9 +129,10 @@ class _Scanner:
 
     def ahead(self) -> str:
         """The next line without the quote marks of where we are."""
+        marks = min(self.quoted, 9999)
         return (
-            re.sub(r"^(?: {0,3}>){0,%d} ?" % min(self.quoted, 9999), "", self.lines[self.at])
-            if self.quoted
+            re.sub(rf"^(?: {{0,3}}>){{0,{marks}}} ?", "", self.lines[self.at])
+            if marks
             else self.lines[self.at]
         )
 
@@ -172,23 +172,22 @@ class _Scanner:
         return (content + rest).strip()
 
     def unread(self, content: str) -> bool:
-        """Elements whose content is no prose: scripts, styles, pictures; <pre> is code."""
+        """What is read as it stands to its end: <pre> and highlighted code; scripts, styles and pictures go."""
         if not (opened := _UNREAD.match(content)):
             return False
-        tag = opened[1].lower()
-        end = re.compile(rf"</{tag}\s*>", re.I)
-        self.at -= 1
-        place = self.at if end.search(content) else self.until(tag, end.search)
-        self.at += 1
-        if end.search(content) is None and not place:
+        tag, language = (opened[1] or opened[2]).lower(), opened[3] or ""
+        end = re.compile(rf"</{tag}\s*>|\{{(?:\{{[<%]|%)\s*(?:end|/\s*){tag}.*", re.I)
+        place = self.at - 1 if end.search(content) else self.until(tag, end.search)
+        if not (place or end.search(content)):
             return False
         body = "\n".join([content, *self.lines[self.at : place + 1]])
         self.at = place + 1
         closing = end.search(body)
+        code = body[opened.end() if opened[2] else 0 : closing.start()]
         if tag == "pre":
-            self.add(
-                "code", html.unescape(re.sub(r"</?[A-Za-z][^<>]*>", "", body[: closing.start()])).strip("\n")
-            )
+            code = html.unescape(re.sub(r"</?[A-Za-z][^<>]*>", "", code))
+        if tag in ("pre", "highlight"):
+            self.add("code", code.strip("\n"), language)
         if rest := body[closing.end() :].strip():
             self.at -= 1
             self.lines[self.at] = rest
@@ -230,7 +229,7 @@ class _Scanner:
         return self.add("code", "\n".join(code), language)
 
     def body(self, content: str) -> bool:
-        """Where a body of prose begins (or ends, if its marks say so): admonitions, tabs, notes, definitions."""
+        """Where a body of prose begins, or ends by its marks: admonitions, tabs, footnotes, definitions."""
         if self.quoted and (alert := re.match(r"\[!\w+[^\]]*\][+-]?\s*(.*)$", content)):
             return self.add("prose", alert[1])
         if slashes := _SLASHES.match(content):
@@ -279,7 +278,7 @@ class _Scanner:
         if "|" not in content or self.at == len(self.lines):
             return False
         below = self.ahead().strip()
-        fits = content[0] == "|" or len(_cells(content)) == len(_cells(below))
+        fits = content[0] == "|" or len(cells(content)) == len(cells(below))
         if "|" not in below or not _DELIMITER.match(below) or not fits:
             return False
         rows = [content]
@@ -323,134 +322,6 @@ def _uncommented(line: str) -> tuple[str, str, str]:
     return kept + line[at:], "", ""
 
 
-# --- words inside a block
-
-_KEEP = re.compile(  # read as it stands; escapes as what they mean
-    rf"\{{[\w:+-]+\}}(?P<role>`[^`]+`)|(?<!\w)\[`~?(?P<name>[\w.()]+)`\](?![\[(])|(?P<code>{_CODE.pattern.replace(chr(92) + '1', chr(92) + '4')})"
-    r"|\\(?P<escaped>[!-/:-@\[-`{-~])|<(?P<address>[A-Za-z][A-Za-z0-9+.-]{1,31}:[^\s<>]*|[\w.+-]+@[\w.-]+)>"
-    r"|(?P<formula>\$\$.+?\$\$|(?<![\w$])\$(?=\S)[^$\n]*?(?<=\S)\$(?![\w$]))"
-    r"|(?P<url>\bhttps?://[^\s<>()\[\]*\"'`|]+)",
-    re.S,
-)
-_VALUE = r"(?:\"[^\"]*\"|'[^']*'|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}|[^\s\"'=<>`{]+)"
-_TAG = re.compile(
-    rf"<(?P<closing>/?)(?P<name>[A-Za-z][\w.:-]*)(?P<attributes>(?:\s+(?:[\w:@.-]++(?:\s*=\s*{_VALUE})?|\{{[^{{}}]*\}}))*+)\s*(?P<closed>/?)>"
-)
-_WORDS_OF_TAG = re.compile(r"\b(?:label|caption)=(?:\"([^\"]*)\"|'([^']*)')")
-_ENDLESS = set("br hr wbr img p li td th tr dt dd div".split())  # tags that need no end
-_APART = set("br p div li td th tr dt dd hr summary option".split())  # tags that part two words
-_TARGET = r"\(\s*(?:<[^<>\n]*>|(?:[^()\s]|\([^()]*\))*+)(?:\s+(?:\"[^\"]*\"|'[^']*'|\([^()]*\)))?[^()]*\)"
-_IMAGE = re.compile(rf"!\[[^\[\]]*\](?:{_TARGET}|\[[^\[\]]*\])")
-_LINK = re.compile(rf"\[((?:[^\[\]]|\[[^\[\]]*\])*+)\]{_TARGET}")
-_WIKILINK = re.compile(r"(!?)\[\[([^\[\]|#]*)(?:#\^?([^\[\]|]*))?(?:\|([^\[\]]*))?\]\]")
-_PICTURE = re.compile(r"\.(?:png|jpe?g|gif|svg|webp|bmp|pdf|mp[34]|webm|canvas)$", re.I)
-_REFERENCE = re.compile(r"(!?)\[([^\[\]^][^\[\]]*)\](?:\[([^\[\]]*)\])?")
-_MARKUP = re.compile(  # shortcodes, attribute lists, footnote marks, block names
-    r"\{\{[<%](?:(?!\{\{).)*?[%>]\}\}|\{%(?:(?!\{%).)*?%\}|\{:[^{}\n]*\}|\[\^[^\[\]\s]+\]|(?<=\s)\^[\w-]+\s*$"
-    r"|\{[#:/@](?:if|else|each|await|key|html)\b[^{}]*\}"  # Svelte's
-    r"|\{\s*[#.][A-Za-z][\w:.-]*(?:\s+(?:[#.][\w:.-]+|[\w-]+=(?:\"[^\"]*\"|[^\s{}\"]+)))*\s*\}",
-    re.S,
-)
-_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][\da-fA-F]{1,6}|[A-Za-z]\w{1,31});")
-_RUN = re.compile(r"\*+|_+|~~|==")
-
-
-def _tags(text: str) -> Iterator[re.Match]:
-    return _TAG.finditer(_KEEP.sub(" ", text)) if "<" in text else iter(())
-
-
-class _Inline:
-    """The words of a block. `elements`, `labels`: the tags and link labels that the document really has."""
-
-    def __init__(self, blocks: list[Block]):
-        prose = [b.text for b in blocks if b.kind in ("prose", "item", "heading", "table")]
-        found = [tag for text in prose for tag in _tags(text)]
-        self.elements = _ENDLESS | {
-            tag["name"].lower()
-            for tag in found
-            if tag["closing"] or tag["closed"] or "=" in tag["attributes"]
-        }
-        self.labels = {" ".join(b.text.lower().split()) for b in blocks if b.kind == "label"}
-
-    def words(self, text: str) -> str:
-        kept: list[str] = []
-
-        def keep(found: re.Match) -> str:
-            role, escaped = found["role"], found["escaped"]
-            if role:
-                role = re.sub(r"\s*<[^<>]*>$", "", role.strip("`").lstrip("~!"))
-            kept.append(
-                role or (found["name"] and f"`{found['name']}`") or escaped or found["address"] or found[0]
-            )
-            return f"\0{len(kept) - 1}\0"
-
-        text = _KEEP.sub(keep, text.replace("\0", "\ufffd"))
-        if "[" in text:
-            text = _WIKILINK.sub(self._wikilink, text)
-            for _ in range(2):  # an image in a link, a link in brackets
-                text = _LINK.sub(r"\1", _IMAGE.sub("", text))
-        if "{" in text or "^" in text:
-            text = _MARKUP.sub("", text)
-        if "[" in text and self.labels:
-            text = _REFERENCE.sub(self._reference, text)
-        if "<" in text:
-            text = _TAG.sub(self._tag, text)
-        text = _unmarked(text)
-        if "&" in text:
-            text = _ENTITY.sub(lambda found: html.unescape(found[0]), text)
-        text = re.sub(r"[ \t\xa0]*\n[ \t\xa0]*", "\n", re.sub(r"[ \t\xa0]+", " ", text)).strip()
-        return re.sub(r"\0(\d+)\0", lambda found: kept[int(found[1])], text)
-
-    def _tag(self, tag: re.Match) -> str:
-        name = tag["name"].lower()
-        if name not in self.elements:
-            return tag[0]
-        told = " ".join(a or b for a, b in _WORDS_OF_TAG.findall(tag["attributes"]))
-        return f" {told} " if told else " " * (name in _APART)
-
-    def _reference(self, link: re.Match) -> str:
-        label = " ".join((link[3] or link[2]).lower().split())
-        if label not in self.labels:
-            return link[0]
-        return "" if link[1] else link[2]
-
-    def _wikilink(self, link: re.Match) -> str:
-        embedded, page, heading, words = (part or "" for part in link.groups())
-        if embedded and _PICTURE.search(page.strip("\\ ")):
-            return ""
-        page = page.strip().rpartition("/")[2]
-        return words or " > ".join(part for part in (page, heading.strip()) if part)
-
-
-def _unmarked(text: str) -> str:
-    """The text without the marks of emphasis: `*a*`, `__a__`, `~~a~~`, `==a==`; those within words stay."""
-    cuts: list[tuple[int, int]] = []
-    opened: dict[str, list[tuple[int, int]]] = {"*": [], "_": [], "~": [], "=": []}
-    for run in _RUN.finditer(text):
-        start, end, stack = run.start(), run.end(), opened[run[0][0]]
-        before, after = text[start - 1 : start] or " ", text[end : end + 1] or " "
-        if not before.isspace():
-            while stack and start < end:
-                first, last = stack[-1]
-                alike = (
-                    last - first == end - start
-                    and run[0][0] == "*"
-                    and not re.search(r"\s", text[last:start])
-                )
-                if after.isalnum() and before.isalnum() and not alike:
-                    break
-                size = min(last - first, end - start)
-                cuts += [(last - size, last), (start, start + size)]
-                start += size
-                stack.pop()
-                if last - size > first:
-                    stack.append((first, last - size))
-        if start < end and not after.isspace() and (not before.isalnum() or start > run.start()):
-            stack.append((start, end))
-    ends = [(0, 0), *sorted(cuts), (len(text), len(text))]
-    return "".join(text[end:start] for (_, end), (start, _) in zip(ends, ends[1:]))
-
-
 # --- a whole document
 
 _FRONT = re.compile(r"\A(---|\+\+\+)[ \t]*\n(.*?\n)??(?:\1|\.\.\.)[ \t]*(?:\n|\Z)", re.S)
@@ -465,7 +336,10 @@ def plain_markdown(text: str, *, indented_code: bool = True) -> tuple[str, str]:
     """
     title, text = _front_matter(text)
     blocks = _Scanner(text, indented_code).scan()
-    inline = _Inline(blocks)
+    inline = Inline(
+        [block.text for block in blocks if block.kind not in ("code", "label")],
+        [block.text for block in blocks if block.kind == "label"],
+    )
     title = inline.words(title)
     out: list[str] = []
     before, titled = "", False
@@ -474,7 +348,7 @@ def plain_markdown(text: str, *, indented_code: bool = True) -> tuple[str, str]:
             part = fenced(words, info)
         elif kind == "table":
             rows = [
-                [inline.words(cell).replace("|", "\\|") for cell in _cells(row)] for row in words.split("\n")
+                [inline.words(cell).replace("|", "\\|") for cell in cells(row)] for row in words.split("\n")
             ]
             rows.insert(1, ["---"] * len(rows[0]))
             part = "\n".join(f"| {' | '.join(row).replace(chr(10), ' ')} |" for row in rows)
@@ -502,13 +376,6 @@ def fenced(code: str, language: str = "") -> str:
     """The code in a fence that is longer than any in it."""
     marks = "`" * (1 + max((len(ticks) for ticks in re.findall(r"^\s*(`{3,})", code, re.M)), default=2))
     return f"{marks}{language}\n{code}\n{marks}"
-
-
-def _cells(row: str) -> list[str]:
-    row = row.strip()
-    row = row[1:] if row.startswith("|") else row
-    row = row[:-1] if row.endswith("|") and not row.endswith("\\|") else row
-    return [cell.strip().replace("\\|", "|") for cell in _CELL.split(row)]
 
 
 def _front_matter(text: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from docutils.parsers.rst.languages import en
 
 from ragkit.markdown import fenced
 
-# Directives of Sphinx, which docutils does not know: those with nothing to read, and those whose body is code.
+# Directives of Sphinx, which docutils does not know: with nothing to read, and with code in their body.
 _UNREAD = set("toctree currentmodule module py:module highlight index autosummary literalinclude".split())
 _CODE = set(
     "code-block sourcecode prompt doctest testcode testoutput productionlist ipython mermaid graphviz".split()

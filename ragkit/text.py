@@ -2,7 +2,7 @@
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
@@ -165,8 +165,10 @@ def sentences_with_sections(text: str) -> list[tuple[str, str]]:
 
 
 def cells(row: str) -> list[str]:
-    """The cells of a table's row that stands between |."""
-    return [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", row.strip()[1:-1])]
+    """The cells of a table's row, with or without | at its ends."""
+    row = row.strip().removeprefix("|")
+    row = row if row.endswith("\\|") else row.removesuffix("|")
+    return [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", row)]
 
 
 def readable(text: str) -> str:
@@ -265,6 +267,18 @@ def _cut(text: str, units: list[Span], tokenizer, max_tokens: int, overlap: int)
             unit = unit._replace(start=head.end)
         yield unit
 
+    def better_end(first: int, last: int) -> int:
+        """Before a section that begins in the piece's second half, and not between what leads and follows."""
+        for at in range(last + 1, first + 1, -1):
+            if units[at].kind == "heading" and tokens(units[first].start, units[at].start) >= room // 2:
+                last = at - 1
+                break
+        for end in range(last, first, -1):
+            leads = text[units[end].end - 1] == ":" and units[end + 1].kind in ("item", "code", "line")
+            if units[end].kind not in ("heading", "header") and not leads:
+                return end
+        return last
+
     units = [part for unit in units for part in parts(unit)]
     pieces: list[tuple[str, str]] = []
     first = 0
@@ -277,7 +291,7 @@ def _cut(text: str, units: list[Span], tokenizer, max_tokens: int, overlap: int)
         while last > first and not fits(begin, units[last]):
             last -= 1
         if last + 1 < len(units):
-            last = _better_end(text, units, first, last, lambda end: tokens(begin.start, end) >= room // 2)
+            last = better_end(first, last)
         told = next((unit for unit in units[first : last + 1] if unit.kind != "heading"), begin)
         pieces.append((piece(begin, units[last]), told.section))
         if last + 1 == len(units):
@@ -299,22 +313,3 @@ def _cut(text: str, units: list[Span], tokenizer, max_tokens: int, overlap: int)
 def _mark(opening: str) -> str:
     """The backticks or tildes that a fence's first line begins with."""
     return opening[: len(opening) - len(opening.lstrip(opening[0]))]
-
-
-def _better_end(text: str, units: list[Span], first: int, last: int, half: Callable[[int], bool]) -> int:
-    """Where a piece ends: before a section that begins in its second half; never between what leads and follows."""
-    for at in range(last + 1, first + 1, -1):
-        if units[at].kind == "heading" and half(units[at].start):
-            last = at - 1
-            break
-    end = last
-    while end > first:
-        leads = text[units[end].start : units[end].end].endswith(":") and units[end + 1].kind in (
-            "item",
-            "code",
-            "line",
-        )
-        if units[end].kind not in ("heading", "header") and not leads:
-            return end
-        end -= 1
-    return last

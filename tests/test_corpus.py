@@ -211,7 +211,7 @@ def test_the_title_is_the_front_matters_or_a_first_level_headings_or_the_file_na
     (tmp_path / "file.md").write_text(text)
     (found,) = load_passages(tmp_path / "file.md", tokenizer)
     assert found.title == title
-    assert found.full_text.count(title) == 1 and "text" in found.text or "no heading" == found.text
+    assert (found.full_text.count(title) == 1 and "text" in found.text) or "no heading" == found.text
 
 
 def test_a_note_that_is_only_its_title_is_still_a_passage(tmp_path, tokenizer):
