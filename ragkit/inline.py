@@ -7,8 +7,8 @@ import re
 CODE = r"(?<!`)(?P<ticks>`{1,6})(?!`)(?s:.+?)(?<!`)(?P=ticks)(?!`)"
 _KEEP = re.compile(  # read as it stands; escapes as what they mean
     rf"\{{[\w:+-]+\}}(?P<role>`[^`]+`)|(?<!\w)\[`~?(?P<name>[\w.()]+)`\](?![\[(])|(?P<code>{CODE})"
-    r"|\\(?P<escaped>[!-/:-@\[-`{-~])|<(?P<address>[A-Za-z][A-Za-z0-9+.-]{1,31}:[^\s<>]*|[\w.+-]+@[\w.-]+)>"
-    r"|(?P<formula>\$\$.+?\$\$|(?<![\w$])\$(?=\S)[^$\n]*?(?<=\S)\$(?![\w$]))"
+    r"|\\(?P<escaped>[!-/:-@\[-`{-~])|<(?P<address>(?:[A-Za-z][\w+.-]*://|(?:mailto|tel|urn):)[^\s<>]*|[\w.+-]+@[\w.-]+)>"
+    r"|(?P<formula>\$\$.+?\$\$|(?<![\w$])\$(?=\S)[^$\n]*?(?<![\s\\])\$(?![\w$]))"
     r"|(?P<url>\bhttps?://[^\s<>()\[\]*\"'`|]+)",
     re.S,
 )
@@ -24,9 +24,9 @@ _IMAGE = re.compile(rf"!\[[^\[\]]*\](?:{_TARGET}|\[[^\[\]]*\])")
 _LINK = re.compile(rf"\[((?:[^\[\]]|\[[^\[\]]*\])*+)\]{_TARGET}")
 _WIKILINK = re.compile(r"(!?)\[\[([^\[\]|#]*)(?:#\^?([^\[\]|]*))?(?:\|([^\[\]]*))?\]\]")
 _PICTURE = re.compile(r"\.(?:png|jpe?g|gif|svg|webp|bmp|pdf|mp[34]|webm|canvas)$", re.I)
-_REFERENCE = re.compile(r"(!?)\[([^\[\]^][^\[\]]*)\](?:\[([^\[\]]*)\])?")
-_MARKUP = re.compile(  # shortcodes, attribute lists, footnote marks, block names
-    r"\{\{#[^{}]*\}\}|\{\{[<%](?:(?!\{\{).)*?[%>]\}\}|\{%(?:(?!\{%).)*?%\}|\{:[^{}\n]*\}|\[\^[^\[\]\s]+\]|(?<=\s)\^[\w-]+\s*$"
+_REFERENCE = re.compile(r"(!?)\[([^\[\]]+)\](?:\[([^\[\]]*)\])?")
+_MARKUP = re.compile(  # shortcodes, attribute lists, block names
+    r"\{\{#[^{}]*\}\}|\{\{[<%](?:(?!\{\{).)*?[%>]\}\}|\{%(?:(?!\{%).)*?%\}|\{:[^{}\n]*\}|(?<=\s)\^[\w-]+\s*$"
     r"|\{[#:/@](?:if|else|each|await|key|html)\b[^{}]*\}"  # Svelte's
     r"|\{\s*[#.][A-Za-z][\w:.-]*(?:\s+(?:[#.][\w:.-]+|[\w-]+=(?:\"[^\"]*\"|[^\s{}\"]+)))*\s*\}",
     re.S,
@@ -90,7 +90,7 @@ class Inline:
         label = " ".join((link[3] or link[2]).lower().split())
         if label not in self.labels:
             return link[0]
-        return "" if link[1] else link[2]
+        return "" if link[1] or label[0] == "^" else link[2]  # an image, a footnote's mark
 
     def _wikilink(self, link: re.Match) -> str:
         embedded, page, heading, words = (part or "" for part in link.groups())

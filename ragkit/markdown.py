@@ -31,17 +31,17 @@ _QUOTE = re.compile(r"(?: {0,3}>)*+ ?")
 _FENCE = re.compile(r"(`{3,})([^`]*)$|(~{3,}|:{3,})(.*)$")
 _ITEM = re.compile(r"([-*+•]|\d{1,9}[.)])(?: {1,4}|\t)(?=\S)")
 _HEADING = re.compile(r"(#{1,6})(?:[ \t]+(.*))?$|<h([1-6])\b[^>]*>(.*)</h\3>$")
-_RULE = re.compile(r"([-*_])(?:[ \t]*\1){2,}$|=+$")
+_RULE = re.compile(r"([-*_])(?:[ \t]*\1){2,}$|=+$|\+{3,}$")
 _DELIMITER = re.compile(r"\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*+\|?$")
 # An indented body follows: MkDocs' admonitions and tabs, footnotes, definitions.
 _OPENER = re.compile(
     r'(?:!!!|\?\?\?\+?)[ ]+[\w -]+(?:"(?P<named>[^"]*)")?$|===[!+]?[ ]+"(?P<tab>[^"]*)"$'
-    r"|\[\^[^\]]+\]:[ \t]*(?P<note>.*)$|:[ \t]{1,3}(?P<meaning>\S.*)$"
+    r"|\[(?P<label>\^[^\]]+)\]:[ \t]*(?P<note>.*)$|:[ \t]{1,3}(?P<meaning>\S.*)$"
 )
 _SLASHES = re.compile(r"/{3,}\s*(?:[\w-]+\s*(?:\|\s*(?P<title>.*))?)?$")  # PyMdown's blocks
 # Not a word of prose: reference definitions, MDX imports and exports, MyST targets, tables of contents.
 _NO_PROSE = re.compile(
-    r"\[(?P<label>[^\[\]^][^\[\]]*)\]:\s*(?:\{\{.*?\}\}|\S)++(?:\s+(?:\"[^\"]*\"|'[^']*'|\(.*\)))?$"
+    r"\[(?P<label>[^\[\]^][^\[\]]*)\]:\s*(?:<[^<>]*>|\{\{.*?\}\}|\S)++(?:\s+(?:\"[^\"]*\"|'[^']*'|\(.*\)))?$"
     r"|(?:im|ex)port\s(?:.*\sfrom\s*)?['\"{*].*$|import\s+\w+(?:,\s*\{[^}]*\})?\s+from\s*['\"].*$"
     r"|export\s+(?:const|default|function)\b.*$|\([\w:. -]+\)=$|\[TOC\]$|\[!(?:INCLUDE|VIDEO)\b.*$"
 )
@@ -50,7 +50,7 @@ _PROSE = set(
     "note tip hint info important warning caution danger error attention seealso admonition versionadded "
     "versionchanged versionremoved deprecated topic sidebar margin aside dropdown card grid grid-item "
     "grid-item-card tab-item tab-set tabs epigraph pull-quote highlights rubric glossary container div "
-    "definition theorem exercise solution proof details example".split()
+    "definition theorem exercise solution proof details example list-table".split()
 )
 _COMMENT_END = {"<!--": "-->", "{/*": "*/}", "%%": "%%"}
 _COMMENT = re.compile(rf"<!--|\{{/\*|(?<!\S)%%(?=\s|\w|$)|{CODE}", re.S)
@@ -172,7 +172,7 @@ class _Scanner:
         return (content + rest).strip()
 
     def unread(self, content: str) -> bool:
-        """What is read as it stands to its end: <pre> and highlighted code; scripts, styles and pictures go."""
+        """What has an end of its own: <pre> and highlighted code; scripts, styles and pictures go."""
         if not (opened := _UNREAD.match(content)):
             return False
         tag, language = (opened[1] or opened[2]).lower(), opened[3] or ""
@@ -240,6 +240,7 @@ class _Scanner:
             self.paragraph[-1] = self.paragraph[-1].rstrip() + ": "
         else:
             self.add("prose", opener["named"] or (opener["tab"] and opener["tab"] + ":") or "")
+            self.add("label", opener["label"] or "")
         self.inside.append((self.width + 4, False))
         if words := opener["note"] or opener["meaning"]:
             self.paragraph.append(words + " ")

@@ -174,6 +174,8 @@ MARKDOWN = [
     ("if a<b, c and d>4 or `x<y>`", "if a<b, c and d>4 or `x<y>`"),
     ("Vec<T>, Map<Key, Value>, $x<y$ and $z>0$", "Vec<T>, Map<Key, Value>, $x<y$ and $z>0$"),
     ("git clone <address> <your name here>", "git clone <address> <your name here>"),
+    ("std::vector<std::string>, <host:port>, [^a-z]", "std::vector<std::string>, <host:port>, [^a-z]"),
+    ("$5 and $10, 5\\$. $\\alpha_{\\\\x}$", "$5 and $10, 5$. $\\alpha_{\\\\x}$"),
     ("<https://x.org/a_b_c> or <me@x.org>", "https://x.org/a_b_c or me@x.org"),
     ("<b>bold</b><br/>new <span class='x'>words</span>", "bold new words"),
     ('<Tabs>\n<TabItem value="a" label="Mac">\n\nText.\n\n</TabItem>\n</Tabs>', "Mac\n\nText."),
