@@ -42,7 +42,11 @@ class Hit:
 
 
 class UnreadableText(ValueError):
-    """A file that is no text in an encoding that it tells."""
+    """A file that cannot be read as text."""
+
+    def __init__(self, path: Path, reason: str):
+        super().__init__(f"{path}: {reason}")
+        self.reason = reason
 
 
 def load_passages(path: str | Path, tokenizer=None) -> list[Passage]:
@@ -84,12 +88,12 @@ def load_passages(path: str | Path, tokenizer=None) -> list[Passage]:
             name = file.relative_to(path).as_posix()
             try:
                 yield from read(file, name, tokenizer)
-            except UnreadableText:
-                skipped.append(name)
+            except UnreadableText as error:
+                skipped.append(f"{name} ({error.reason})")
 
     passages = _unique(pairs())
     if skipped:
-        told = f"skipped {len(skipped)} of {len(files)} files, which are not UTF-8 text: {', '.join(skipped)}"
+        told = f"skipped {len(skipped)} of {len(files)} files: {', '.join(skipped)}"
         if len(skipped) == len(files):
             raise ValueError(f"{path}: {told}")
         warnings.warn(told, stacklevel=2)
@@ -154,7 +158,7 @@ def _decoded(path: Path) -> str:
     try:
         text = data.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UnreadableText(f"{path}: not {'UTF-16' if utf16 else 'UTF-8'} text: {error}") from error
+        raise UnreadableText(path, f"not {'UTF-16' if utf16 else 'UTF-8'} text") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -168,7 +172,10 @@ def _split_document(
     elif suffix == ".rst":
         from ragkit.restructured import plain_restructured
 
-        found, text = plain_restructured(text)
+        try:
+            found, text = plain_restructured(text)
+        except RecursionError as error:
+            raise UnreadableText(path, "nested too deep") from error
     tokenizer = tokenizer or _default_tokenizer()
     window = min(tokenizer.model_max_length, 256)
     title = (title or found or path.stem).strip()[:200]

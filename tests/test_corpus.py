@@ -289,13 +289,18 @@ def test_duplicate_ids_are_refused_with_both_places(tmp_path):
 def test_files_in_another_encoding_are_named_and_stop_nothing(tmp_path, tokenizer):
     (tmp_path / "latin.txt").write_bytes("Zürich".encode("latin-1"))
     (tmp_path / "cut.txt").write_bytes("Zürich".encode("utf-16")[:-1])
-    with pytest.raises(ValueError, match=r"skipped 2 of 2 files.*: cut\.txt, latin\.txt"):
+    with pytest.raises(
+        ValueError, match=r"2 of 2 files: cut\.txt \(not UTF-16 text\), latin\.txt \(not UTF-8 text\)"
+    ):
         load_passages(tmp_path, tokenizer)
     with pytest.raises(ValueError, match=r"latin\.txt: not UTF-8 text"):
         load_passages(tmp_path / "latin.txt", tokenizer)
     for name in ("utf-16-le", "utf-16-be"):
         (tmp_path / f"{name}.md").write_bytes("\ufeff# Bern\r\n\r\nÄnderung.".encode(name))
-    with pytest.warns(UserWarning, match=r"skipped 2 of 4 files.*: cut\.txt, latin\.txt") as told:
+    (tmp_path / "deep.rst").write_text("- " * 3000 + "x")
+    with pytest.warns(
+        UserWarning, match=r"skipped 3 of 5 files: cut.txt .*, deep.rst \(nested too deep\), "
+    ) as told:
         found = load_passages(tmp_path, tokenizer)
     assert [(p.title, p.text) for p in found] == [("Bern", "Änderung.")] * 2 and len(told) == 1
 
