@@ -40,7 +40,8 @@ def plain_restructured(text: str) -> tuple[str, str]:
             roles.register_local_role(name, _role)
     settings = {
         "report_level": 5, "halt_level": 6, "warning_stream": "", "file_insertion_enabled": False,
-        "line_length_limit": len(text) + 1, "doctitle_xform": False, "docinfo_xform": False, "_disable_config": True,
+        "line_length_limit": len(text) + 1, "doctitle_xform": False, "docinfo_xform": False,
+        "_disable_config": True,
     }  # fmt: skip
     body = text[header.end() :] if header else text
     tree = publish_doctree(body, parser=Parser(), settings_overrides=settings)
