@@ -367,3 +367,23 @@ def test_nothing_to_read_says_what_is_read(tmp_path):
 def test_read_jsonl_counts_blank_lines(tmp_path):
     (tmp_path / "x.jsonl").write_text('\n{"a": 1}\n\n{"a": 2}')
     assert list(read_jsonl(tmp_path / "x.jsonl")) == [(2, {"a": 1}), (4, {"a": 2})]
+
+
+def test_what_leads_is_in_one_piece_with_what_follows(tmp_path, tokenizer):
+    for number in range(14, 30):  # the cut falls on each place in turn
+        (tmp_path / "a.md").write_text(
+            f"# T\n\n{sentences(number)}\n\nYou need this:\n\n- an item that goes on for some words more\n\n"
+            f"#### Later\n\n{sentences(9)}\n\n| A | B |\n|---|---|\n| c | d |\n"
+        )
+        pieces = load_passages(tmp_path, tokenizer)
+        ends = [piece.text.split("\n")[-1] for piece in pieces]
+        assert not [end for end in ends if end.startswith("#") or end.endswith((":", "--- |"))]
+        assert len(pieces) > 1
+
+
+def test_headings_and_openings_take_no_more_than_half_of_a_piece(tmp_path, tokenizer, count):
+    code = "\n".join(f"step_{n} = run(name='step {n}')" for n in range(80))
+    (tmp_path / "a.md").write_text(f"# T\n\n## {'long ' * 150}\n\n### Short\n\n```{'a+' * 90}\n{code}\n```\n")
+    pieces = load_passages(tmp_path, tokenizer)
+    assert all(count(p.full_text) <= 256 and p.text.count("```") % 2 == 0 for p in pieces)
+    assert all("```\nstep_" in p.text for p in pieces[2:])
