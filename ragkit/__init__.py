@@ -13,7 +13,8 @@ if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 _NAMES = {
-    "corpus": ("Passage", "Hit", "load_passages", "split_text", "split_sentences"),
+    "corpus": ("Passage", "Hit", "load_passages"),
+    "text": ("split_text", "split_sentences"),
     "encoder": ("Encoder",),
     "evaluation": ("Interval", "PerQuery", "evaluate", "load_qrels", "load_queries", "paired_interval"),
     "losses": (

@@ -1,6 +1,7 @@
 """The terminal: `python -m ragkit ask "…"`, `index PATH --out DIR`, `chat`."""
 
 import argparse
+import contextlib
 import io
 import json
 import re
@@ -20,7 +21,8 @@ HELP = {
     "reranker": "where `Reranker.save` wrote one: passages in the order that people prefer",
     "json": "print one JSON object and nothing else",
     "chat": "a conversation; a follow-up is completed from the question before it",
-    "path": "JSONL, a BEIR folder, or a folder of Markdown or text",
+    "path": "JSONL, a BEIR folder, or a folder of Markdown, reStructuredText or text",
+    "full": "encode every passage again, not only those that have changed since the last time",
     "out": "where to (default: PATH's name and -library, here)",
     "encoder": "another encoder: a folder or a name on the Hugging Face Hub",
 }
@@ -45,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     index = commands.add_parser("index", help="make a library of your own passages")
     index.add_argument("path", type=Path, help=HELP["path"])
     index.add_argument("--out", type=Path, metavar="DIR", help=HELP["out"])
+    index.add_argument("--full", action="store_true", help=HELP["full"])
     index.add_argument("--encoder", default="all-MiniLM-L6-v2", metavar="NAME", help=HELP["encoder"])
     return parser
 
@@ -78,6 +81,8 @@ def _sources(turn) -> str:
         star = "*" if hit.rank in turn.answer.citations else " "
         name = _one_line(hit.passage.id)
         title = _one_line(hit.passage.title) or name
+        if section := hit.passage.metadata.get("section"):
+            title = f"{title} > {_one_line(str(section))}"
         lines.append(f"{star}[{hit.rank}] {title}  ({name}, {hit.score:.2f})")
     return "\n".join(lines)
 
@@ -122,14 +127,28 @@ def _index(arguments) -> None:
     passages = load_passages(arguments.path, encoder.tokenizer)
     if not passages:
         raise ValueError(f"no passages in {str(arguments.path)!r}: what is there is empty")
-    library = Library.build(passages, encoder)
+    library, told = None, ""
+    if not arguments.full:
+        with contextlib.suppress(FileNotFoundError, ValueError):  # none is there, or not this encoder's
+            library = Library.load(out, encoder)
+    if library is None:
+        library = Library.build(passages, encoder)
+    else:
+        before = {passage.id: passage for passage in library.passages}
+        new = [passage for passage in passages if passage.id not in before]
+        changed = [passage for passage in passages if before.get(passage.id, passage) != passage]
+        gone = before.keys() - {passage.id for passage in passages}
+        library.delete(gone)
+        library.replace(changed)
+        library.add(new)
+        told = f": {len(new)} new, {len(changed)} changed, {len(gone)} gone since the last time"
     library.save(out)
     cut = (
         f"; {encoder.truncated} were longer than the encoder's window and cut there"
         if encoder.truncated
         else ""
     )
-    print(f"{len(library):,} passages in {out} ({time.perf_counter() - started:.0f} s){cut}")
+    print(f"{len(library):,} passages in {out} ({time.perf_counter() - started:.0f} s){told}{cut}")
     print(f'Ask them: python -m ragkit ask "…" --library {out}')
 
 

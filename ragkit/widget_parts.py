@@ -13,9 +13,9 @@ import anywidget
 import ipywidgets
 import traitlets
 
-from ragkit.corpus import readable
 from ragkit.judgements import Comparison, Feedback, Ranking, Skip
 from ragkit.preference_log import DEFAULT_ANNOTATOR
+from ragkit.text import readable
 
 FOLD = 320  # characters: a longer document is folded
 # Seconds. A press this soon after a new item came was meant for the one before it; the same press this soon

@@ -108,6 +108,54 @@ def test_index_a_folder_then_ask_it(tmp_path, tiny_folder, capsys):
     assert [source["id"] for source in found["sources"]] == ["tea.md#1", "coffee.txt#1"]
 
 
+def test_index_takes_what_changed_since_the_last_time(tmp_path, capsys, encoder, monkeypatch):
+    from ragkit.library import Library
+
+    encoded = []
+    encode = type(encoder).encode_passages
+    monkeypatch.setattr(
+        type(encoder),
+        "encode_passages",
+        lambda self, texts, **settings: encoded.extend(texts) or encode(self, texts, **settings),
+    )
+    notes, out = tmp_path / "notes", tmp_path / "library"
+    notes.mkdir()
+    command = ["index", str(notes), "--out", str(out)]
+
+    def index(*more, **texts):
+        for name, text in texts.items():
+            (notes / f"{name}.md").write_text(text)
+        encoded.clear()
+        assert main([*command, *more]) == 0
+        said = capsys.readouterr()
+        found = {p.id: p.text for p in Library.load(out, encoder).passages}
+        return said.out, said.err, set(encoded), found
+
+    index(a="Tea is green.", b="Coffee is black.", c="Milk is white.")
+    (notes / "c.md").unlink()
+    (notes / "old.txt").write_bytes(b"Caf\xe9")
+    out_text, err, texts, found = index(b="Coffee is brown.", d="Water is clear.")
+    assert "3 passages" in out_text and "1 new, 1 changed, 1 gone since the last time" in out_text
+    assert err == "ragkit: skipped 1 of 4 files: old.txt (not UTF-8 text)\n"
+    assert texts == {"b Coffee is brown.", "d Water is clear."}
+    assert found == {"a.md#1": "Tea is green.", "b.md#1": "Coffee is brown.", "d.md#1": "Water is clear."}
+    library = Library.load(out, encoder)
+    fresh = Library.build(library.passages, encoder, progress=False)
+    assert abs(library.vectors - fresh.vectors).max() < 1e-6
+    assert index("--full")[2] == {"a Tea is green.", "b Coffee is brown.", "d Water is clear."}
+
+
+def test_sources_tell_the_section(tmp_path, tiny_folder, encoder, capsys):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "tea.md").write_text(
+        "# Tea\n\n## Green\n\n### Hot\n\nIt is steeped for two minutes.\n"
+    )
+    assert main(["index", str(tmp_path / "notes"), "--out", str(tmp_path / "out")]) == 0
+    question = ["ask", "How long is tea steeped?", "--library", str(tmp_path / "out")]
+    assert main([*question, "--generator", str(tiny_folder)]) == 0
+    assert "[1] Tea > Green > Hot  (tea.md#1, " in capsys.readouterr().out
+
+
 # chat
 
 

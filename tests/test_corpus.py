@@ -1,16 +1,72 @@
-"""Reading passages from what people have, and splitting texts without losing any of them."""
+"""Reading passages from what people have."""
 
 import gzip
 import json
 import re
-from itertools import chain, pairwise
+from itertools import pairwise
 
 import pytest
 
 import ragkit.corpus
-from ragkit.corpus import Passage, load_passages, read_jsonl, split_sentences, split_text
+from ragkit.corpus import Passage, load_passages, read_jsonl
 from ragkit.default_model import default_tokenizer
+from ragkit.text import split_sentences
 
+RST = """Setting up
+==========
+
+Keys
+----
+
+.. note:: Ask first.
+
+A setup has a :ref:`factory <make>` and ``two|keys`` [1]_:
+
+.. code-block:: python
+   :linenos:
+
+   x = 1. Then
+
+- one
+
+  .. unknown:: Stay
+     :class: x
+
+     *Here* too.
+
+====  =====
+Name  Size
+====  =====
+a     2|3
+====  =====
+
+.. toctree::
+
+   nothing
+
+.. [1] A foot note.
+"""
+RST_READ = """## Keys
+
+Ask first.
+
+A setup has a factory and `two|keys` :
+
+```python
+x = 1. Then
+```
+
+- one
+
+  Stay
+
+  Here too.
+
+| Name | Size |
+| --- | --- |
+| a | 2\\|3 |
+
+A foot note."""
 ROWS = [
     {"_id": "a", "title": "Alpha", "text": "First text.", "metadata": {"year": 1999}},
     {"_id": "b", "text": "Second text, of β.", "url": "kept"},
@@ -124,7 +180,7 @@ def test_markdown_loses_what_is_not_read_aloud(tmp_path, tokenizer):
     )
     (found,) = load_passages(tmp_path, tokenizer)
     assert " ".join(found.text.split()) == (
-        "See the *guide* and bold, one two, `List<int>`. ```html <b>[kept](as it is)</b> ```"
+        "See the guide and bold, one two, `List<int>`. ```html <b>[kept](as it is)</b> ```"
     )
 
 
@@ -136,20 +192,37 @@ def test_a_text_file_is_taken_as_it_is(tmp_path, tokenizer):
 @pytest.mark.parametrize(
     "text, title",
     [
-        ("intro\n\n## The title ##\n\n# later", "The title"),
+        ("intro\n\n## Not this\n\n# The *title* ##\n\n# later\n\ntext", "The title"),
+        ("The title\n===\n\ntext", "The title"),
+        ("---\ndate: 1\ntitle: 'It''s: one' # so\n---\n# Another\n\ntext", "It's: one"),
+        ('---\ntitle: "An \\"exact\\" one"\n---\ntext', 'An "exact" one'),
+        ("---\ntitle: >-\n  Over two\n  lines\nx: y\n---\ntext", "Over two lines"),
+        ("+++\ntitle = 'From TOML'\n[extra]\ntitle = 'not this'\n+++\ntext", "From TOML"),
+        ("<h1 align=center>By <i>HTML</i></h1>\n\ntext", "By HTML"),
+        ("## Only a subheading\n\ntext", "file"),
+        ("---\n\nA rule above.\n\n---\n\ntext", "file"),
         ("no heading", "file"),
         ("```sh\n# a comment\n```\ntext", "file"),
     ],
-)
-def test_the_title_is_the_first_heading_or_the_file_name(tmp_path, tokenizer, text, title):
+)  # fmt: skip
+def test_the_title_is_the_front_matters_or_a_first_level_headings_or_the_file_name(
+    tmp_path, tokenizer, text, title
+):
     (tmp_path / "file.md").write_text(text)
-    assert load_passages(tmp_path / "file.md", tokenizer)[0].title == title
+    (found,) = load_passages(tmp_path / "file.md", tokenizer)
+    assert found.title == title
+    assert (found.full_text.count(title) == 1 and "text" in found.text) or "no heading" == found.text
+
+
+def test_a_note_that_is_only_its_title_is_still_a_passage(tmp_path, tokenizer):
+    (tmp_path / "a.md").write_text("# Ask Mia about the keys\n")
+    assert [p.text for p in load_passages(tmp_path, tokenizer)] == ["# Ask Mia about the keys"]
 
 
 def test_windows_line_ends_and_byte_order_marks_do_no_harm(tmp_path, tokenizer):
     (tmp_path / "a.md").write_bytes(b"\xef\xbb\xbf---\r\nx: y\r\n---\r\n# T\r\n\r\nBody.\r\n")
     (found,) = load_passages(tmp_path, tokenizer)
-    assert (found.title, found.text) == ("T", "# T\n\nBody.")
+    assert (found.title, found.text) == ("T", "Body.")
 
 
 def test_hidden_files_and_folders_are_passed_over(tmp_path, tokenizer):
@@ -213,10 +286,74 @@ def test_duplicate_ids_are_refused_with_both_places(tmp_path):
         load_passages(tmp_path / "x.jsonl")
 
 
-def test_a_text_file_that_is_not_utf8_is_named(tmp_path, tokenizer):
+def test_files_in_another_encoding_are_named_and_stop_nothing(tmp_path, tokenizer):
     (tmp_path / "latin.txt").write_bytes("Zürich".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"latin\.txt is not UTF-8"):
+    (tmp_path / "cut.txt").write_bytes("Zürich".encode("utf-16")[:-1])
+    with pytest.raises(
+        ValueError, match=r"2 of 2 files: cut\.txt \(not UTF-16 text\), latin\.txt \(not UTF-8 text\)"
+    ):
         load_passages(tmp_path, tokenizer)
+    with pytest.raises(ValueError, match=r"latin\.txt: not UTF-8 text"):
+        load_passages(tmp_path / "latin.txt", tokenizer)
+    for name in ("utf-16-le", "utf-16-be"):
+        (tmp_path / f"{name}.md").write_bytes("\ufeff# Bern\r\n\r\nÄnderung.".encode(name))
+    (tmp_path / "deep.rst").write_text("- " * 3000 + "x")
+    with pytest.warns(
+        UserWarning, match=r"skipped 3 of 5 files: cut.txt .*, deep.rst \(nested too deep\), "
+    ) as told:
+        found = load_passages(tmp_path, tokenizer)
+    assert [(p.title, p.text) for p in found] == [("Bern", "Änderung.")] * 2 and len(told) == 1
+
+
+def test_restructured_text_is_read_by_its_own_rules(tmp_path, tokenizer):
+    (tmp_path / "a.rst").write_text(RST)
+    (found,) = load_passages(tmp_path, tokenizer)
+    assert (found.title, found.metadata["section"]) == ("Setting up", "Keys")
+    assert found.text == RST_READ
+
+
+def test_a_line_without_an_id_is_read_as_its_path_says(tmp_path, tokenizer):
+    rows = [
+        {"path": "docs/a.md", "text": "# Tea\n\n## Green\n\n**Hot**"},
+        {"path": "b.txt", "text": "**as is**"},
+    ]
+    (tmp_path / "x.jsonl").write_bytes(jsonl(*rows))
+    found = [
+        (p.title, p.text, p.metadata.get("section")) for p in load_passages(tmp_path / "x.jsonl", tokenizer)
+    ]
+    assert found == [("Tea", "## Green\n\nHot", "Green"), ("b", "**as is**", None)]
+
+
+# --- what a piece goes on with, it repeats
+
+
+def test_pieces_stand_alone(tmp_path, tokenizer, count):
+    code = "\n".join(f"    step_{n} = run(name='step {n}')" for n in range(80))
+    rows = "\n".join(f"| disk-{n} | {n} TB | rack {n % 7} \\| row {n} |" for n in range(60))
+    steps = "\n".join(f"{n}. Turn the valve with number {n} to the left." for n in range(1, 60))
+    (tmp_path / "a.md").write_text(
+        f"# Plant\n\n## Boiler\n\n### Start\n\nIt starts like so:\n\n~~~py\ndef f():\n{code}\n~~~\n\n"
+        f"| Disk | Size | Place |\n|---|--:|---|\n{rows}\n\n"
+        f"## Pump\n\n{sentences(30)}\n\nDo this:\n\n{steps}\n"
+    )
+    pieces = load_passages(tmp_path, tokenizer)
+    assert all(count(p.full_text) <= 256 for p in pieces) and {p.title for p in pieces} == {"Plant"}
+    sections = [p.metadata["section"] for p in pieces]
+    assert sections == sorted(sections) and set(sections) == {"Boiler > Start", "Pump"}
+    for piece, section in zip(pieces, sections):
+        heads = {"Pump": ["## Pump"], "Boiler > Start": ["## Boiler", "### Start"]}[section]
+        lines = [line for line in piece.text.split("\n") if line]
+        assert lines[: len(heads)] == heads and not lines[-1].startswith("#")
+        fences = [line for line in lines if line.startswith("```")]
+        assert fences == ["```py", "```"] * (len(fences) // 2)
+        assert not lines[-1].endswith("like so:")
+        if any("disk-" in line for line in lines):
+            assert lines[lines.index("| Disk | Size | Place |") + 1] == "| --- | --- | --- |"
+        if any("valve" in line for line in lines):
+            assert "Do this:" in lines
+    whole = "\n".join(p.text for p in pieces)
+    assert all(line in whole for line in [*code.split("\n"), *steps.split("\n"), *sentences(30).split(". ")])
+    assert all(f"| disk-{n} | {n} TB | rack {n % 7} \\| row {n} |\n" in whole + "\n" for n in range(60))
 
 
 def test_nothing_to_read_says_what_is_read(tmp_path):
@@ -232,195 +369,21 @@ def test_read_jsonl_counts_blank_lines(tmp_path):
     assert list(read_jsonl(tmp_path / "x.jsonl")) == [(2, {"a": 1}), (4, {"a": 2})]
 
 
-# --- splitting
+def test_what_leads_is_in_one_piece_with_what_follows(tmp_path, tokenizer):
+    for number in range(14, 30):  # the cut falls on each place in turn
+        (tmp_path / "a.md").write_text(
+            f"# T\n\n{sentences(number)}\n\nYou need this:\n\n- an item that goes on for some words more\n\n"
+            f"#### Later\n\n{sentences(9)}\n\n| A | B |\n|---|---|\n| c | d |\n"
+        )
+        pieces = load_passages(tmp_path, tokenizer)
+        ends = [piece.text.split("\n")[-1] for piece in pieces]
+        assert not [end for end in ends if end.startswith("#") or end.endswith((":", "--- |"))]
+        assert len(pieces) > 1
 
 
-def covers(text: str, pieces: list[str]) -> bool:
-    """Whether the pieces stand in `text` in order, with nothing but space left outside them."""
-    ends = {-1: 0}  # where the last piece may begin: where it then ends
-    for piece in pieces:
-        following = {}
-        for start, end in ends.items():
-            place = text.find(piece, start + 1)
-            while place >= 0 and not text[end:place].strip():
-                following[place] = place + len(piece)
-                place = text.find(piece, place + 1)
-        ends = following
-    return any(not text[end:].strip() for end in ends.values())
-
-
-def test_covers_sees_a_gap_and_a_wrong_order():
-    assert covers("a b c", ["a b", "b c"]) and covers(" ", [])
-    assert not covers("a b c", ["a", "c"]) and not covers("a b", ["b", "a"]) and not covers("a b", ["a"])
-
-
-def weird_texts(st):
-    parts = st.sampled_from(
-        [" ", " ", " ", "\n", "\n\n", "word", "Word", "nDCG", "β", ". ", "? ", "e.g. ", "1.5", "```", "- "]
-        + ["\n# head\n", "\n- ", "[SEP]", "漢字", "😀", "e\u0301", "\u200b", "\u2028", "\x1c", "½", "٣", "'"]
-        + ["antidisestablishmentarianism", "a1b2c3d4" * 20, "https://x.y/?q=%20&r=1"]
-    )  # fmt: skip
-    return st.lists(parts, max_size=60).map("".join) | st.text(max_size=80)
-
-
-def for_weird_texts(check, **more):
-    hypothesis = pytest.importorskip("hypothesis", reason="needs hypothesis: pip install -e .[oracles]")
-    st = hypothesis.strategies
-    settings = hypothesis.settings(max_examples=200, deadline=None, derandomize=True, database=None)
-    more = {name: getattr(st, kind)(*bounds) for name, (kind, *bounds) in more.items()}
-    settings(hypothesis.given(text=weird_texts(st), **more)(check))()
-
-
-def test_pieces_fit_and_together_hold_the_whole_text(tokenizer, count):
-    def check(text, window, overlap):
-        pieces = split_text(text, tokenizer, max_tokens=window, overlap=min(overlap, window - 3))
-        assert all(count(piece) <= window for piece in pieces)
-        assert all(piece == piece.strip() != "" for piece in pieces)
-        assert covers(text, pieces)
-
-    for_weird_texts(check, window=("integers", 4, 40), overlap=("integers", 0, 20))
-
-
-def test_pieces_fit_where_the_space_before_a_word_is_part_of_its_token():
-    """As in RoBERTa's and GPT's tokens: at the start of a piece, a word can come to more tokens."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    merges = [("Ġ", "C"), ("ĠC", "a"), ("ĠCa", "t")]  # Ġ is a space: " Cat" is one token, "Cat" is three
-    tokens = [*pre_tokenizers.ByteLevel.alphabet(), *(a + b for a, b in merges)]
-    words = Tokenizer(models.BPE({token: n for n, token in enumerate(tokens)}, merges))
-    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
-    assert [len(tokenizer.tokenize(text)) for text in ("Cat", " Cat")] == [3, 1]
-    text = "Cat Cat Cat. " * 20
-    for window in range(8, 40):
-        pieces = split_text(text, tokenizer, max_tokens=window, overlap=0)
-        assert all(len(tokenizer(piece)["input_ids"]) <= window for piece in pieces) and covers(text, pieces)
-    # An emoji is four tokens that begin at one letter: no window smaller than that can hold it, but it ends.
-    assert split_text("😀😀", tokenizer, max_tokens=2, overlap=0) == ["😀", "😀"]
-
-
-def test_a_piece_begins_with_the_last_sentences_of_the_one_before(tokenizer, count):
-    text = sentences(60)
-    own = count("Sentence 10 says what a library holds.") - 2
-    pieces = [split_sentences(p) for p in split_text(text, tokenizer, max_tokens=100, overlap=4 * own + 1)]
-    assert len(pieces) > 3
-    for before, after in pairwise(pieces):
-        assert after[:4] == before[-4:] and after[4] not in before
-    none = [split_sentences(p) for p in split_text(text, tokenizer, max_tokens=100, overlap=0)]
-    assert [*chain(*none)] == split_sentences(text)
-
-
-def test_a_text_that_fits_is_one_piece_and_an_empty_one_none(tokenizer):
-    assert split_text("  One. Two.\n", tokenizer) == ["One. Two."]
-    assert split_text(" \n\t ", tokenizer) == split_text("", tokenizer) == []
-
-
-def test_a_long_sentence_is_cut_between_words(tokenizer):
-    pieces = split_text("word " * 500, tokenizer, max_tokens=50)
-    assert {word for piece in pieces for word in piece.split()} == {"word"}
-    assert [len(piece.split()) for piece in pieces] == [48] * 10 + [20]
-
-
-def test_what_is_left_of_a_cut_word_fits_too(tokenizer, count):
-    """Within the word, "ishmentarian" is one token; alone it is four."""
-    pieces = split_text("antidisestablishmentarianism", tokenizer, max_tokens=4, overlap=0)
-    assert "".join(pieces) == "antidisestablishmentarianism"
-    assert all(count(piece) <= 4 for piece in pieces)
-
-
-@pytest.mark.parametrize("overlap", [-1, 8, 10])
-def test_an_overlap_that_leaves_no_room_is_refused(tokenizer, overlap):
-    with pytest.raises(ValueError, match="less than the 8 tokens of one piece"):
-        split_text("text", tokenizer, max_tokens=10, overlap=overlap)
-
-
-# --- sentences
-
-
-@pytest.mark.parametrize(
-    "text, expected",
-    [
-        ("One. Two! Three? Four… Five", ["One.", "Two!", "Three?", "Four…", "Five"]),
-        ("Use it, e.g. BM25, i.e. Words.", ["Use it, e.g. BM25, i.e. Words."]),
-        ("Smith et al. Show it. See Fig. 3 vs. Eq. 2.", ["Smith et al. Show it.", "See Fig. 3 vs. Eq. 2."]),
-        ("Dr. Who met Mr. X and John F. Kennedy.", ["Dr. Who met Mr. X and John F. Kennedy."]),
-        ("k1 = 1.5 and b = 0.75. Then 2.", ["k1 = 1.5 and b = 0.75.", "Then 2."]),
-        ("A measure. nDCG is one. eBay is none.", ["A measure.", "nDCG is one.", "eBay is none."]),
-        ("It stops. 3 are left. β is small.", ["It stops.", "3 are left.", "β is small."]),
-        ("version 2.0 of x.y.z was out. it went on", ["version 2.0 of x.y.z was out. it went on"]),
-        ('He said "Go." He (really!) went. “Yes.”', ['He said "Go."', "He (really!) went.", "“Yes.”"]),
-        ("a line\nthat goes on. Next\tone.", ["a line that goes on.", "Next one."]),
-        ("no full stop\n\nnext paragraph", ["no full stop", "next paragraph"]),
-        ("# Heading. With a stop\ntext", ["# Heading. With a stop", "text"]),
-        ("items:\n- a\n- two\n  on\n2) three\n* four", ["items:", "- a", "- two on", "2) three", "* four"]),
-        ("Run:\n```py\na = 1.  \nB. C\n```\nDone.", ["Run:", "```py\na = 1.  \nB. C\n```", "Done."]),
-        ("open ```code. Never Closed", ["open", "```code. Never Closed"]),
-        ("", []),
-        (" \n \n", []),
-    ],
-)  # fmt: skip
-def test_sentences(text, expected):
-    assert split_sentences(text) == expected
-
-
-def test_sentences_never_lose_a_letter():
-    def check(text):
-        assert "".join("".join(split_sentences(text)).split()) == "".join(text.split())
-
-    for_weird_texts(check)
-
-
-MARKDOWN = """# Guide
-
-Take **all
-of it** and __this__, but `**not**` here, nor 2**3 and a__b__c.
-
-    $ run --now
-    x = 1
-
-    y = 2
-
-After the block.
-
-- an item
-
-    still **the item**
-
-Text again.
-
-```python
-def f():
-
-    return 1
-```
-"""
-
-
-def test_bold_and_indented_code_of_markdown_reach_no_sentence(tmp_path):
-    (tmp_path / "guide.md").write_text(MARKDOWN, encoding="utf-8")
-    (passage,) = load_passages(tmp_path)
-    found = split_sentences(passage.text)
-    assert "Take all of it and this, but `**not**` here, nor 2**3 and a__b__c." in found
-    assert "```\n$ run --now\nx = 1\n\ny = 2\n```" in found
-    assert "```python\ndef f():\n\n    return 1\n```" in found
-    assert "Two stars ** apart\n\nare ** no bold." in ragkit.corpus._plain_markdown(
-        "Two stars ** apart\n\nare ** no bold."
-    )
-    assert "still the item" in found  # a list's second paragraph is no code
-    assert not [s for s in found if "$ run" in s and not s.startswith("```")]
-
-
-@pytest.mark.parametrize(
-    "text, plain",
-    [
-        ("plain\n", "plain\n"),
-        ("", ""),
-        ("    all code", "```\nall code\n```"),
-        ("a\n\n\tcode\n", "a\n\n```\ncode\n```"),
-        ("a line\n    that goes on\n", "a line\n    that goes on\n"),
-        ("1. one\n\n    of one\n\nafter\n\n    code\n", "1. one\n\n    of one\n\nafter\n\n```\ncode\n```"),
-    ],
-)
-def test_indented_code_gets_fences(text, plain):
-    assert ragkit.corpus._plain_markdown(text).rstrip("\n") == plain.rstrip("\n")
+def test_headings_and_openings_take_no_more_than_half_of_a_piece(tmp_path, tokenizer, count):
+    code = "\n".join(f"step_{n} = run(name='step {n}')" for n in range(80))
+    (tmp_path / "a.md").write_text(f"# T\n\n## {'long ' * 150}\n\n### Short\n\n```{'a+' * 90}\n{code}\n```\n")
+    pieces = load_passages(tmp_path, tokenizer)
+    assert all(count(p.full_text) <= 256 and p.text.count("```") % 2 == 0 for p in pieces)
+    assert all("```\nstep_" in p.text for p in pieces[2:])
