@@ -370,7 +370,7 @@ def test_read_jsonl_counts_blank_lines(tmp_path):
 
 
 def test_what_leads_is_in_one_piece_with_what_follows(tmp_path, tokenizer):
-    for number in range(14, 30):  # the cut falls on each place in turn
+    for number in range(20, 36):  # the cut falls on each place in turn
         (tmp_path / "a.md").write_text(
             f"# T\n\n{sentences(number)}\n\nYou need this:\n\n- an item that goes on for some words more\n\n"
             f"#### Later\n\n{sentences(9)}\n\n| A | B |\n|---|---|\n| c | d |\n"
