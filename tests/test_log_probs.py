@@ -151,6 +151,22 @@ def test_wrapped_models_count_their_positions_and_learn(make):
     assert model(input_ids=ids, attention_mask=attention).logits.shape == (3, 9, V)
 
 
+def test_a_graph_compiled_before_neither_misses_the_hooks_nor_keeps_them():
+    model = gpt2()
+    model.compile(backend="eager")
+    ids, attention, mask = padded(side="left")
+    positions = (attention.cumsum(1) - 1).clamp(min=0)
+    found = []
+    for _ in range(2):
+        logits = model(
+            input_ids=ids, attention_mask=attention, position_ids=positions, use_cache=False
+        ).logits
+        assert logits.shape == (3, 9, V)
+        found.append(completion_log_probs(model, ids, attention, mask)[0])
+    close(found[0], found[1])
+    close(found[0], torch.stack([by_hand(gpt2(), prompt, answer).sum() for prompt, answer in ROWS]))
+
+
 class Saved(torch.nn.Module):
     """An output layer as peft's modules_to_save has it: the old one, and a copy that is trained."""
 
