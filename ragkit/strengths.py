@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ragkit.losses import group_advantages
+from ragkit.group_relative import group_advantages
 from ragkit.pairs import Pairs
 
 Strength = Callable[[Pairs, Tensor | None], Tensor]
