@@ -6,7 +6,8 @@
 from importlib import import_module
 
 _NAMES = {
-    "corpus": ("Passage", "Hit", "load_passages", "split_text", "split_sentences"),
+    "corpus": ("Passage", "Hit", "load_passages"),
+    "text": ("split_text", "split_sentences"),
     "encoder": ("Encoder",),
     "evaluation": ("Interval", "PerQuery", "evaluate", "load_qrels", "load_queries", "paired_interval"),
     "losses": (

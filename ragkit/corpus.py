@@ -1,16 +1,18 @@
-"""Passages: what they are, where they are read from, how long texts are split."""
+"""Passages: what they are and where they are read from."""
 
+import codecs
 import gzip
 import json
-import re
+import warnings
 import zlib
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ragkit.default_model import default_tokenizer
+from ragkit.markdown import plain_markdown
+from ragkit.text import split_document, split_sentences, split_text  # noqa: F401
 
 DATA = Path(__file__).resolve().parent.parent / "data"  # what the repo ships
 DOCUMENT_SUFFIXES = (".md", ".markdown", ".mdx", ".rst", ".txt")
@@ -45,16 +47,23 @@ def ranked(scored: Iterable[tuple[Passage, float]]) -> list[Hit]:
     return [Hit(passage, score, rank) for rank, (passage, score) in enumerate(scored, 1)]
 
 
+class UnreadableText(ValueError):
+    """A file that is no text in an encoding that it tells."""
+
+
 def load_passages(path: str | Path, tokenizer=None) -> list[Passage]:
     """Passages from a JSONL file, a BEIR folder, or a folder of Markdown or text; `.gz` is read too.
 
     - JSONL: one object a line with `_id` (or `id`), `text` and perhaps `title`, `metadata`; never split.
       Lines without an id are documents: they are split, and named by file and line.
     - A folder that holds `corpus.jsonl` is a BEIR folder; never split, since its ids are judged.
-    - Any other folder: its Markdown and text files, at every depth, split at the window of `tokenizer`
-      (default: the default encoder's) with overlap, named `path#part`.
+    - Any other folder: its Markdown, reStructuredText and text files, at every depth, split at the window of
+      `tokenizer` (default: the default encoder's) with overlap, named `path#part`; the headings above a
+      piece are its `metadata["section"]`: "Install > Linux". Files that are no text (UTF-8, or UTF-16 with
+      its mark) are passed over, and one warning at the end names them.
 
-    Raises FileNotFoundError where nothing is, ValueError with file and line where a line is broken.
+    Raises FileNotFoundError where nothing is, ValueError with file and line where a line is broken, or where
+    no file could be read.
     """
     path = Path(path).expanduser()
     if path.is_file():
@@ -74,118 +83,23 @@ def load_passages(path: str | Path, tokenizer=None) -> list[Passage]:
             f"no passages in {str(path)!r}: neither corpus.jsonl nor any file that ends in "
             f"{', '.join(DOCUMENT_SUFFIXES)} or .jsonl"
         )
-    return _unique(pair for f in files for pair in read(f, f.relative_to(path).as_posix(), tokenizer))
+    skipped: list[str] = []
 
+    def pairs() -> Iterator[tuple[str, Passage]]:
+        for file in files:
+            name = file.relative_to(path).as_posix()
+            try:
+                yield from read(file, name, tokenizer)
+            except UnreadableText:
+                skipped.append(name)
 
-def split_text(text: str, tokenizer, *, max_tokens: int = 256, overlap: int = 32) -> list[str]:
-    """Pieces of `text`, each at most `max_tokens` of the tokenizer's tokens, its special tokens included.
-
-    Pieces are substrings, cut between sentences where one ends in time, and otherwise between words. A piece
-    begins with the last sentences of the one before, as far as `overlap` tokens hold them, so that a thought
-    across a cut is whole in one of the two. Raises ValueError unless 0 <= overlap < max_tokens.
-    """
-    room = max_tokens - tokenizer.num_special_tokens_to_add()
-    if not 0 <= overlap < room:
-        raise ValueError(f"overlap={overlap} must be at least 0 and less than the {room} tokens of one piece")
-    encoded = tokenizer(
-        text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
-    )
-    starts = [start for start, _ in encoded["offset_mapping"]]  # the character where each token begins
-
-    def tokens(start: int, end: int) -> int:
-        return bisect_left(starts, end) - bisect_left(starts, start)
-
-    def fits(start: int, end: int) -> bool:
-        # Alone, a piece can come to more tokens than within the text: a word cut in two, a first word that
-        # has lost the space before it. So it is counted again.
-        if tokens(start, end) > room:
-            return False
-        alone = tokenizer(text[start:end].strip(), add_special_tokens=False, verbose=False)
-        return len(alone["input_ids"]) <= room
-
-    def cuts(start: int, end: int) -> Iterator[int]:  # the most wanted first
-        first, last = bisect_left(starts, start), bisect_left(starts, end)
-        for cut in starts[min(first + room, last - 1) : first : -1]:
-            space = max(text.rfind(" ", start + 1, cut), text.rfind("\n", start + 1, cut))
-            yield space if space > start else max(cut, start + 1)
-        while end > start + 1:  # one token that alone is many
-            end = (start + end) // 2
-            yield end
-
-    units: list[tuple[int, int]] = []  # sentences; those too long for one piece cut between words
-    for start, end in sentence_spans(text):
-        while end > start + 1 and not fits(start, end):
-            cut = next((cut for cut in cuts(start, end) if fits(start, cut)), start + 1)
-            units.append((start, cut))
-            start = cut
-        units.append((start, end))
-    pieces: list[str] = []
-    first = 0
-    while first < len(units):
-        last = first
-        while last + 1 < len(units) and tokens(units[first][0], units[last + 1][1]) <= room:
-            last += 1
-        while last > first and not fits(units[first][0], units[last][1]):
-            last -= 1
-        pieces.append(text[units[first][0] : units[last][1]].strip())
-        if last + 1 == len(units):
-            break
-        first, done = last + 1, first
-        while first - 1 > done and tokens(units[first - 1][0], units[last][1]) <= overlap:
-            if not fits(units[first - 1][0], units[last + 1][1]):
-                break  # with this overlap the next sentence would not fit: no progress
-            first -= 1
-    return [piece for piece in pieces if piece]
-
-
-# A full stop after one of these ends no sentence.
-_ABBREVIATION = re.compile(
-    r"(?:\b(?:e\.g|i\.e|et al|vs|cf|Eqs?|Figs?|Sec|Dr|Mr|Mrs|Ms|St|No|approx|resp)"
-    r"|(?:^|[\s(][A-Z]\w* )[A-Z])\.$"
-)
-_END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s+[\"'“‘(\[`*_]*(?:[^\sa-z]|[a-z]+[A-Z]))")
-# Fenced code and headings stand alone; blank lines and list items end a sentence.
-_FENCE = re.compile(r"```.*?(?:```|\Z)", re.S)
-_BLOCK = re.compile(r"```.*?(?:```|\Z)|^#+[ \t][^\n]*$", re.S | re.M)
-_PARAGRAPH_END = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*+•]|\d+[.)])\s)|\Z")
-
-
-def sentence_spans(text: str) -> list[tuple[int, int]]:
-    """(start, end) of each sentence in `text`, in order; fenced code and headings are one span each."""
-    spans: list[tuple[int, int]] = []
-    position = 0
-    for block in [*_BLOCK.finditer(text), None]:
-        until = block.start() if block else len(text)
-        while position < until:
-            ending = _PARAGRAPH_END.search(text, position, until)
-            stop, resume = ending.span() if ending else (until, until)
-            for match in _END.finditer(text, position, stop):
-                if not _ABBREVIATION.search(text, max(position, match.end() - 40), match.end()):
-                    spans.append((position, match.end()))
-                    position = match.end()
-            spans.append((position, stop))
-            position = max(resume, stop + 1) if stop < until else until
-        if block:
-            spans.append(block.span())
-            position = block.end()
-    trimmed = []
-    for start, end in spans:
-        piece = text[start:end]
-        if body := piece.strip():
-            start += len(piece) - len(piece.lstrip())
-            trimmed.append((start, start + len(body)))
-    return trimmed
-
-
-def readable(text: str) -> str:
-    """The text with "?" for halves of surrogate pairs, which a tokenizer and a browser refuse."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
-
-
-def split_sentences(text: str) -> list[str]:
-    """The sentences of `text`, in order, line breaks inside them as spaces; fenced code stays as it is."""
-    found = [text[start:end] for start, end in sentence_spans(text)]
-    return [piece if piece.startswith("```") else " ".join(piece.split()) for piece in found]
+    passages = _unique(pairs())
+    if skipped:
+        told = f"skipped {len(skipped)} of {len(files)} files, which are not UTF-8 text: {', '.join(skipped)}"
+        if len(skipped) == len(files):
+            raise ValueError(f"{path}: {told}")
+        warnings.warn(told, stacklevel=2)
+    return passages
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict]]:
@@ -226,8 +140,8 @@ def _read_jsonl(path: Path, name: str, tokenizer) -> Iterator[tuple[str, Passage
             raise ValueError(f"{where}: needs a string `text` (and `title` a string, `metadata` an object)")
         metadata = metadata | row  # fields that we don't know are kept
         if identifier is None:
-            title = title or str(row.get("path", ""))
-            for passage in _split_document(f"{name}:{number}", title, text, metadata, tokenizer):
+            place = Path(str(row.get("path", "")))
+            for passage in _split_document(f"{name}:{number}", place, title, text, metadata, tokenizer):
                 yield where, passage
         elif isinstance(identifier, str | int) and str(identifier):
             yield where, Passage(str(identifier), text, title, metadata)
@@ -236,77 +150,40 @@ def _read_jsonl(path: Path, name: str, tokenizer) -> Iterator[tuple[str, Passage
 
 
 def _read_document(path: Path, name: str, tokenizer) -> Iterator[tuple[str, Passage]]:
+    document = _split_document(name, path, "", _decoded(path), {"path": name}, tokenizer)
+    return ((str(path), passage) for passage in document)
+
+
+def _decoded(path: Path) -> str:
+    data = path.read_bytes()
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = data.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
-    if path.suffix.lower() in (".md", ".markdown", ".mdx"):
-        text = _plain_markdown(text)
-    heading = re.search(r"^#+\s+(.+?)\s*#*$", _FENCE.sub("", text), re.M)  # in code, # begins a comment
-    title = heading[1] if heading else path.stem
-    for passage in _split_document(name, title, text, {"path": name}, tokenizer):
-        yield str(path), passage
+        raise UnreadableText(f"{path}: not {'UTF-16' if utf16 else 'UTF-8'} text: {error}") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _split_document(name: str, title: str, text: str, metadata: dict, tokenizer) -> list[Passage]:
+def _split_document(
+    name: str, path: Path, title: str, text: str, metadata: dict, tokenizer
+) -> Iterator[Passage]:
     """One passage a piece; the title goes in front of every piece, so its tokens are taken off the window."""
+    found, suffix = "", path.suffix.lower()
+    if suffix in (".md", ".markdown", ".mdx"):
+        found, text = plain_markdown(text, indented_code=suffix != ".mdx")
+    elif suffix == ".rst":
+        from ragkit.restructured import plain_restructured
+
+        found, text = plain_restructured(text)
     tokenizer = tokenizer or default_tokenizer()
     window = min(tokenizer.model_max_length, 256)
-    title = title.strip()[:200]
+    title = (title or found or path.stem).strip()[:200]
     room = window - len(tokenizer(title, add_special_tokens=False, verbose=False)["input_ids"])
     room = max(room, window // 2)
-    pieces = split_text(text, tokenizer, max_tokens=room, overlap=min(32, room // 4))
-    return [
-        Passage(f"{name}#{part}", piece, title, metadata | {"part": part})
-        for part, piece in enumerate(pieces, 1)
-    ]
-
-
-def _plain_markdown(text: str) -> str:
-    """Markdown without what is not read aloud: front matter, comments, images, tags, links, bold marks.
-
-    Code blocks that are told by their indentation get fences, by which the rest of ragkit tells them.
-    """
-    text = _fence_indented(re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.S))
-    parts, fences = _FENCE.split(text), _FENCE.findall(text)
-    target = r"\((?:[^()]|\([^()]*\))*\)"
-    for index, part in enumerate(parts):
-        part = re.sub(rf"<!--.*?-->|!\[[^\]]*\]{target}", "", part, flags=re.S)
-        part = re.sub(rf"\[([^\]]*)\]{target}", r"\1", part)
-        # `inline code` keeps its <T>; a tag that parts two words leaves a space
-        part = re.sub(r"(`[^`\n]+`)|</?(?:br|p|div|li|t[dhr])\b[^<>\n]*>", lambda m: m[1] or " ", part)
-        part = re.sub(r"(`[^`\n]+`)|</?[A-Za-z][^<>\n]*>", lambda m: m[1] or "", part)
-        parts[index] = re.sub(
-            r"(`[^`\n]+`)|(\*\*|\b__)(?=\S)((?:.|\n(?!\s*\n))+?)(?<=\S)\2", lambda m: m[1] or m[3], part
-        )
-    return "".join(a + b for a, b in zip(parts, [*fences, ""]))
-
-
-def _fence_indented(text: str) -> str:
-    """Blocks indented by four spaces or a tab, after a blank line and outside lists, put into fences."""
-    out: list[str] = []
-    fenced = listed = False  # inside a fence; after a list item, whose paragraphs are indented too
-    code: list[str] = []
-    for line in [*text.split("\n"), ""]:
-        if line.lstrip().startswith("```"):
-            fenced = not fenced
-        indented = not fenced and not listed and re.match(r"(?: {4}|\t)\s*\S", line)
-        if indented and (code or not out or not out[-1].strip()):
-            code.append(re.sub(r"^(?: {4}|\t)", "", line))
-            continue
-        if code and not line.strip() and not fenced:
-            code.append("")  # a blank line may stand inside the block
-            continue
-        if code:
-            blank = len(code) - len("\n".join(code).rstrip("\n").split("\n"))
-            out += ["```", *code[: len(code) - blank], "```", *[""] * blank]
-            code = []
-        if line.strip() and not fenced:
-            listed = bool(re.match(r"\s*(?:[-*+•]|\d+[.)])\s", line)) or (listed and line[0] in " \t")
-        out.append(line)
-    if code:
-        out += ["```", *"\n".join(code).rstrip("\n").split("\n"), "```", ""]
-    return "\n".join(out[:-1])
+    pieces = split_document(text, tokenizer, max_tokens=room, overlap=min(32, room // 4))
+    for part, (piece, section) in enumerate(pieces, 1):
+        told = {"part": part} | ({"section": section} if section else {})
+        yield Passage(f"{name}#{part}", piece, title, metadata | told)
 
 
 def _hidden(path: Path) -> bool:

@@ -13,8 +13,8 @@ from threading import Lock
 
 import numpy as np
 
-from ragkit.corpus import readable
 from ragkit.default_model import DEFAULT, checked_weights, default_folder
+from ragkit.text import readable
 
 # Padded tokens in one forward pass: on a CPU, more keep it no busier, and pad short texts to long ones.
 TOKENS_PER_BATCH = {"cpu": 512, "cuda": 8192}

@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ragkit.corpus import Hit, split_sentences
+from ragkit.corpus import Hit
+from ragkit.text import split_sentences
 
 
 @dataclass(frozen=True)

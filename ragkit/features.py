@@ -8,8 +8,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from ragkit.corpus import split_sentences, split_text
 from ragkit.library import K1, B
+from ragkit.text import split_sentences, split_text
 
 NAMES = (
     "similarity",  # of query and text, as far as the encoder's window goes

@@ -5,8 +5,8 @@ import secrets
 from dataclasses import dataclass
 from threading import Lock
 
-from ragkit.corpus import readable
 from ragkit.evidence import Evidence
+from ragkit.text import readable
 
 _INSTRUCTION = (
     "Answer the question from the numbered passages below and from nothing else. {style} Cite the passages "

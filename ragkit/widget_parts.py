@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import ipywidgets
 
-from ragkit.corpus import readable
+from ragkit.text import readable
 from ragkit.widget_guard import Guard
 
 FOLD = 320  # characters: a longer document is folded
