@@ -1,6 +1,7 @@
 """From a question and its hits to an answer with sources, by a causal language model."""
 
 import re
+import unicodedata
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,12 @@ from ragkit.prompt import Prompt, build_prompt, plain_ids
 
 DEFAULT = "tiny-rag-lm"
 ABSTENTION = "I don't know: the passages found do not answer this."
+
+
+_NUMBER = r"(?:(?:passages?|sources?|documents?|docs?):?\s*)?[#^]?[1-9]\d*\^?"
+_CITED = re.compile(
+    rf"[\[【]\s*({_NUMBER}(?:[\s,;&–—‐-]+(?:(?:and|to)\s+)?{_NUMBER})*)\s*(?:†[^\]】]*)?[\]】]", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -249,9 +256,7 @@ class Generator:
         text = self._text(ids)
         if not text:
             return self._abstain(prompt, on_text)
-        given = {piece.hit for piece in prompt.evidence}
-        cited = [int(n) for group in re.findall(r"\[([\d,\s]+)\]", text) for n in re.findall(r"\d+", group)]
-        cited = [n for n in dict.fromkeys(cited) if n in given]
+        cited = citations_in(text, [piece.hit for piece in prompt.evidence])
         abstained = bool(re.match(r"I (don't|don’t|do not) know\b", text))
         return Answer(text, [] if abstained else cited, prompt.evidence, abstained, prompt.text)
 
@@ -272,3 +277,17 @@ class Generator:
                 shown = text
 
         return emit
+
+
+def citations_in(text: str, given: list[int]) -> list[int]:
+    """Which of the numbers `given` a text cites, in its order, once each.
+
+    Read are the forms that models write: [1], [1, 2], [1][2], [1–3], [1]–[3], 【2】, 【2†source】, [^2],
+    [passage 2]. Numbers in round brackets are not: they count steps as often.
+    """
+    text = re.sub(r"\]\s*([–—‐-])\s*\[", r"\1", unicodedata.normalize("NFKC", text))
+    found: list[int] = []
+    for group in _CITED.findall(text):
+        for first, last in re.findall(r"(\d+)(?:\^?\s*(?:[–—‐-]|to\b)[\s^]*(\d+))?", group):
+            found += [n for n in given if int(first) <= n <= int(last or first)]
+    return list(dict.fromkeys(found))
