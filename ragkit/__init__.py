@@ -25,7 +25,7 @@ _NAMES = {
         "preference_metrics",
     ),
     "log_probs": ("completion_log_probs",),
-    "library": ("Library", "retrieve", "lexical_search", "fuse"),
+    "library": ("Library", "retrieve", "lexical_search", "hybrid_search", "fuse"),
     "evidence": ("Evidence", "select_evidence"),
     "prompt": ("Prompt", "build_prompt"),
     "generator": ("Answer", "Generator"),

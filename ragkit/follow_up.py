@@ -3,6 +3,7 @@
 import re
 from itertools import takewhile
 
+NOTHING_ASKED = "Nothing was asked; ask when you like."
 _ASKING = r"(?:what|why|how|when|where|which|who|does|do|did|is|are|was|can|could|should|will|would)\b"
 _FOLLOW_UP = re.compile(
     r"(?:(?:and|but|so|ok(?:ay)?|then)\b[\s,]*)?(?:what|how)\s+about\s+(?P<about>.*\w.*?)[\s?]*$"
@@ -44,10 +45,11 @@ _POINTS_NEAR = re.compile(
     re.I,
 )
 _SMALL_TALK = re.compile(
-    r"(?:(?:thank you|thanks?|thx|cheers|yes|yeah|yep|no|sure|agreed|exactly|noted|all ?right|you too|hello|hi|hey|(?:good )?(?:morning|afternoon|evening|night|day|bye)|"
-    r"goodbye|bye|see you|ok(?:ay)?|oh|ah|well|great|cool|nice|perfect|good|fine|super|awesome|wonderful|"
-    r"got it|i see|understood|right|that helps|(?:that |it )?makes sense|that(?:'s| is| was)|very|much|so|a lot|many|all|again|there|"
-    r"then|later|helpful|for (?:the|your) (?:help|answer|time))\b[\s,.!:)]*)+",
+    r"(?:(?:thank you|thanks?|thx|cheers|yes|yeah|yep|no|sure|agreed|exactly|noted|all ?right|you too|"
+    r"hello|hi|hey|(?:good )?(?:morning|afternoon|evening|night|day|bye)|goodbye|bye|see you|ok(?:ay)?|oh|"
+    r"ah|well|great|cool|nice|perfect|good|fine|super|awesome|wonderful|got it|i see|understood|right|"
+    r"that helps|(?:that |it )?makes sense|that(?:'s| is| was)|very|much|so|a lot|many|all|again|there|then|"
+    r"later|helpful|for (?:the|your) (?:help|answer|time))\b[\s,.!:)]*)+",
     re.I,
 )
 
@@ -121,7 +123,9 @@ def _same_place(previous: str, preposition: str | None, new: str, alone: bool) -
     alone takes the place of what stands last behind a preposition."""
     if preposition or alone:
         wanted = preposition or _PREPOSITION.pattern.removesuffix(r"\s+")
-        places = re.finditer(rf"\b{wanted}\s+((?:\w[\w-]*\s*){{1,3}}?)(?=$|\b{_PREPOSITION.pattern})", previous, re.I)
+        places = re.finditer(
+            rf"\b{wanted}\s+((?:\w[\w-]*\s*){{1,3}}?)(?=$|\b{_PREPOSITION.pattern})", previous, re.I
+        )
     else:
         article = re.match(r"an?\b|the\b", new, re.I)
         wanted = article and ("the" if article[0].lower() == "the" else "an?")

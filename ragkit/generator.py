@@ -159,7 +159,7 @@ class Generator:
         """log p_θ of the answer's first token, (n + 1,): each of the n sentences' numbers, last `<none>`.
 
         The mean over two readings, nearest first and nearest last: where a sentence stands is no reason to
-        cite it, and a small model takes it for one. `answer` adds the encoder's log prior, 8 · similarity.
+        cite it, and a small model takes it for one. `answer` adds a log prior, 14 · score.
         Raises ValueError for a model that does not cite by such tokens.
         """
         import torch
@@ -181,9 +181,9 @@ class Generator:
     def _cite(self, prompt: Prompt, seed: int | None, temperature: float) -> int | None:
         """Which sentence of the evidence to quote, None for none of them.
 
-        By p(z|x)·p_θ([i] | x, z), with the encoder's prior p(z|x) ∝ exp(8 · similarity): the latent document
+        By p(z|x)·p_θ([i] | x, z), with the encoder's prior p(z|x) ∝ exp(14 · score): the latent document
         of arXiv 2005.11401, here a sentence. "None of them" stands in that choice as if it were a sentence
-        with the similarity `none_similarity`.
+        with the score `none_similarity`.
         """
         import torch
 
