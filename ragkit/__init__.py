@@ -31,7 +31,7 @@ _NAMES = {
     ),
     "group_relative": ("group_advantages", "group_relative_loss"),
     "log_probs": ("completion_log_probs",),
-    "library": ("Library", "retrieve", "lexical_search", "fuse"),
+    "library": ("Library", "retrieve", "lexical_search", "hybrid_search", "fuse"),
     "evidence": ("Evidence", "select_evidence"),
     "prompt": ("Prompt", "build_prompt"),
     "generator": ("Answer", "Generator"),

@@ -82,14 +82,17 @@ def _sources(turn) -> str:
         name = _one_line(hit.passage.id)
         title = _one_line(hit.passage.title) or name
         if section := hit.passage.metadata.get("section"):
-            title = f"{title} > {_one_line(str(section))}"
+            title += f" > {_one_line(str(section))}"
         lines.append(f"{star}[{hit.rank}] {title}  ({name}, {hit.score:.2f})")
     return "\n".join(lines)
 
 
 def _cited(answer) -> str:
     """The answer's citations that its text does not hold already."""
-    return "".join(f" [{number}]" for number in answer.citations if f"[{number}]" not in answer.text)
+    from ragkit.generator import citations_in
+
+    held = citations_in(answer.text, answer.citations)
+    return "".join(f" [{number}]" for number in answer.citations if number not in held)
 
 
 def _ask(arguments) -> None:
@@ -153,7 +156,7 @@ def _index(arguments) -> None:
 
 
 def _chat(arguments) -> None:
-    from ragkit.follow_up import complete_follow_up
+    from ragkit.follow_up import NOTHING_ASKED, asks_nothing, complete_follow_up
 
     assistant = _assistant(arguments)
     print(f"{len(assistant.library):,} passages. Ask a question; an empty line or Ctrl-D ends the chat.")
@@ -166,6 +169,9 @@ def _chat(arguments) -> None:
             return
         if not query:
             return
+        if asks_nothing(query):
+            print(NOTHING_ASKED)
+            continue
         asked = complete_follow_up(query, previous)
         if asked != query:
             _show(f"(read as: {asked})")

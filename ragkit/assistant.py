@@ -10,7 +10,7 @@ import numpy as np
 from ragkit.corpus import DATA, Hit, ranked
 from ragkit.encoder import Encoder
 from ragkit.generator import DEFAULT, Answer, Generator
-from ragkit.library import Library, check_encoder, library_encoder, retrieve
+from ragkit.library import Library, check_encoder, hybrid_search, library_encoder
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Assistant:
         *,
         timings: dict[str, float] | None = None,
     ) -> list[Hit]:
-        """The k passages to answer `query` from, best first.
+        """The k passages to answer `query` from, best first; scores as in `hybrid_search` or the reranker's.
 
         `candidates`: with a reranker, how many passages it chooses the k from; k unless given. `timings`
         gets each step's seconds.
@@ -79,15 +79,15 @@ class Assistant:
         query_vector = self.encoder.encode_query(query)
         clock.append(time.perf_counter())
 
-        # 2. f(library, query vector, k) returns k documents.
-        hits = retrieve(self.library, query_vector, k if self.reranker is None else max(k, candidates or k))
+        # 2. f(library, query vector, k) returns k documents; here, the query's words count too.
+        count = k if self.reranker is None else max(k, candidates or k)
+        hits = hybrid_search(self.library, query, query_vector, count)
+        vectors = self.library.vectors_of(hit.passage.id for hit in hits)
+        self.encoder.remember([hit.passage.full_text for hit in hits], vectors)  # for the steps to come
         clock.append(time.perf_counter())
 
         # 3. A reranker, where there is one, puts them into the order that people prefer.
         if self.reranker is not None:
-            if getattr(self.reranker, "encoder", None) is self.encoder:  # it need not encode them again
-                vectors = self.library.vectors_of(hit.passage.id for hit in hits)
-                self.encoder.remember([hit.passage.full_text for hit in hits], vectors)
             hits = ranked((hit.passage, hit.score) for hit in self.reranker.rerank(query, hits)[:k])
         clock.append(time.perf_counter())
 

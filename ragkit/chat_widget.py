@@ -6,7 +6,7 @@ import uuid
 import ipywidgets
 
 from ragkit.compare_widget import sources
-from ragkit.follow_up import complete_follow_up
+from ragkit.follow_up import NOTHING_ASKED, asks_nothing, complete_follow_up
 from ragkit.judgements import Feedback
 from ragkit.rank_session import RankingSession
 from ragkit.rank_widget import RankingPanel, facts
@@ -63,6 +63,10 @@ class ChatApp(Panel):
         asked = (query or self._query.text).strip()
         if not asked:
             raise ValueError("type a question first")
+        if asks_nothing(asked):
+            self._query.fresh()
+            self.tell(NOTHING_ASKED)
+            return
         previous = self.turn.query if self.turn else None
         self.tell("Searching and writing …")
         turn = self.assistant.ask(complete_follow_up(asked, previous), self.k, **self.settings)

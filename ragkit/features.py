@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from ragkit.library import K1, B
-from ragkit.text import split_sentences, split_text
+from ragkit.text import split_sentences, split_text, words
 
 NAMES = (
     "similarity",  # of query and text, as far as the encoder's window goes
@@ -35,12 +35,6 @@ LIKENING = re.compile(
     r"\b(?:like an?|as if|as though|imagine|think of|picture|just as|much as|is an?)\b", re.I
 )
 YOU = re.compile(r"\b(?:you|your|yours)\b", re.I)
-WORD = re.compile(r"\w+")
-STOP = set(
-    """a an the of to in on at by for with from and or but if is are was were be been do does did what
-    which who how why when where it its this that these those i me my you your we our they can could
-    should would will not no so as than there""".split()
-)
 VERBS = set(
     """add allow apply ask avoid begin build call cap change check choose clip collect combine compare
     compute consider copy count create cut decide define discard divide do don't drop embed encode end
@@ -125,17 +119,15 @@ def _read(text: str, tokenizer, window: int) -> _Text:
     if len(text) > window:  # a token has a letter at least: a shorter text is sure to fit
         tokens = len(tokenizer(text, truncation=False, verbose=False)["input_ids"])
         chunks = split_text(text, tokenizer, max_tokens=window) if tokens > window else []
-    words = Counter(word for word in WORD.findall(text.lower()) if word not in STOP)
-    return _Text(chunks, sentences, words, _style(text, sentences))
+    return _Text(chunks, sentences, Counter(words(text)), _style(text, sentences))
 
 
 def bm25(query: str, documents: list[Counter]) -> np.ndarray:
     """(K,): Okapi BM25 with Lucene's idf, the K documents as the whole collection."""
-    asked = {word for word in WORD.findall(query.lower()) if word not in STOP}
-    lengths = np.array([max(words.total(), 1) for words in documents], dtype=float)
+    lengths = np.array([max(counts.total(), 1) for counts in documents], dtype=float)
     scores = np.zeros(len(documents))
-    for word in sorted(asked):
-        counts = np.array([words[word] for words in documents], dtype=float)
+    for word in sorted(set(words(query))):
+        counts = np.array([document[word] for document in documents], dtype=float)
         found = (counts > 0).sum()
         idf = np.log1p((len(documents) - found + 0.5) / (found + 0.5))
         scores += idf * counts / (counts + K1 * (1 - B + B * lengths / lengths.mean()))

@@ -3,6 +3,7 @@
 import re
 from itertools import takewhile
 
+NOTHING_ASKED = "Nothing was asked; ask when you like."
 _ASKING = r"(?:what|why|how|when|where|which|who|does|do|did|is|are|was|can|could|should|will|would)\b"
 _FOLLOW_UP = re.compile(
     r"(?:(?:and|but|so|ok(?:ay)?|then)\b[\s,]*)?(?:what|how)\s+about\s+(?P<about>.*\w.*?)[\s?]*$"
@@ -19,6 +20,13 @@ _NAME = re.compile(
 )
 _SHORT = re.compile(r"(?!(?:it|me|us|you|all|now|one)$)[a-z]{2,3}")  # after "what about" a name: rag
 _PREPOSITION = re.compile(r"(?:for|in|with|of|on|to|by|at|from|under|after|before)\s+", re.I)
+# "Corinth?" alone is a name; "Examples?" asks for something of what was asked about.
+_ALONE = re.compile(
+    r"(?!(?:why|how|when|where|who|which|what|really|seriously|since|more|any|all|always|sure|true|examples?|"
+    r"alternatives?|details?|reasons?|exceptions?|limits?|defaults?|costs?|prices?|sources?|numbers|options)\b)"
+    r"(?P<alone>\w[\w-]+(?: \w[\w-]+)?)\s*\?+",
+    re.I,
+)
 # "is it possible to …", "does it matter whether …": this "it" stands for what follows.
 _IMPERSONAL = re.compile(
     r"\bit(?:\s+(?:be|ever|still|really|always|also))?\s+"
@@ -26,7 +34,7 @@ _IMPERSONAL = re.compile(
     r"easier|difficult|better|best|enough|normal|common|usual|important|recommended|required|allowed|legal|useful|sensible|"
     r"reasonable|wise|likely|bad|good|sense|make|makes|takes?|long|cost|much|help|pay)\s+)+"
     r"(?:for\s+\S+(?:\s+\S+)?\s+)?(?:to|that|if|when|whether)\b"
-    r"|worth\s+\w+ing\b|(?:matter|depend)s?\s+(?:if|whether|what|which|how|on)\b|that\b)"
+    r"|worth\s+\w+ing\b|(?:matter|depend|hurt|harm)s?\s+(?:if|when|whether|what|which|how|to|on)\b|that\b)"
     r"|\btime is it\b",
     re.I,
 )
@@ -37,10 +45,11 @@ _POINTS_NEAR = re.compile(
     re.I,
 )
 _SMALL_TALK = re.compile(
-    r"(?:(?:thanks?|thank you|thx|cheers|hello|hi|hey|(?:good )?(?:morning|afternoon|evening|night|day|bye)|"
-    r"goodbye|bye|see you|ok(?:ay)?|oh|ah|well|great|cool|nice|perfect|good|fine|super|awesome|wonderful|"
-    r"got it|i see|understood|right|that helps|that(?:'s| is| was)|very|much|so|a lot|many|all|again|there|"
-    r"then|later|helpful|for (?:the|your) (?:help|answer|time))\b[\s,.!:)]*)+",
+    r"(?:(?:thank you|thanks?|thx|cheers|yes|yeah|yep|no|sure|agreed|exactly|noted|all ?right|you too|"
+    r"hello|hi|hey|(?:good )?(?:morning|afternoon|evening|night|day|bye)|goodbye|bye|see you|ok(?:ay)?|oh|"
+    r"ah|well|great|cool|nice|perfect|good|fine|super|awesome|wonderful|got it|i see|understood|right|"
+    r"that helps|(?:that |it )?makes sense|that(?:'s| is| was)|very|much|so|a lot|many|all|again|there|then|"
+    r"later|helpful|for (?:the|your) (?:help|answer|time))\b[\s,.!:)]*)+",
     re.I,
 )
 
@@ -68,12 +77,17 @@ def complete_follow_up(query: str, previous: str | None) -> str:
     first = previous.split("?")[0].rstrip()  # of a question completed before: so that none grows and grows
     found = _FOLLOW_UP.match(query.strip())
     name = _NAME.search(query)
-    if found:
-        about = found["about"] or found["and"]
+    alone = _ALONE.fullmatch(query.strip())
+    if alone and not (alone[1].istitle() or _NAME.fullmatch(alone[1])):
+        alone = None
+    if found or alone:
+        about = alone[1] if alone else found["about"] or found["and"]
         word = _PREPOSITION.match(about)
         new = about[word.end() :] if word else about
         old = _replaceable(previous, new, word and word[0].strip())
-        if old and len(new.split()) <= 4 and (name or _SHORT.fullmatch(new)):
+        if not (old and (name or alone or _SHORT.fullmatch(new))):
+            old = _same_place(first, word and word[0].strip(), new, bool(alone))
+        if old and len(new.split()) <= 4:
             return previous[: old[0]] + new + previous[old[1] :]
         return f"{first}: {about}?"
     words = len(re.findall(r"\w+", query))
@@ -102,6 +116,24 @@ def _replaceable(previous: str, new: str, preposition: str | None) -> tuple[int,
             return None  # two places, and no way to tell which is meant
         spans = behind or spans
     return max(spans, key=lambda s: (_shared_ending(previous[s[0] : s[1]], new), s[0]), default=None)
+
+
+def _same_place(previous: str, preposition: str | None, new: str, alone: bool) -> tuple[int, int] | None:
+    """Where what is no name stands: behind the same preposition, or last with the same article; what is named
+    alone takes the place of what stands last behind a preposition."""
+    if preposition or alone:
+        wanted = preposition or _PREPOSITION.pattern.removesuffix(r"\s+")
+        places = re.finditer(
+            rf"\b{wanted}\s+((?:\w[\w-]*\s*){{1,3}}?)(?=$|\b{_PREPOSITION.pattern})", previous, re.I
+        )
+    else:
+        article = re.match(r"an?\b|the\b", new, re.I)
+        wanted = article and ("the" if article[0].lower() == "the" else "an?")
+        places = re.finditer(rf"\b({wanted}(?:\s+\w[\w-]*){{1,3}})$", previous, re.I) if wanted else ()
+    spans = [match.span(1) for match in places if not _NAME.search(previous, *match.span(1))]
+    if alone:
+        return next((span for span in spans if span[1] == len(previous)), None)
+    return spans[0] if len(spans) == 1 else None
 
 
 def _shared_ending(a: str, b: str) -> int:

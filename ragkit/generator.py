@@ -1,6 +1,7 @@
 """From a question and its hits to an answer with sources, by a causal language model."""
 
 import re
+import unicodedata
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,12 @@ from ragkit.prompt import Prompt, build_prompt, plain_ids
 
 DEFAULT = "tiny-rag-lm"
 ABSTENTION = "I don't know: the passages found do not answer this."
+
+
+_NUMBER = r"(?:(?:passages?|sources?|documents?|docs?):?\s*)?[#^]?[1-9]\d*\^?"
+_CITED = re.compile(
+    rf"[\[【]\s*({_NUMBER}(?:[\s,;&–—‐-]+(?:(?:and|to)\s+)?{_NUMBER})*)\s*(?:†[^\]】]*)?[\]】]", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -152,7 +159,7 @@ class Generator:
         """log p_θ of the answer's first token, (n + 1,): each of the n sentences' numbers, last `<none>`.
 
         The mean over two readings, nearest first and nearest last: where a sentence stands is no reason to
-        cite it, and a small model takes it for one. `answer` adds the encoder's log prior, 8 · similarity.
+        cite it, and a small model takes it for one. `answer` adds a log prior, 14 · score.
         Raises ValueError for a model that does not cite by such tokens.
         """
         import torch
@@ -174,9 +181,9 @@ class Generator:
     def _cite(self, prompt: Prompt, seed: int | None, temperature: float) -> int | None:
         """Which sentence of the evidence to quote, None for none of them.
 
-        By p(z|x)·p_θ([i] | x, z), with the encoder's prior p(z|x) ∝ exp(8 · similarity): the latent document
+        By p(z|x)·p_θ([i] | x, z), with the encoder's prior p(z|x) ∝ exp(14 · score): the latent document
         of arXiv 2005.11401, here a sentence. "None of them" stands in that choice as if it were a sentence
-        with the similarity `none_similarity`.
+        with the score `none_similarity`.
         """
         import torch
 
@@ -249,9 +256,7 @@ class Generator:
         text = self._text(ids)
         if not text:
             return self._abstain(prompt, on_text)
-        given = {piece.hit for piece in prompt.evidence}
-        cited = [int(n) for group in re.findall(r"\[([\d,\s]+)\]", text) for n in re.findall(r"\d+", group)]
-        cited = [n for n in dict.fromkeys(cited) if n in given]
+        cited = citations_in(text, [piece.hit for piece in prompt.evidence])
         abstained = bool(re.match(r"I (don't|don’t|do not) know\b", text))
         return Answer(text, [] if abstained else cited, prompt.evidence, abstained, prompt.text)
 
@@ -272,3 +277,17 @@ class Generator:
                 shown = text
 
         return emit
+
+
+def citations_in(text: str, given: list[int]) -> list[int]:
+    """Which of the numbers `given` a text cites, in its order, once each.
+
+    Read are the forms that models write: [1], [1, 2], [1][2], [1–3], [1]–[3], 【2】, 【2†source】, [^2],
+    [passage 2]. Numbers in round brackets are not: they count steps as often.
+    """
+    text = re.sub(r"\]\s*([–—‐-])\s*\[", r"\1", unicodedata.normalize("NFKC", text))
+    found: list[int] = []
+    for group in _CITED.findall(text):
+        for first, last in re.findall(r"(\d+)(?:\^?\s*(?:[–—‐-]|to\b)[\s^]*(\d+))?", group):
+            found += [n for n in given if int(first) <= n <= int(last or first)]
+    return list(dict.fromkeys(found))

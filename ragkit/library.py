@@ -8,7 +8,9 @@ import numpy as np
 
 from ragkit.corpus import Hit, Passage, ranked, read_jsonl
 from ragkit.storage import PASSAGES, VECTORS, LibraryFolder
+from ragkit.text import words
 
+LEXICAL = 0.6  # the share of BM25 in hybrid_search
 K1, B = 1.5, 0.75  # of BM25: how much a repeated word adds, how far long passages are discounted
 
 
@@ -213,17 +215,7 @@ def retrieve(library: Library, query_vector: np.ndarray, k: int) -> list[Hit]:
     order.
     Raises ValueError for a vector of another dimension or with NaN or infinity in it, or for k < 0.
     """
-    vector = np.asarray(query_vector, dtype=np.float32)
-    if vector.shape == (1, library.dimension):
-        vector = vector[0]
-    if vector.shape != (library.dimension,):
-        raise ValueError(
-            f"the query vector has shape {vector.shape}, the library's vectors have ({library.dimension},): "
-            f"encode the query with {library.encoder_name!r}"
-        )
-    if not np.isfinite(vector).all():
-        bad = int(np.argmin(np.isfinite(vector)))
-        raise ValueError(f"query_vector[{bad}] is {vector[bad]}; a query vector holds finite numbers only")
+    vector = _checked_vector(library, query_vector)
     k = min(_check_k(k), len(library))
     if k == 0:
         return []
@@ -239,34 +231,70 @@ def retrieve(library: Library, query_vector: np.ndarray, k: int) -> list[Hit]:
     return ranked((library._passages[number], -score) for score, number in found)
 
 
+def _checked_vector(library: Library, query_vector: np.ndarray) -> np.ndarray:
+    vector = np.asarray(query_vector, dtype=np.float32)
+    if vector.shape == (1, library.dimension):
+        vector = vector[0]
+    if vector.shape != (library.dimension,):
+        raise ValueError(
+            f"the query vector has shape {vector.shape}, the library's vectors have ({library.dimension},): "
+            f"encode the query with {library.encoder_name!r}"
+        )
+    if not np.isfinite(vector).all():
+        bad = int(np.argmin(np.isfinite(vector)))
+        raise ValueError(f"query_vector[{bad}] is {vector[bad]}; a query vector holds finite numbers only")
+    return vector
+
+
 def lexical_search(library: Library, query: str, k: int) -> list[Hit]:
     """The k passages with the highest BM25 score (Lucene's variant, k1 = 1.5, b = 0.75), best first.
 
     Passages that share no word with the query are no hits. The word index is built on the first call after a
-    change. One-letter words count: h and β are terms of this field.
+    change. What a word is: `text.words`; one letter is one, h and β are terms of this field.
     """
+    return _best(library, _bm25(library, query)[0], k, above=0.0)
+
+
+def hybrid_search(library: Library, query: str, query_vector: np.ndarray, k: int) -> list[Hit]:
+    """The k passages that are nearest by meaning and words, best first.
+
+    score = (1 − w) · cosine + w · BM25 / its bound, w = LEXICAL: a convex combination, which keeps what ranks
+    lose (arXiv 2210.11934). The bound, Σ idf of the query's words, is that of BM25 itself; so a best match
+    counts little where it shares only common words, or few of many. Equal scores keep the library's order.
+    Raises what `retrieve` raises.
+    """
+    lexical, bound = _bm25(library, query)
+    scores = np.zeros(len(library))
+    numbers = np.array(list(library._passages))  # ascending
+    vector = _checked_vector(library, query_vector)
+    if len(library):
+        cosines, found = library._index.search(vector[None], len(library))
+        scores[np.searchsorted(numbers, found[0])] = cosines[0]
+    return _best(library, (1 - LEXICAL) * scores + LEXICAL * lexical / bound, k)
+
+
+def _bm25(library: Library, query: str) -> tuple[np.ndarray, float]:
+    """BM25 of each passage, (N,), and what it stays below: a word adds less than its idf."""
     import bm25s
 
     if not isinstance(query, str):
         raise TypeError(f"query is a {type(query).__name__}, not a string")
-    k = min(_check_k(k), len(library))
-    if k == 0:
-        return []
-    settings = {"token_pattern": r"(?u)\b\w+\b", "stopwords": "en", "show_progress": False}
-    if library._bm25 is None:
-        index = bm25s.BM25(method="lucene", k1=K1, b=B)
-        words = bm25s.tokenize([p.full_text for p in library._passages.values()], **settings)
-        if not words.vocab:
-            return []
-        index.index(words, show_progress=False)
-        library._bm25 = index
-    words = bm25s.tokenize([query], return_ids=False, **settings)[0]
-    if not words:
-        return []
-    scores = library._bm25.get_scores(words)  # (N,)
-    best = np.lexsort((np.arange(len(scores)), -scores))[:k]
-    passages = list(library._passages.values())
-    return ranked((passages[i], float(scores[i])) for i in best if scores[i] > 0)
+    asked = words(query)
+    if library._bm25 is None and any(texts := [words(p.full_text) for p in library.passages]):
+        library._bm25 = bm25s.BM25(method="lucene", k1=K1, b=B)
+        library._bm25.index(texts, show_progress=False)
+    if library._bm25 is None or not asked:
+        return np.zeros(len(library)), 1.0
+    known, holding = library._bm25.vocab_dict, np.diff(library._bm25.scores["indptr"])
+    counts = np.array([holding[known[word]] if word in known else 0 for word in asked])
+    bound = np.log1p((len(library) - counts + 0.5) / (counts + 0.5)).sum()
+    return library._bm25.get_scores(asked), float(bound)
+
+
+def _best(library: Library, scores: np.ndarray, k: int, above: float = -np.inf) -> list[Hit]:
+    best = np.argsort(-scores, kind="stable")[: _check_k(k)]
+    passages = library.passages
+    return ranked((passages[i], float(scores[i])) for i in best if scores[i] > above)
 
 
 def fuse(*runs: list[Hit], k: int | None = None, constant: float = 60.0) -> list[Hit]:

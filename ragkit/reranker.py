@@ -171,8 +171,13 @@ class Reranker:
         return self.fitted.scores(self.describe(query, passages), self.max_kl)
 
     def rerank(self, query: str, hits: Sequence[Hit]) -> list[Hit]:
-        """All of the hits, best first, with the reranker's scores; ranks from 1; equal ones keep order."""
+        """All of the hits, best first, with the reranker's scores; ranks from 1; equal ones keep order.
+
+        Where no residual was fitted, the hits as they came, with the scores that they have.
+        """
         hits = list(hits)
+        if self.fitted.residual is None:
+            return ranked((hit.passage, hit.score) for hit in hits)
         scores = self.score(query, [hit.passage for hit in hits])
         order = np.argsort(-scores, kind="stable").tolist()
         return ranked((hits[i].passage, float(scores[i])) for i in order)

@@ -1,6 +1,7 @@
 """Sentences and pieces of a text: where they begin and end, and which headings stand above them."""
 
 import re
+import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterator
 from functools import cache
@@ -21,6 +22,13 @@ _BLOCK = re.compile(
 )
 _ITEM = re.compile(r"(?:[-*+•]|(\d+)[.)])\s")
 LONGEST_UNIT = 600  # characters of a list or a fence that is quoted whole
+_PAIRED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"  # kana, Han, Hangul
+_WORD = re.compile(rf"([{_PAIRED}]+)|[^\W{_PAIRED}]+")
+STOP = set(
+    """a an the of to in on at by for with from into and or but if is are was were be been do does did what
+    which who how why when where it its this that these those i me my you your we our they their can could
+    should would will not no such so as than then there""".split()
+)
 
 
 class Span(NamedTuple):
@@ -169,6 +177,19 @@ def cells(row: str) -> list[str]:
     row = row.strip().removeprefix("|")
     row = row if row.endswith("\\|") else row.removesuffix("|")
     return [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", row)]
+
+
+def words(text: str) -> list[str]:
+    """The words of `text` by which it is searched: of any case, composed or not, without those in STOP.
+
+    Scripts that put no spaces between words (kana, Han) and Hangul come as pairs of neighbouring characters.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    found: list[str] = []
+    for match in _WORD.finditer(folded):
+        run = match[0]
+        found += [run[i : i + 2] for i in range(max(len(run) - 1, 1))] if match[1] else [run]
+    return [word for word in found if word not in STOP]
 
 
 def readable(text: str) -> str:

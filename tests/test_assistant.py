@@ -1,8 +1,10 @@
 """The four steps from a question to an answer with sources, and follow-up questions."""
 
 import copy
+import json
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +12,8 @@ import pytest
 from ragkit.assistant import Assistant
 from ragkit.corpus import Passage, split_sentences
 from ragkit.encoder import Encoder
-from ragkit.follow_up import complete_follow_up
-from ragkit.library import Library, retrieve
+from ragkit.follow_up import asks_nothing, complete_follow_up
+from ragkit.library import Library, hybrid_search, retrieve
 from ragkit.reranker import Reranker
 from tests.conftest import PASSAGES
 from tests.helpers import FakeEncoder
@@ -80,7 +82,7 @@ def test_each_text_is_read_once_and_what_the_library_has_not_at_all(tiny, encode
     assistant = Assistant(encoder, library, generator, Reranker(encoder))
     with reading(encoder) as rows:
         turn = assistant.ask(QUESTION, 3, candidates=10)
-        candidates = retrieve(library, turn.query_vector, 10)
+        candidates = hybrid_search(library, QUESTION, turn.query_vector, 10)
         assert len(candidates) == 10 and len(rows) == len(set(rows)) > 10
         assert ids_of(encoder, [QUESTION]) <= set(rows)
         assert not ids_of(encoder, [hit.passage.full_text for hit in candidates]) & set(rows)
@@ -142,6 +144,24 @@ def test_the_reranker_may_choose_from_more_than_it_passes_on(encoder, library, t
     turn = Assistant(encoder, library, tiny, Reversing()).ask(QUESTION, 2, candidates=len(library))
     assert [hit.passage for hit in turn.hits] == [hit.passage for hit in everything[:-3:-1]]
     assert len(Assistant(encoder, library, tiny).ask(QUESTION, 2, candidates=9).hits) == 2
+
+
+def test_a_reranker_that_was_never_fitted_keeps_the_hits_as_they_came(encoder, library, tiny):
+    query = "Milvus or DPO?"  # cosines alone would put them in another order
+    plain = Assistant(encoder, library, tiny).find(query, 5)
+    assert [hit.passage for hit in plain] != [
+        hit.passage for hit in retrieve(library, encoder.encode_query(query), 5)
+    ]
+    assert Assistant(encoder, library, tiny, Reranker(encoder)).find(query, 5) == plain
+    assert Assistant(encoder, library, tiny, Reranker(encoder)).find(query, 2, 5) == plain[:2]
+
+
+def test_words_count_beside_meaning(encoder, tiny):
+    texts = [f"Error E-40{n} is raised when a pump of line {n % 7} is blocked." for n in range(10, 60)]
+    library = Library.build([Passage(f"E-40{n}", text) for n, text in enumerate(texts, 10)], encoder)
+    assistant = Assistant(encoder, library, tiny)
+    for code in ("E-4012", "E-4037", "E-4059"):
+        assert assistant.find(f"What does {code} mean?")[0].passage.id == code
 
 
 def test_a_reranker_with_another_encoder_makes_its_own_vectors(encoder, library, tiny):
@@ -228,6 +248,13 @@ FOLLOW_UPS = [
         "what about the role of the margin in IPO?",
         "What does beta control in DPO: the role of the margin in IPO?",
     ),
+    # what is no name: behind the same preposition, last with the same article, a name alone
+    ("Is there a limit for guests?", "and for members?", "Is there a limit for members?"),
+    ("How do I repot a fern?", "what about a palm?", "How do I repot a palm?"),
+    ("What is the price of zinc?", "Cobalt?", "What is the price of Cobalt?"),
+    ("What does beta control in DPO?", "but in practice?", "What does beta control in DPO: in practice?"),
+    (BETA, "Examples?", BETA + " Examples?"),
+    ("Which lock does ssh take?", "nfs?", "Which lock does nfs take?"),
     # what only points back
     (BETA, "why is it used?", "What does beta control in DPO? why is it used?"),
     (BETA, "Why?", "What does beta control in DPO? Why?"),
@@ -284,6 +311,21 @@ FOLLOW_UPS = [
 @pytest.mark.parametrize(("previous", "query", "becomes"), FOLLOW_UPS)
 def test_follow_ups(previous, query, becomes):
     assert complete_follow_up(query, previous) == becomes
+
+
+TURNS = json.loads((Path(__file__).parent / "follow_ups.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("turn", TURNS, ids=lambda turn: turn["query"])
+def test_forty_turns_that_were_written_without_a_look_at_the_code(turn):
+    becomes = complete_follow_up(turn["query"], turn["previous"])
+    assert asks_nothing(turn["query"]) == (turn["standalone"] == "none")
+    if turn["standalone"]:
+        assert becomes == turn["query"]
+    else:
+        lower = becomes.lower()
+        assert all(words.lower() in lower for words in turn["must_contain"])
+        assert not any(words.lower() in lower for words in turn["must_not_contain"])
 
 
 @pytest.mark.parametrize("query", ["and", "what about?", "and ?", "?", "…", "a" * 5000, "Aa-" * 2000])

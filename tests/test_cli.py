@@ -77,7 +77,7 @@ def test_ask_json_is_json_and_nothing_else(reading, capsys):
     assert found["answer"] in found["sources"][cited - 1]["text"]
     assert [source["rank"] for source in found["sources"]] == [1, 2, 3]
     assert set(found["sources"][0]) == {"rank", "id", "title", "score", "text"}
-    assert set(found["evidence"][0]) == {"text", "hit", "score"}
+    assert set(found["evidence"][0]) == {"text", "hit", "score", "section"}
     assert set(found["timings"]) == {"encode", "retrieve", "rerank", "generate"}
 
 
@@ -160,13 +160,14 @@ def test_sources_tell_the_section(tmp_path, tiny_folder, encoder, capsys):
 
 
 def test_chat_completes_a_follow_up_and_ends_with_an_empty_line(reading, capsys, typed):
-    typed(f"{QUESTION}\nand what about IPO?\n\nnever asked\n")
+    typed(f"{QUESTION}\nok, thanks!\nand what about IPO?\n\nnever asked\n")
     assert main(["chat", *reading]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("5 passages. Ask a question;")
     assert out.count("(read as: ") == 1
     assert "(read as: What does beta control in IPO?)" in out
     assert out.count("*[") == 2 and "never" not in out
+    assert out.count("Nothing was asked") == 1  # thanks are not searched for, and the question before stays
     assert err == ""
 
 

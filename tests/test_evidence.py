@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from ragkit.evidence import Evidence, select_evidence
+from ragkit.corpus import Hit, Passage
+from ragkit.evidence import CONTEXT, PASSAGE, SENTENCE, Evidence, select_evidence
 from tests.helpers import hits
 
 
 class Nearness:
-    """An encoder for which a text is as near to any query as its digits say: "About beta 7." is 0.7."""
+    """An encoder for which a text is as near to any query as its largest digit: "About beta 7." is 0.7."""
 
     def tokenizer(self, text, *, add_special_tokens, **options):
         assert not add_special_tokens
@@ -18,7 +19,7 @@ class Nearness:
         return np.array([1, 0], dtype=np.float32)
 
     def encode_passages(self, texts, *, progress=True):
-        numbers = [float("".join(filter(str.isdigit, text)) or 0) / 10 for text in texts]
+        numbers = [int(max(filter(str.isdigit, text), default=0)) / 10 for text in texts]
         return np.array([[number, 0] for number in numbers], dtype=np.float32)
 
 
@@ -35,8 +36,40 @@ def test_the_nearest_sentences_come_first_each_with_its_hit():
     assert found == [
         Evidence("Has 9.", 1, pytest.approx(0.9)),
         Evidence("Has 5.", 2, pytest.approx(0.5)),
-        Evidence("Has 3.", 1, pytest.approx(0.3)),
+        Evidence("Has 3.", 1, pytest.approx((SENTENCE + CONTEXT) * 0.3 + PASSAGE * 0.9)),
     ]
+
+
+def test_title_section_and_question_above_a_sentence_count_and_a_question_is_no_answer():
+    text = "## Linux\n\nIs it big 7? It is.\n\n### Arch 3\n\nIt was. How much 9?"
+    assert select([Hit(Passage("a", text, "Size 1"), 1.0, 1)]) == [
+        Evidence("It is.", 1, pytest.approx(CONTEXT * 0.7 + PASSAGE * 0.9), "Linux"),
+        Evidence("It was.", 1, pytest.approx(CONTEXT * 0.3 + PASSAGE * 0.9), "Linux > Arch 3"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence", "kept"),
+    [
+        ("How do I open the lid?", "How do I open the lid?", False),
+        ("How do I open the lid?", "Opening the lid: how to do so?", False),
+        ("how do i open the lid", "How to open the lid 1", True),  # it says more
+        ("What opens lid 1?", "What opens the lid 1", False),
+        ("Is the lid 1?", "The lid is 1.", True),  # it says yes
+        ("What opens it?", "A lever 1.", True),
+    ],
+)
+def test_a_sentence_that_repeats_the_question_is_no_answer(query, sentence, kept):
+    found = select_evidence(query, hits(f"{sentence}\n\nThe rest 2."), Nearness(), 1000)
+    assert ("The rest 2." in [piece.text for piece in found]) and (len(found) == 1 + kept)
+
+
+def test_where_the_best_is_far_there_is_no_evidence(encoder):
+    found = hits(
+        "The kitchen opens at noon. Lunch is soup on Mondays.", "Values begin with a capital letter."
+    )
+    assert select_evidence("What is the capital of France?", found, encoder) == []
+    assert select_evidence("When does the kitchen open?", found, encoder)[0].hit == 1
 
 
 def test_equally_near_sentences_keep_the_order_of_the_hits():

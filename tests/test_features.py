@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ragkit.encoder import Encoder
-from ragkit.features import NAMES, WORD, Counter, bm25, describe, describe_all
+from ragkit.features import NAMES, Counter, bm25, describe, describe_all
 from ragkit.library import K1, B
 from tests.words_encoder import WordsEncoder
 
@@ -42,7 +42,7 @@ def test_features_of_two_documents_by_hand(words):
 
 def test_bm25_is_what_bm25s_computes():
     texts = ["lamp lamp river", "river stone garden winter", "cloud", "lamp garden lamp lamp paper window"]
-    split = [WORD.findall(text) for text in texts]
+    split = [text.replace(",", "").split() for text in texts]
     index = bm25s.BM25(method="lucene", k1=K1, b=B)
     index.index(split, show_progress=False)
     expected = index.get_scores(["lamp", "garden", "nowhere"])

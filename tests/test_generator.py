@@ -395,6 +395,12 @@ def test_on_a_gpu_quotes_are_verbatim_too(tiny_folder, encoder, hits):
         ("[2,1 , 2]", [2, 1]),
         ("No source, an index a[i] and [0] or [6].", []),
         ("A list [1, 2.5] and [x1].", []),
+        ("A range [1–3], [2-3].", [1, 2, 3]),
+        ("Another [1]–[3], a note [^2].", [1, 2, 3]),
+        ("Neighbours [3][1], lenticular 【2】 and 【1†source】.", [3, 1, 2]),
+        ("In words [passage 2; passage 3] and [Sources: 1 and 3].", [2, 3, 1]),
+        ("Full width ［２］, turned round [3-1], a date [2020-01-02], steps (1) and (2).", [2]),
+        ("Far [2–99999999999], open [1, [ 1  2", [2, 3]),
     ],
 )
 def test_citations_are_those_that_exist_in_order_once_each(generator_free, hits, text, citations):

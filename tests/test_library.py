@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 import ragkit
 import ragkit.storage
 from ragkit.corpus import Hit, Passage
-from ragkit.library import Library, fuse, lexical_search, library_encoder, retrieve
+from ragkit.library import LEXICAL, Library, fuse, hybrid_search, lexical_search, library_encoder, retrieve
 from tests.helpers import FakeEncoder, hits, passages
 
 ROOT = Path(__file__).parent.parent
@@ -568,6 +569,56 @@ def test_the_word_index_follows_every_change(library):
 def test_a_query_that_is_no_string_is_refused(library):
     with pytest.raises(TypeError, match="query is a list, not a string"):
         lexical_search(library, ["beta"], 3)
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ("Zürich", unicodedata.normalize("NFD", "in Zürich")),
+        (unicodedata.normalize("NFD", "café"), "Das CAFÉ"),
+        ("STRASSE", "die Straße"),
+        ("ﬁle ｘ１", "a file x1"),
+        ("京都の寺", "東京都と京都"),
+        ("기계학습", "새로운 기계학습을"),
+    ],
+)
+def test_words_match_in_any_case_composition_and_script(encoder, query, text):
+    library = Library.build(passages("something else", text, "東の寺 계기"), encoder)
+    assert ids(lexical_search(library, query, 1)) == ["p1"]
+
+
+def test_hybrid_search_by_hand():
+    # Cosines with (1, 0) are 0.9, 0.4, 0; "2" stands in the last of three passages, each of one word.
+    library = Library.build(passages("0", "1", "2"), Given([[0.9, 0.4], [0.4, 0.9], [0, 1]]))
+    found = hybrid_search(library, "2", [1, 0], 3)
+    assert ids(found) == ["p0", "p2", "p1"]
+    # BM25 of one word of one is idf / (1 + k1), and its bound is idf: 1 / 2.5
+    assert {hit.passage.id: hit.score for hit in found} == pytest.approx(
+        {"p0": (1 - LEXICAL) * 0.9, "p1": (1 - LEXICAL) * 0.4, "p2": LEXICAL / 2.5}, abs=1e-6
+    )
+    # A word that no passage has is part of the bound: the same match counts for less.
+    half = LEXICAL / 2.5 * np.log(1 + 2.5 / 1.5) / (np.log(1 + 2.5 / 1.5) + np.log(1 + 3.5 / 0.5))
+    scores = {hit.passage.id: hit.score for hit in hybrid_search(library, "2 unheard", [1, 0], 3)}
+    assert scores["p2"] == pytest.approx(half, abs=1e-6)
+    assert ids(hybrid_search(library, "?", [1, 0], 2)) == ["p0", "p1"]
+
+
+def test_equal_scores_keep_one_order_whatever_k_is():
+    random = np.random.default_rng(3)
+    rows = random.integers(0, 6, 400)  # twins all over: the passage "n" has row n of six
+    library = Library.build(
+        [Passage(f"p{i}", str(n)) for i, n in enumerate(rows)], Given(random.normal(size=(6, 8)))
+    )
+    library.delete([f"p{i}" for i in range(0, 400, 7)])
+    query = random.normal(size=8)
+    for search in (
+        lambda k: retrieve(library, query, k),
+        lambda k: lexical_search(library, "1 4", k),
+        lambda k: hybrid_search(library, "1 4", query, k),
+    ):
+        whole = search(400)
+        for k in (1, 2, 10, 99, 101, 250):
+            assert search(k) == whole[:k]
 
 
 def test_fusion_by_hand():

@@ -11,7 +11,6 @@ import torch
 
 from ragkit.corpus import DATA, read_jsonl
 from ragkit.generator import Generator
-from ragkit.grounding import PRIOR_SCALE
 from tests.helpers import FakeEncoder, hits
 
 sys.path.insert(0, str(DATA / "build"))
@@ -30,7 +29,16 @@ from tiny_lm_data import (
     read_squad,
     topics_of,
 )
-from train_tiny_lm import CITE, NONE_SIMILARITY, SPECIAL, batches, encode_examples, main, train_tokenizer
+from train_tiny_lm import (
+    CITE,
+    NONE_SIMILARITY,
+    PRIOR_SCALE,
+    SPECIAL,
+    batches,
+    encode_examples,
+    main,
+    train_tokenizer,
+)
 
 SENTENCES = [
     "In 1932 the bridge over the bay was opened by Lady Ashcroft of Penrith.",

@@ -704,6 +704,15 @@ def test_a_follow_up_builds_on_the_question_before(assistant, log):
     assert chat.turn.query == "What does beta control in IPO?" and chat.turn.query in shown(chat)
 
 
+def test_thanks_are_no_question_and_the_question_before_stays(assistant, log):
+    chat = ChatApp(assistant, log)
+    chat.ask("What does beta control in DPO?")
+    chat.ask("Thank you!")
+    assert len(chat.turns) == 1 and chat.error is None and "Nothing was asked" in shown(chat)
+    chat.ask("and in IPO?")
+    assert chat.turn.query == "What does beta control in IPO?"
+
+
 def test_the_chat_keeps_what_was_said_before(assistant, log):
     chat = ChatApp(assistant, log)
     chat.ask("What is DPO?")

@@ -23,13 +23,15 @@ from torch.nn import functional as F
 
 from ragkit.corpus import DATA
 from ragkit.encoder import Encoder
-from ragkit.grounding import PRIOR_SCALE
 
 VOCABULARY = 6000
 NUMBERS = [f"[{i}]" for i in range(1, 10)]
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<q>", "<sentence>", "<phrase>", "<none>", *NUMBERS]
 MAX_TOKENS = 384
 TOKENS_PER_BATCH = 4096
+PRIOR_SCALE = (
+    8.0  # of the sentence's cosine alone; `grounding.PRIOR_SCALE` is that of a score with its context
+)
 NONE_SIMILARITY = 0.5  # of "none of them", while training; what is shipped is calibrated
 CITE = 15.0  # the citation is one token among thirty, and the hard one
 FULL = 5  # the curriculum's last level: up to six sentences, and natural questions

@@ -21,9 +21,10 @@ import numpy as np
 from ragkit.corpus import DATA, Hit, Passage, read_jsonl
 from ragkit.encoder import Encoder
 from ragkit.evaluation import load_qrels, paired_interval
+from ragkit.evidence import FLOOR
 from ragkit.generator import Generator
 from ragkit.grounding import PRIOR_SCALE
-from ragkit.library import Library, retrieve
+from ragkit.library import Library, hybrid_search
 
 sys.path.insert(0, str(DATA / "build"))
 from tiny_lm_data import read_squad
@@ -91,7 +92,7 @@ def corpus_cases(encoder: Encoder, limit: int | None, k: int = 3) -> dict[str, l
     cases: dict[str, list[Case]] = {"answerable": [], "near miss": [], "off topic": []}
     for _, row in read_jsonl(DATA / "queries.jsonl"):
         if row["metadata"]["split"] == "test":
-            hits = retrieve(library, encoder.encode_query(row["text"]), k)
+            hits = hybrid_search(library, row["text"], encoder.encode_query(row["text"]), k)
             if answer := answers.get(row["_id"]):
                 judged = {passage for passage, grade in qrels[row["_id"]].items() if grade == 2}
                 case = Case(row["text"], hits, answer["support"], [answer["key"]], judged)
@@ -103,6 +104,8 @@ def corpus_cases(encoder: Encoder, limit: int | None, k: int = 3) -> dict[str, l
 
 def read(generator: Generator, case: Case) -> Reading:
     prompt = generator.prompt(case.query, case.hits)
+    if not prompt.evidence:  # the best is below evidence.FLOOR
+        return Reading(case, "", "", -np.inf, "", "", -np.inf, False)
     texts = [piece.text for piece in prompt.evidence]
     similarities = np.array([piece.score for piece in prompt.evidence])
     logs = generator.citation_log_probs(prompt)  # (n + 1,), last that of "none"
@@ -205,7 +208,9 @@ def report(title: str, cases: dict[str, list[Case]], model: str, encoder: Encode
         f"as shipped (none_similarity {quoting.none_similarity}; such a threshold here would be {margin:.3f})"
     )
     for kind, readings in found.items():
+        far = [not r.nearest for r in readings]
         line(f"{kind} declined", [r.margin < quoting.none_similarity for r in readings])
+        line(f"{kind} declined by the floor of {FLOOR} alone", far)
 
 
 def latency(cases: list[Case], model: str) -> None:

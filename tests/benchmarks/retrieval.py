@@ -12,7 +12,7 @@ import numpy as np
 
 from ragkit.corpus import load_passages
 from ragkit.evaluation import evaluate, load_qrels, load_queries, paired_interval
-from ragkit.library import Library, fuse, lexical_search, retrieve
+from ragkit.library import Library, fuse, hybrid_search, lexical_search, retrieve
 
 MEASURES = ("nDCG@10", "R@100")
 LATENCY_PASSAGES = 5000
@@ -81,12 +81,16 @@ def main() -> None:
     dense = {query: retrieve(library, vector, 100) for query, vector in vectors.items()}
     lexical = {query: lexical_search(library, text, 100) for query, text in queries.items()}
     fused = {query: fuse(dense[query], lexical[query], k=100) for query in queries}
-    report({"dense": dense, "BM25": lexical, "fused": fused}, qrels)
+    hybrid = {query: hybrid_search(library, text, vectors[query], 100) for query, text in queries.items()}
+    report({"dense": dense, "BM25": lexical, "RRF": fused, "hybrid": hybrid}, qrels)
 
     library.delete([passage.id for passage in passages[LATENCY_PASSAGES:]])
     print(f"\none query after another on {len(library):,} passages, k = 10")
     latency("retrieve", lambda vector: retrieve(library, vector, 10), list(vectors.values()))
     whole = list(queries.values())
+    lexical_search(library, "builds the word index", 1)
+    pairs = [(queries[query], vector) for query, vector in vectors.items()]
+    latency("hybrid_search", lambda pair: hybrid_search(library, *pair, 10), pairs)
     latency("encode_query + retrieve", lambda q: retrieve(library, encoder.encode_query(q), 10), whole)
 
 
