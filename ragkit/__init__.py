@@ -4,7 +4,9 @@
 """
 
 import os
+from contextlib import suppress
 from importlib import import_module
+from importlib.util import find_spec
 
 # OpenMP's threads spin while they wait for each other; where more runs than there are cores, they spin away
 # the time that the others need, and encoding is ten times slower (tests/benchmarks/busy.py). It is read once,
@@ -13,47 +15,33 @@ if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 _NAMES = {
-    "corpus": ("Passage", "Hit", "load_passages"),
-    "text": ("split_text", "split_sentences"),
-    "encoder": ("Encoder",),
-    "evaluation": ("Interval", "PerQuery", "evaluate", "load_qrels", "load_queries", "paired_interval"),
-    "losses": (
-        "margin",
-        "pair_loss",
-        "grpo_loss",
-        "dpo_loss",
-        "offset_dpo_loss",
-        "robust_dpo_loss",
-        "ipo_loss",
-        "gpo_loss",
-        "plackett_luce_loss",
-        "preference_metrics",
-    ),
-    "group_relative": ("group_advantages", "group_relative_loss"),
-    "log_probs": ("completion_log_probs",),
-    "library": ("Library", "retrieve", "lexical_search", "hybrid_search", "fuse"),
-    "evidence": ("Evidence", "select_evidence"),
-    "prompt": ("Prompt", "build_prompt"),
-    "generator": ("Answer", "Generator"),
-    "reranker": ("Reranker",),
-    "report": ("FitReport",),
-    "preferences": ("Comparison", "Feedback", "Pairs", "PreferenceLog", "Ranking", "pairs_of"),
-    "widgets": ("ChatApp", "CompareAnswers", "RankDocuments"),
-    "assistant": ("Assistant", "Turn"),
-    "follow_up": ("complete_follow_up",),
+    "retrieval": "Encoder Hit Library Passage fuse hybrid_search lexical_search load_passages retrieve "
+    "split_sentences split_text",
+    "preferences": "Comparison Feedback Pairs PreferenceLog Ranking pairs_of",
+    "losses": "completion_log_probs dpo_loss gpo_loss group_advantages group_relative_loss grpo_loss "
+    "ipo_loss margin offset_dpo_loss pair_loss plackett_luce_loss preference_metrics robust_dpo_loss",
+    "evaluation": "Interval PerQuery evaluate load_qrels load_queries paired_interval",
+    "generation": "Answer Evidence Generator Prompt build_prompt complete_follow_up select_evidence",
+    "reranking": "FitReport Reranker",
+    "assistant": "Assistant Turn",
+    "widgets": "ChatApp CompareAnswers RankDocuments",
 }
-_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
-_MODULES = {*_NAMES, "strengths", "trl_trainer"}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_MODULE_OF)
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str):
-    if name in _MODULES:
-        return import_module(f"ragkit.{name}")
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'ragkit' has no attribute {name!r}")
-    return getattr(import_module(f"ragkit.{_MODULE_OF[name]}"), name)
+    if name in _MODULE_OF:
+        return getattr(import_module(f"ragkit.{_MODULE_OF[name]}"), name)
+    for module in (
+        f"ragkit.{name}",
+        *(f"ragkit.{folder}.{name}" for folder in _NAMES),
+    ):  # a folder, or a room
+        with suppress(ModuleNotFoundError):
+            if find_spec(module):
+                return import_module(module)
+    raise AttributeError(f"module 'ragkit' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

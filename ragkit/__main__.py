@@ -11,7 +11,7 @@ import time
 import warnings
 from pathlib import Path
 
-from ragkit.corpus import DATA
+from ragkit.retrieval.corpus import DATA
 
 EPILOG = 'Example: python -m ragkit ask "What does beta control in DPO?"'
 HELP = {
@@ -89,7 +89,7 @@ def _sources(turn) -> str:
 
 def _cited(answer) -> str:
     """The answer's citations that its text does not hold already."""
-    from ragkit.generator import citations_in
+    from ragkit.generation.generator import citations_in
 
     held = citations_in(answer.text, answer.citations)
     return "".join(f" [{number}]" for number in answer.citations if number not in held)
@@ -120,9 +120,9 @@ def _ask(arguments) -> None:
 
 
 def _index(arguments) -> None:
-    from ragkit.corpus import load_passages
-    from ragkit.encoder import Encoder
-    from ragkit.library import Library
+    from ragkit.retrieval.corpus import load_passages
+    from ragkit.retrieval.encoder import Encoder
+    from ragkit.retrieval.library import Library
 
     started = time.perf_counter()
     out = arguments.out or Path(f"{arguments.path.resolve().stem}-library")
@@ -156,7 +156,7 @@ def _index(arguments) -> None:
 
 
 def _chat(arguments) -> None:
-    from ragkit.follow_up import NOTHING_ASKED, asks_nothing, complete_follow_up
+    from ragkit.generation.follow_up import NOTHING_ASKED, asks_nothing, complete_follow_up
 
     assistant = _assistant(arguments)
     print(f"{len(assistant.library):,} passages. Ask a question; an empty line or Ctrl-D ends the chat.")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ragkit.corpus import DATA, Hit, ranked
-from ragkit.encoder import Encoder
-from ragkit.generator import DEFAULT, Answer, Generator
-from ragkit.library import Library, check_encoder, hybrid_search, library_encoder
+from ragkit.generation.generator import DEFAULT, Answer, Generator
+from ragkit.retrieval.corpus import DATA, Hit, ranked
+from ragkit.retrieval.encoder import Encoder
+from ragkit.retrieval.library import Library, check_encoder, hybrid_search, library_encoder
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Assistant:
         built = Encoder(encoder or library_encoder(library))
         trained = None
         if reranker is not None:
-            from ragkit.reranker import Reranker
+            from ragkit.reranking.reranker import Reranker
 
             trained = Reranker.load(reranker, built)
         return cls(built, Library.load(library, built), Generator(generator, built), trained)

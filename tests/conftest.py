@@ -2,7 +2,7 @@
 
 import pytest
 
-from ragkit.corpus import DATA, Hit, Passage
+from ragkit.retrieval.corpus import DATA, Hit, Passage
 
 PASSAGES = [
     Passage("dpo", "Beta controls how far DPO may move from the reference. A small β lets it move far. "
@@ -153,28 +153,28 @@ def llama_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def encoder():
-    from ragkit.encoder import Encoder
+    from ragkit.retrieval.encoder import Encoder
 
     return Encoder()
 
 
 @pytest.fixture(scope="session")
 def tiny(tiny_folder, encoder):
-    from ragkit.generator import Generator
+    from ragkit.generation.generator import Generator
 
     return Generator(tiny_folder, encoder, device="cpu")
 
 
 @pytest.fixture(scope="session")
 def qwen(qwen_folder):
-    from ragkit.generator import Generator
+    from ragkit.generation.generator import Generator
 
     return Generator(qwen_folder, device="cpu")
 
 
 @pytest.fixture(scope="session")
 def llama(llama_folder):
-    from ragkit.generator import Generator
+    from ragkit.generation.generator import Generator
 
     return Generator(llama_folder, device="cpu")
 
@@ -192,7 +192,7 @@ def hits():
 
 @pytest.fixture(scope="session")
 def library_folder(tmp_path_factory, encoder):
-    from ragkit.library import Library
+    from ragkit.retrieval.library import Library
 
     folder = tmp_path_factory.mktemp("library")
     Library.build(PASSAGES, encoder).save(folder)

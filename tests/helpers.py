@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from ragkit.corpus import Hit, Passage
+from ragkit.retrieval.corpus import Hit, Passage
 
 
 class FakeEncoder:

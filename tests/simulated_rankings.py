@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ragkit.corpus import Passage
-from ragkit.judgements import Ranking
+from ragkit.preferences.judgements import Ranking
+from ragkit.retrieval.corpus import Passage
 
 WORDS = (
     "lamp river stone apple cloud table music paper winter garden silver bridge window forest letter".split()

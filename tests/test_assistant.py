@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from ragkit.assistant import Assistant
-from ragkit.corpus import Passage, split_sentences
-from ragkit.encoder import Encoder
-from ragkit.follow_up import asks_nothing, complete_follow_up
-from ragkit.library import Library, hybrid_search, retrieve
-from ragkit.reranker import Reranker
+from ragkit.generation.follow_up import asks_nothing, complete_follow_up
+from ragkit.reranking.reranker import Reranker
+from ragkit.retrieval.corpus import Passage
+from ragkit.retrieval.encoder import Encoder
+from ragkit.retrieval.library import Library, hybrid_search, retrieve
+from ragkit.retrieval.text import split_sentences
 from tests.conftest import PASSAGES
 from tests.helpers import FakeEncoder
 from tests.words_encoder import WordsEncoder

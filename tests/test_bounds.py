@@ -5,7 +5,7 @@ import pytest
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from ragkit.guard import bounded, kl_from_base
+from ragkit.reranking.guard import bounded, kl_from_base
 
 pytest.importorskip("hypothesis")
 from hypothesis import given, settings

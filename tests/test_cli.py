@@ -29,8 +29,8 @@ def typed(monkeypatch):
 @pytest.fixture
 def nasty_folder(tmp_path, encoder):
     """A library whose passages try to steer the terminal."""
-    from ragkit.corpus import Passage
-    from ragkit.library import Library
+    from ragkit.retrieval.corpus import Passage
+    from ragkit.retrieval.library import Library
 
     passage = Passage("i\x1bd\n1", "Beta \x1b]0;owned\x07 controls \x9b31m\x7f\r DPO.", "T\x1b[2Jit\nle\x9b")
     Library.build([passage], encoder).save(tmp_path)
@@ -109,7 +109,7 @@ def test_index_a_folder_then_ask_it(tmp_path, tiny_folder, capsys):
 
 
 def test_index_takes_what_changed_since_the_last_time(tmp_path, capsys, encoder, monkeypatch):
-    from ragkit.library import Library
+    from ragkit.retrieval.library import Library
 
     encoded = []
     encode = type(encoder).encode_passages
@@ -202,7 +202,7 @@ def test_ctrl_c_ends_a_chat_without_a_traceback(reading, capsys, monkeypatch):
 
 @pytest.mark.parametrize("command", ["ask", "chat"])
 def test_passages_do_not_steer_the_terminal(nasty_folder, tiny_folder, capsys, typed, monkeypatch, command):
-    from ragkit.generator import Answer, Generator
+    from ragkit.generation.generator import Answer, Generator
 
     def answer(self, query, hits, *, on_text=None, **settings):
         text = hits[0].passage.text
@@ -256,8 +256,8 @@ def test_errors_are_one_clear_line(arguments, message, tmp_path, library_folder,
 
 
 def test_warnings_are_one_line_too(tmp_path, llama_folder, encoder, capsys):
-    from ragkit.corpus import Passage
-    from ragkit.library import Library
+    from ragkit.retrieval.corpus import Passage
+    from ragkit.retrieval.library import Library
 
     passages = [Passage(f"p{n}", f"Text {n} " + "lorem ipsum " * 60) for n in range(3)]
     Library.build(passages, encoder).save(tmp_path)

@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import pytest
 
-import ragkit.corpus
-from ragkit.corpus import Passage, load_passages, read_jsonl
-from ragkit.default_model import default_tokenizer
-from ragkit.text import split_sentences
+import ragkit.retrieval.corpus
+from ragkit.retrieval.corpus import Passage, load_passages, read_jsonl
+from ragkit.retrieval.default_model import default_tokenizer
+from ragkit.retrieval.text import split_sentences
 
 RST = """Setting up
 ==========

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-import ragkit.cross_residual
-from ragkit.corpus import Passage
-from ragkit.cross_residual import CrossResidual, train_cross
-from ragkit.encoder import Encoder, batches
-from ragkit.features import Described, describe_all
-from ragkit.judgements import Ranking
-from ragkit.objective import Objective
-from ragkit.strengths import delta_ndcg
-from ragkit.table import Table, base_scores
+import ragkit.reranking.cross_encoder
+from ragkit.losses.strengths import delta_ndcg
+from ragkit.preferences.judgements import Ranking
+from ragkit.reranking.cross_encoder import CrossResidual, train_cross
+from ragkit.reranking.features import Described, describe_all
+from ragkit.reranking.objective import Objective
+from ragkit.reranking.table import Table, base_scores
+from ragkit.retrieval.corpus import Passage
+from ragkit.retrieval.encoder import Encoder, batches
 
 WORDS = "a reranker learns from clicks which document people want beta holds it near the first order".split()
 WINDOW = 40
@@ -193,15 +193,15 @@ def test_lists_without_a_pair_change_nothing(tiny_encoder, objective):
 def test_a_step_takes_whole_lists_and_every_list_once():
     sizes = np.array([4, 4, 4, 30, 4, 4, 4, 4, 1])
     order = np.array([8, 3, 1, 0, 2, 7, 6, 5, 4])
-    steps = [step.tolist() for step in ragkit.cross_residual._steps(order, sizes)]
+    steps = [step.tolist() for step in ragkit.reranking.cross_encoder._steps(order, sizes)]
     assert steps == [[8], [3], [0, 1, 2, 6, 7], [4, 5]]
 
 
 def test_the_rate_rises_then_falls_to_zero():
-    rates = [ragkit.cross_residual._slope(step, 100) for step in range(101)]
+    rates = [ragkit.reranking.cross_encoder._slope(step, 100) for step in range(101)]
     assert 0 < rates[0] < 0.1 and max(rates) > 0.98 and np.argmax(rates) in (9, 10, 11) and rates[-1] == 0
     assert (np.diff(rates[:10]) > 0).all() and (np.diff(rates[11:]) < 0).all()
-    assert ragkit.cross_residual._slope(0, 1) > 0  # one step alone must not be lost
+    assert ragkit.reranking.cross_encoder._slope(0, 1) > 0  # one step alone must not be lost
 
 
 def test_the_gradient_of_the_head_is_that_of_finite_differences(tiny_encoder):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ragkit import Encoder, Library, load_passages, load_qrels, load_queries
-from ragkit.corpus import DATA, split_sentences
+from ragkit.retrieval.corpus import DATA
+from ragkit.retrieval.text import split_sentences
 
 sys.path.insert(0, str(DATA / "build"))
 import build_corpus

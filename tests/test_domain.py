@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ragkit.guard import ENDS, LEAST, USUAL, Domain
+from ragkit.reranking.guard import ENDS, LEAST, USUAL, Domain
 from tests.simulated_rankings import simulated
 from tests.test_table import tabled
 
@@ -39,7 +39,7 @@ def test_trust_falls_with_the_distance(table):
 
 
 def test_one_list_alone_is_what_it_is_in_a_table(table):
-    from ragkit.features import describe
+    from ragkit.reranking.features import describe
     from tests.words_encoder import WordsEncoder
 
     domain, ranking = Domain.fit(table), simulated(60)[7]

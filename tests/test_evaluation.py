@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from ragkit.evaluation import Interval, PerQuery, evaluate, load_qrels, load_queries, paired_interval
+from ragkit.evaluation.measures import Interval, PerQuery, evaluate, load_qrels, load_queries, paired_interval
 from tests.helpers import hits
 
 # Grades 3 and 2 are relevant, and so is "far", which the run misses.

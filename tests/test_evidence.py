@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ragkit.corpus import Hit, Passage
-from ragkit.evidence import CONTEXT, PASSAGE, SENTENCE, Evidence, select_evidence
+from ragkit.generation.evidence import CONTEXT, PASSAGE, SENTENCE, Evidence, select_evidence
+from ragkit.retrieval.corpus import Hit, Passage
 from tests.helpers import hits
 
 

@@ -1,12 +1,14 @@
 """What is read off a document, against values worked by hand and another BM25."""
 
+from collections import Counter
+
 import bm25s
 import numpy as np
 import pytest
 
-from ragkit.encoder import Encoder
-from ragkit.features import NAMES, Counter, bm25, describe, describe_all
-from ragkit.library import K1, B
+from ragkit.reranking.features import NAMES, bm25, describe, describe_all
+from ragkit.retrieval.encoder import Encoder
+from ragkit.retrieval.library import K1, B
 from tests.words_encoder import WordsEncoder
 
 

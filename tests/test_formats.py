@@ -8,23 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from ragkit.corpus import Passage
-from ragkit.preferences import (
-    Comparison,
-    Feedback,
-    Pairs,
-    PreferenceLog,
-    Ranking,
-    from_signed_scores,
-    from_trl,
-    labels_of,
-    pairs_of,
-    read_judgements,
-    to_argilla,
-    to_label_studio,
-    to_trl,
-)
-from ragkit.strengths import reward_gap
+from ragkit.losses.strengths import reward_gap
+from ragkit.preferences.export import labels_of, to_argilla, to_label_studio, to_trl
+from ragkit.preferences.formats import from_signed_scores, from_trl, read_judgements
+from ragkit.preferences.judgements import Comparison, Feedback, Ranking
+from ragkit.preferences.log import PreferenceLog
+from ragkit.preferences.pairs import Pairs, pairs_of
+from ragkit.retrieval.corpus import Passage
 
 
 def user(text):

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-import ragkit.generator
-from ragkit.corpus import Hit, Passage
-from ragkit.evidence import Evidence
-from ragkit.generator import ABSTENTION, Generator
-from ragkit.grounding import PRIOR_SCALE, grounded, sampled
-from ragkit.prompt import build_prompt, plain_ids
+import ragkit.generation.generator
+from ragkit.generation.decoding import PRIOR_SCALE, grounded, sampled
+from ragkit.generation.evidence import Evidence
+from ragkit.generation.generator import ABSTENTION, Generator
+from ragkit.generation.prompt import build_prompt, plain_ids
+from ragkit.retrieval.corpus import Hit, Passage
 
 QUESTION = "What does beta control in DPO?"
 

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from ragkit.corpus import Hit, Passage
-from ragkit.rankings import preference, team_draft
+from ragkit.evaluation.rankings import preference, team_draft
+from ragkit.retrieval.corpus import Hit, Passage
 from tests.helpers import hits
 
 

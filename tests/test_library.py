@@ -13,9 +13,17 @@ import numpy as np
 import pytest
 
 import ragkit
-import ragkit.storage
-from ragkit.corpus import Hit, Passage
-from ragkit.library import LEXICAL, Library, fuse, hybrid_search, lexical_search, library_encoder, retrieve
+import ragkit.retrieval.storage
+from ragkit.retrieval.corpus import Hit, Passage
+from ragkit.retrieval.library import (
+    LEXICAL,
+    Library,
+    fuse,
+    hybrid_search,
+    lexical_search,
+    library_encoder,
+    retrieve,
+)
 from tests.helpers import FakeEncoder, hits, passages
 
 ROOT = Path(__file__).parent.parent
@@ -387,7 +395,7 @@ def test_what_cannot_be_saved_leaves_the_old_library(library, encoder, tmp_path)
 
 def test_a_library_that_is_replaced_while_it_is_loaded_is_loaded_new(library, encoder, tmp_path, monkeypatch):
     library.save(tmp_path)
-    files = ragkit.storage.LibraryFolder.files
+    files = ragkit.retrieval.storage.LibraryFolder.files
 
     def saved_meanwhile(self, manifest):
         if "p0" in library:
@@ -395,13 +403,13 @@ def test_a_library_that_is_replaced_while_it_is_loaded_is_loaded_new(library, en
             library.save(tmp_path)
         return files(self, manifest)
 
-    monkeypatch.setattr(ragkit.storage.LibraryFolder, "files", saved_meanwhile)
+    monkeypatch.setattr(ragkit.retrieval.storage.LibraryFolder, "files", saved_meanwhile)
     assert state(Library.load(tmp_path, encoder)) == state(library)
 
 
 SAVER = """
 import itertools, os, random, signal, sys, time
-from ragkit.library import Library
+from ragkit.retrieval.library import Library
 from tests.helpers import FakeEncoder, passages
 
 folder, encoder, number = sys.argv[1], FakeEncoder(), 40

@@ -5,10 +5,10 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from ragkit import strengths
-from ragkit.active import precision
-from ragkit.features import NAMES, Described
-from ragkit.linear import FARTHEST, Inputs, LinearResidual, solve, standard_errors
-from ragkit.objective import PAIRWISE, Objective
+from ragkit.reranking.active import precision
+from ragkit.reranking.features import NAMES, Described
+from ragkit.reranking.linear import FARTHEST, Inputs, LinearResidual, solve, standard_errors
+from ragkit.reranking.objective import PAIRWISE, Objective
 from tests.simulated_rankings import simulated
 from tests.test_table import tabled
 
@@ -94,7 +94,7 @@ def test_inputs_are_cut_where_training_has_seen_nothing(table):
 
 
 def test_one_list_alone_is_what_it_is_in_a_table(table):
-    from ragkit.features import describe
+    from ragkit.reranking.features import describe
     from tests.words_encoder import WordsEncoder
 
     ranking = simulated(30)[4]

@@ -8,7 +8,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, T5Config
 from transformers import T5ForConditionalGeneration as T5
 
-from ragkit.log_probs import completion_log_probs
+from ragkit.losses.log_probs import completion_log_probs
 
 close = torch.testing.assert_close
 V, EOS = 97, 1
@@ -228,7 +228,7 @@ def test_what_cannot_be_seen_through_is_refused_by_name():
 
 def test_finite_differences():
     """gradcheck of the chunked function itself, weights and bias included, in float64."""
-    from ragkit.log_probs import _LogProbs
+    from ragkit.losses.log_probs import _LogProbs
 
     torch.manual_seed(0)
     states, weight, bias = (torch.randn(*s).double().requires_grad_() for s in ((5, 3), (7, 3), (7,)))

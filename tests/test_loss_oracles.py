@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from ragkit.log_probs import completion_log_probs
-from ragkit.losses import (
+from ragkit.losses.group_relative import group_relative_loss
+from ragkit.losses.log_probs import completion_log_probs
+from ragkit.losses.pairwise import (
     dpo_loss,
     gpo_loss,
-    group_relative_loss,
     grpo_loss,
     ipo_loss,
     margin,
@@ -20,8 +20,8 @@ from ragkit.losses import (
     plackett_luce_loss,
     robust_dpo_loss,
 )
-from ragkit.preferences import Pairs
-from ragkit.strengths import delta_ndcg
+from ragkit.losses.strengths import delta_ndcg
+from ragkit.preferences.pairs import Pairs
 
 close = torch.testing.assert_close
 V, PAD, EOS = 62, 0, 1

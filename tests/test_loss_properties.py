@@ -9,15 +9,8 @@ pytest.importorskip("hypothesis")
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from ragkit.losses import (
-    dpo_loss,
-    gpo_loss,
-    group_advantages,
-    group_relative_loss,
-    grpo_loss,
-    pair_loss,
-    plackett_luce_loss,
-)
+from ragkit.losses.group_relative import group_advantages, group_relative_loss
+from ragkit.losses.pairwise import dpo_loss, gpo_loss, grpo_loss, pair_loss, plackett_luce_loss
 
 close = torch.testing.assert_close
 number = some.floats(-50, 50)

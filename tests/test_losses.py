@@ -8,12 +8,11 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from ragkit.losses import (
+from ragkit.losses.group_relative import group_advantages, group_relative_loss
+from ragkit.losses.pairwise import (
     SHAPES,
     dpo_loss,
     gpo_loss,
-    group_advantages,
-    group_relative_loss,
     grpo_loss,
     ipo_loss,
     margin,

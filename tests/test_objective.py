@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from ragkit import losses, strengths
-from ragkit.corpus import Passage
-from ragkit.judgements import Ranking
-from ragkit.objective import PAIRWISE, Objective
+from ragkit.preferences.judgements import Ranking
+from ragkit.reranking.objective import PAIRWISE, Objective
+from ragkit.retrieval.corpus import Passage
 from tests.simulated_rankings import simulated
 from tests.test_table import tabled, ties
 

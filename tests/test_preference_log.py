@@ -12,9 +12,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ragkit.corpus import Hit, Passage
-from ragkit.judgements import Comparison, Feedback, Ranking, Skip
-from ragkit.preference_log import PreferenceLog
+from ragkit.preferences.judgements import Comparison, Feedback, Ranking, Skip
+from ragkit.preferences.log import PreferenceLog
+from ragkit.retrieval.corpus import Hit, Passage
 
 DOCS = [Passage(f"c{i}", f"text {i}", f"title {i}", {"style": "code"}) for i in range(1, 4)]
 
@@ -142,9 +142,9 @@ def test_an_empty_event_id_is_never_a_double(tmp_path):
 
 def test_a_clock_that_goes_backwards_changes_nothing(tmp_path, monkeypatch):
     """The later word stands, also from another kernel, though its clock is a year behind."""
-    monkeypatch.setattr("ragkit.preference_log._now", lambda: "2026-01-01T00:00:00+00:00")
+    monkeypatch.setattr("ragkit.preferences.log._now", lambda: "2026-01-01T00:00:00+00:00")
     PreferenceLog(tmp_path).record(ranking(tiers=[[0]]))
-    monkeypatch.setattr("ragkit.preference_log._now", lambda: "2025-01-01T00:00:00+00:00")
+    monkeypatch.setattr("ragkit.preferences.log._now", lambda: "2025-01-01T00:00:00+00:00")
     PreferenceLog(tmp_path).record(ranking(tiers=[[1]]))
     assert [r.tiers for r in PreferenceLog(tmp_path).rankings()] == [[[1]]]
 
@@ -258,9 +258,9 @@ def test_a_deleted_file_is_noticed(tmp_path):
 
 WRITER = """
 import sys
-from ragkit.judgements import Ranking
-from ragkit.corpus import Passage
-from ragkit.preference_log import PreferenceLog
+from ragkit.preferences.judgements import Ranking
+from ragkit.retrieval.corpus import Passage
+from ragkit.preferences.log import PreferenceLog
 log = PreferenceLog(sys.argv[1], sys.argv[2])
 docs = [Passage(str(i), "word " * 200) for i in range(5)]
 for n in range(100_000):

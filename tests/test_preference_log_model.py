@@ -15,9 +15,9 @@ from hypothesis import settings
 from hypothesis import strategies as some
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from ragkit.corpus import Passage
-from ragkit.judgements import Comparison, Feedback, Ranking, Skip, to_event
-from ragkit.preference_log import PreferenceLog
+from ragkit.preferences.judgements import Comparison, Feedback, Ranking, Skip, to_event
+from ragkit.preferences.log import PreferenceLog
+from ragkit.retrieval.corpus import Passage
 
 DOCS = [Passage("c1", "one"), Passage("c2", "two")]
 kernels = some.sampled_from([("ann", 0), ("ann", 1), ("bob", 0)])

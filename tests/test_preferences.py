@@ -7,25 +7,21 @@ import numpy as np
 import pytest
 import torch
 
-from ragkit.corpus import Passage
-from ragkit.losses import pair_loss
-from ragkit.preferences import (
-    Comparison,
-    Ranking,
+from ragkit.evaluation.agreement import (
     agreement_between,
     chose_left,
     cohen_kappa,
-    from_qrels,
-    from_signed_scores,
-    from_trl,
     kendall_tau,
-    pairs_of,
     self_consistency,
     shown_first_effect,
-    split_by_query,
-    to_trl,
 )
-from ragkit.strengths import rank_gap, stated
+from ragkit.losses.pairwise import pair_loss
+from ragkit.losses.strengths import rank_gap, stated
+from ragkit.preferences.export import to_trl
+from ragkit.preferences.formats import from_qrels, from_signed_scores, from_trl
+from ragkit.preferences.judgements import Comparison, Ranking
+from ragkit.preferences.pairs import pairs_of, split_by_query
+from ragkit.retrieval.corpus import Passage
 
 DOCS = [Passage(f"c{i}", f"text {i}", f"title {i}") for i in range(1, 6)]
 
@@ -237,7 +233,7 @@ def test_kappa_and_its_interval_are_scikit_learns(size):
         kappa = [cohen_kappa_score(*np.sign(said[rows]).T, labels=[-1, 0, 1]) for rows in draws]
         whole = cohen_kappa_score(*np.sign(said).T, labels=[-1, 0, 1])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ragkit.agreement.RESAMPLES", 200)
+        patch.setattr("ragkit.evaluation.agreement.RESAMPLES", 200)
         found = cohen_kappa(comparisons, "ann", "bob")
     limits = np.nanpercentile(kappa, [2.5, 97.5]) if not np.isnan(kappa).all() else [np.nan] * 2
     assert found[:3] == pytest.approx((whole, *limits), abs=1e-12, nan_ok=True)

@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
-from ragkit.evidence import Evidence
-from ragkit.prompt import build_prompt, plain_ids
+from ragkit.generation.evidence import Evidence
+from ragkit.generation.prompt import build_prompt, plain_ids
 
 # What the templates put there by themselves, without any evidence.
 MARKERS = {

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score
 
-from ragkit.corpus import Passage
-from ragkit.judgements import Ranking
-from ragkit.rankings import MEASURES, Gain, compare, gains_of, learning_curve, measure
+from ragkit.evaluation.rankings import MEASURES, Gain, compare, gains_of, learning_curve, measure
+from ragkit.preferences.judgements import Ranking
+from ragkit.retrieval.corpus import Passage
 
 
 def test_one_list_by_hand():

@@ -6,18 +6,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import ragkit.reranker as module
+import ragkit.reranking.reranker as module
 from ragkit import strengths
-from ragkit.active import MostInformative, information
-from ragkit.annotators import fit_each
-from ragkit.corpus import Hit, Passage
-from ragkit.features import NAMES
-from ragkit.guard import kl_from_base
-from ragkit.judgements import Ranking, Skip
-from ragkit.preferences import PreferenceLog
-from ragkit.rankings import compare_on
-from ragkit.reranker import Reranker
-from ragkit.table import Table
+from ragkit.evaluation.rankings import compare_on
+from ragkit.preferences.judgements import Ranking, Skip
+from ragkit.preferences.log import PreferenceLog
+from ragkit.reranking.active import MostInformative, information
+from ragkit.reranking.annotators import fit_each
+from ragkit.reranking.features import NAMES
+from ragkit.reranking.guard import kl_from_base
+from ragkit.reranking.reranker import Reranker
+from ragkit.reranking.table import Table
+from ragkit.retrieval.corpus import Hit, Passage
 from tests.simulated_rankings import simulated
 from tests.words_encoder import WordsEncoder
 

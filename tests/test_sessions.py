@@ -4,14 +4,14 @@ import random
 
 import pytest
 
-from ragkit import rank_session as tiers
-from ragkit.compare_session import ComparisonSession
-from ragkit.corpus import Hit, Passage
-from ragkit.generator import Answer
-from ragkit.judgements import Ranking
-from ragkit.preference_log import PreferenceLog
-from ragkit.preferences import chose_left, self_consistency, shown_first_effect
-from ragkit.rank_session import RankingSession
+from ragkit.evaluation.agreement import chose_left, self_consistency, shown_first_effect
+from ragkit.generation.generator import Answer
+from ragkit.preferences import rank_session as tiers
+from ragkit.preferences.compare_session import ComparisonSession
+from ragkit.preferences.judgements import Ranking
+from ragkit.preferences.log import PreferenceLog
+from ragkit.preferences.rank_session import RankingSession
+from ragkit.retrieval.corpus import Hit, Passage
 from tests.helpers import hits
 
 

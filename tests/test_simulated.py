@@ -7,8 +7,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ragkit.corpus import DATA
-from ragkit.preferences import PreferenceLog, pairs_of, self_consistency, shown_first_effect
+from ragkit.evaluation.agreement import self_consistency, shown_first_effect
+from ragkit.preferences.log import PreferenceLog
+from ragkit.preferences.pairs import pairs_of
+from ragkit.retrieval.corpus import DATA
 
 sys.path.insert(0, str(DATA / "build"))
 import simulate_annotators as script

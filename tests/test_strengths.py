@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from ragkit import strengths
-from ragkit.corpus import Passage
-from ragkit.losses import pair_loss
-from ragkit.preferences import Pairs, Ranking, pairs_of
+from ragkit.losses.pairwise import pair_loss
+from ragkit.preferences.judgements import Ranking
+from ragkit.preferences.pairs import Pairs, pairs_of
+from ragkit.retrieval.corpus import Passage
 
 close = torch.testing.assert_close
 

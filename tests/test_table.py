@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from ragkit.corpus import Passage
-from ragkit.features import describe
-from ragkit.judgements import Comparison, Ranking
-from ragkit.pairs import pairs_of
-from ragkit.selection import MOST_PAIRS, thinned
-from ragkit.table import Table
+from ragkit.preferences.judgements import Comparison, Ranking
+from ragkit.preferences.pairs import pairs_of
+from ragkit.reranking.features import describe
+from ragkit.reranking.selection import MOST_PAIRS, thinned
+from ragkit.reranking.table import Table
+from ragkit.retrieval.corpus import Passage
 from tests.simulated_rankings import simulated
 from tests.words_encoder import WordsEncoder
 

@@ -5,9 +5,9 @@ from itertools import chain, pairwise
 
 import pytest
 
-from ragkit.default_model import default_tokenizer
-from ragkit.markdown import plain_markdown
-from ragkit.text import sentences_with_sections, split_sentences, split_text
+from ragkit.retrieval.default_model import default_tokenizer
+from ragkit.retrieval.markdown import plain_markdown
+from ragkit.retrieval.text import sentences_with_sections, split_sentences, split_text
 
 
 @pytest.fixture(scope="module")

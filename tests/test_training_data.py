@@ -9,8 +9,8 @@ from collections import Counter
 import pytest
 import torch
 
-from ragkit.corpus import DATA, read_jsonl
-from ragkit.generator import Generator
+from ragkit.generation.generator import Generator
+from ragkit.retrieval.corpus import DATA, read_jsonl
 from tests.helpers import FakeEncoder, hits
 
 sys.path.insert(0, str(DATA / "build"))

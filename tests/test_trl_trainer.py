@@ -9,10 +9,10 @@ import torch
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
-from ragkit.generator import Generator
-from ragkit.log_probs import completion_log_probs
-from ragkit.losses import grpo_loss, margin
-from ragkit.trl_trainer import StrengthDPOTrainer
+from ragkit.generation.generator import Generator
+from ragkit.losses.log_probs import completion_log_probs
+from ragkit.losses.pairwise import grpo_loss, margin
+from ragkit.losses.trl import StrengthDPOTrainer
 
 ROWS = {
     "prompt": ["A fox is", "The moon is", "Water boils", "A vector is"],

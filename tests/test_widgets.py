@@ -17,17 +17,18 @@ from comm import get_comm_manager
 from setuptools import find_packages
 
 import ragkit
-from ragkit import preference_log
 from ragkit.assistant import Assistant
-from ragkit.corpus import Hit, Passage
-from ragkit.generator import Answer
-from ragkit.judgements import Skip
-from ragkit.library import Library
-from ragkit.preference_log import PreferenceLog
-from ragkit.rank_session import RankingSession, flat
-from ragkit.rank_widget import RankingPanel
-from ragkit.session import Session, View
-from ragkit.widgets import ChatApp, CompareAnswers, RankDocuments
+from ragkit.generation.generator import Answer
+from ragkit.preferences import log as preference_log
+from ragkit.preferences.judgements import Skip
+from ragkit.preferences.log import PreferenceLog
+from ragkit.preferences.rank_session import RankingSession, flat
+from ragkit.preferences.session import Session, View
+from ragkit.retrieval.corpus import Hit, Passage
+from ragkit.retrieval.library import Library
+from ragkit.widgets.chat import ChatApp
+from ragkit.widgets.compare import CompareAnswers
+from ragkit.widgets.rank import RankDocuments, RankingPanel
 from tests.helpers import FakeEncoder, hits
 
 ATTACK = '<img src=x onerror="alert(1)"> & "quoted"'
@@ -93,7 +94,7 @@ def shown(panel) -> str:
 def clock(monkeypatch):
     """`clock[0] += 1` lets a second pass. Without that, none does."""
     now = [100.0]
-    monkeypatch.setattr("ragkit.widget_parts.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("ragkit.widgets.panel.time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 

@@ -24,11 +24,13 @@ TOY = """
 import sys
 sys.path.insert(0, ROOT)
 from ragkit.assistant import Assistant
-from ragkit.generator import Answer
-from ragkit.corpus import Passage
-from ragkit.library import Library
-from ragkit.preferences import PreferenceLog
-from ragkit.widgets import ChatApp, CompareAnswers, RankDocuments
+from ragkit.generation.generator import Answer
+from ragkit.retrieval.corpus import Passage
+from ragkit.retrieval.library import Library
+from ragkit.preferences.log import PreferenceLog
+from ragkit.widgets.chat import ChatApp
+from ragkit.widgets.compare import CompareAnswers
+from ragkit.widgets.rank import RankDocuments
 from tests.helpers import FakeEncoder
 attack = '<img src=x onerror="window.attacked = 1"><script>window.attacked = 1</script>'
 texts = [attack, 'Short. ' * 80, 'the third']
@@ -41,8 +43,10 @@ queries = ['first question? ' + attack, 'second question?', 'third question?']
 """
 REAL = """
 from ragkit.assistant import Assistant
-from ragkit.preferences import PreferenceLog
-from ragkit.widgets import ChatApp, CompareAnswers, RankDocuments
+from ragkit.preferences.log import PreferenceLog
+from ragkit.widgets.chat import ChatApp
+from ragkit.widgets.compare import CompareAnswers
+from ragkit.widgets.rank import RankDocuments
 assistant = Assistant.load()
 log = PreferenceLog(FOLDER, 'ann')
 """

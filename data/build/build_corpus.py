@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ragkit.corpus import load_passages, split_sentences
-from ragkit.encoder import Encoder
-from ragkit.library import Library
+from ragkit.retrieval.corpus import load_passages
+from ragkit.retrieval.encoder import Encoder
+from ragkit.retrieval.library import Library
+from ragkit.retrieval.text import split_sentences
 
 HERE = Path(__file__).parent
 DATA = HERE.parent

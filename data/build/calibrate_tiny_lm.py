@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from tiny_lm_data import topics_of
 
-from ragkit.corpus import DATA, read_jsonl
-from ragkit.encoder import Encoder
-from ragkit.generator import Generator
-from ragkit.grounding import PRIOR_SCALE
-from ragkit.library import Library, hybrid_search
+from ragkit.generation.decoding import PRIOR_SCALE
+from ragkit.generation.generator import Generator
+from ragkit.retrieval.corpus import DATA, read_jsonl
+from ragkit.retrieval.encoder import Encoder
+from ragkit.retrieval.library import Library, hybrid_search
 
 FALSE_ABSTENTIONS = 0.1
 SCALES = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0, 24.0)

@@ -11,9 +11,9 @@ import json
 import random
 from pathlib import Path
 
-from ragkit.corpus import load_passages, read_jsonl
-from ragkit.encoder import Encoder
-from ragkit.library import Library, lexical_search, retrieve
+from ragkit.retrieval.corpus import load_passages, read_jsonl
+from ragkit.retrieval.encoder import Encoder
+from ragkit.retrieval.library import Library, lexical_search, retrieve
 
 DATA = Path(__file__).parent.parent
 DEPTH = 6

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ragkit import Encoder, Generator, Library, Passage, retrieve
-from ragkit.corpus import DATA
-from ragkit.evaluation import load_qrels
-from ragkit.judgements import Comparison, Ranking
-from ragkit.preference_log import write_log
+from ragkit.evaluation.measures import load_qrels
+from ragkit.preferences.judgements import Comparison, Ranking
+from ragkit.preferences.log import write_log
+from ragkit.retrieval.corpus import DATA
 
 SHOWN = 5  # passages in a ranking
 # Queries, by the split of their topic: what all five judge, so that they can be compared; each one's own

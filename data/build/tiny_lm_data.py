@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from pseudo_questions import disturb, easy_question, pseudo_question, rename
 
-from ragkit.corpus import split_sentences
+from ragkit.retrieval.text import split_sentences
 
 # Of the natural questions' paragraphs, every tenth is for the report and never trained on.
 HELD_OUT = 10

@@ -21,8 +21,8 @@ from tiny_lm_data import Example, NaturalQuestions, PseudoQuestions, load_own, l
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch.nn import functional as F
 
-from ragkit.corpus import DATA
-from ragkit.encoder import Encoder
+from ragkit.retrieval.corpus import DATA
+from ragkit.retrieval.encoder import Encoder
 
 VOCABULARY = 6000
 NUMBERS = [f"[{i}]" for i in range(1, 10)]

@@ -26,7 +26,7 @@ def measure(first: str, patience: float) -> dict[str, float]:
     from transformers import LlamaForCausalLM
 
     from ragkit import Encoder, completion_log_probs, losses
-    from ragkit.corpus import DATA
+    from ragkit.retrieval.corpus import DATA
     from tests.benchmarks.encoding import mixed_passages
 
     texts = mixed_passages(TEXTS)

@@ -20,10 +20,11 @@ import time
 from pathlib import Path
 
 from ragkit.assistant import Assistant
-from ragkit.corpus import Passage
-from ragkit.library import Library
-from ragkit.preferences import PreferenceLog, Ranking
-from ragkit.widgets import RankDocuments
+from ragkit.preferences.judgements import Ranking
+from ragkit.preferences.log import PreferenceLog
+from ragkit.retrieval.corpus import Passage
+from ragkit.retrieval.library import Library
+from ragkit.widgets.rank import RankDocuments
 from tests.helpers import FakeEncoder
 
 PASSAGES = [Passage(f"c{n}", f"text {n} " * 40, f"title {n}") for n in range(1, 4)]
@@ -37,7 +38,7 @@ class FreeEncoder(FakeEncoder):
 
 def write_logs(folder: Path, events: int, annotators: int) -> None:
     """Simulated annotators rank the same queries, each in orders drawn at random; a file for each."""
-    from ragkit.preference_log import write_log  # not in the other checkout
+    from ragkit.preferences.log import write_log  # not in the other checkout
 
     draw = random.Random(0)
     for who in range(annotators):

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from ragkit.corpus import DATA, read_jsonl
+from ragkit.retrieval.corpus import DATA, read_jsonl
 
 WORDS = "a small reranker learns from clicks which document people want and β holds it near the first order ."
 
@@ -41,8 +41,8 @@ def main() -> None:
     import torch
     from sentence_transformers import SentenceTransformer
 
-    from ragkit.default_model import default_folder
-    from ragkit.encoder import Encoder
+    from ragkit.retrieval.default_model import default_folder
+    from ragkit.retrieval.encoder import Encoder
 
     torch.set_num_threads(arguments.threads)
     ours, theirs = Encoder(memory=0), SentenceTransformer(str(default_folder()), device="cpu")

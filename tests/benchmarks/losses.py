@@ -60,14 +60,14 @@ def liger_compiled(*inputs):
 
 
 def ours(states, weight, ids, mask):
-    from ragkit.log_probs import completion_log_probs
+    from ragkit.losses.log_probs import completion_log_probs
 
     model = _only_the_output_layer(states, weight)
     return _dpo(completion_log_probs(model, ids, torch.ones_like(ids), mask)[0])
 
 
 def _dpo(sums):
-    from ragkit.losses import dpo_loss, margin
+    from ragkit.losses.pairwise import dpo_loss, margin
 
     chosen, rejected = sums.chunk(2)
     return dpo_loss(margin(chosen, rejected, chosen.detach() * 0, rejected.detach() * 0), BETA)

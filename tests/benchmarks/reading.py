@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ragkit.corpus import DATA, Hit, Passage, read_jsonl
-from ragkit.encoder import Encoder
-from ragkit.evaluation import load_qrels, paired_interval
-from ragkit.evidence import FLOOR
-from ragkit.generator import Generator
-from ragkit.grounding import PRIOR_SCALE
-from ragkit.library import Library, hybrid_search
+from ragkit.evaluation.measures import load_qrels, paired_interval
+from ragkit.generation.decoding import PRIOR_SCALE
+from ragkit.generation.evidence import FLOOR
+from ragkit.generation.generator import Generator
+from ragkit.retrieval.corpus import DATA, Hit, Passage, read_jsonl
+from ragkit.retrieval.encoder import Encoder
+from ragkit.retrieval.library import Library, hybrid_search
 
 sys.path.insert(0, str(DATA / "build"))
 from tiny_lm_data import read_squad

@@ -14,18 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
-from ragkit.active import MostInformative
-from ragkit.corpus import DATA, Hit, Passage, load_passages
-from ragkit.encoder import Encoder
-from ragkit.evaluation import load_qrels, load_queries
-from ragkit.features import NAMES, describe_all
-from ragkit.guard import Domain, Fitted
-from ragkit.judgements import Ranking
-from ragkit.linear import DIRECTIONS
-from ragkit.preferences import PreferenceLog
-from ragkit.rankings import compare, compare_on
-from ragkit.reranker import Reranker
-from ragkit.selection import train
+from ragkit.evaluation.measures import load_qrels, load_queries
+from ragkit.evaluation.rankings import compare, compare_on
+from ragkit.preferences.judgements import Ranking
+from ragkit.preferences.log import PreferenceLog
+from ragkit.reranking.active import MostInformative
+from ragkit.reranking.features import NAMES, describe_all
+from ragkit.reranking.guard import Domain, Fitted
+from ragkit.reranking.linear import DIRECTIONS
+from ragkit.reranking.reranker import Reranker
+from ragkit.reranking.selection import train
+from ragkit.retrieval.corpus import DATA, Hit, Passage, load_passages
+from ragkit.retrieval.encoder import Encoder
 
 WITH_TASTE = ("simulated-code", "simulated-intuition", "simulated-mathematics")
 TRUE_FIRST = {"simulated-first": 0.8}  # logits a place, as data/build/simulate_annotators.py has it
@@ -275,7 +275,7 @@ def sentence_transformers_scores(known: list[Ranking], new: list[Ranking]) -> li
         losses,
     )
 
-    from ragkit.default_model import default_folder
+    from ragkit.retrieval.default_model import default_folder
 
     rows: dict[str, list] = {"query": [], "docs": [], "labels": []}
     for ranking in known:

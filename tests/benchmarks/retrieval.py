@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ragkit.corpus import load_passages
-from ragkit.evaluation import evaluate, load_qrels, load_queries, paired_interval
-from ragkit.library import Library, fuse, hybrid_search, lexical_search, retrieve
+from ragkit.evaluation.measures import evaluate, load_qrels, load_queries, paired_interval
+from ragkit.retrieval.corpus import load_passages
+from ragkit.retrieval.library import Library, fuse, hybrid_search, lexical_search, retrieve
 
 MEASURES = ("nDCG@10", "R@100")
 LATENCY_PASSAGES = 5000
@@ -63,7 +63,7 @@ def main() -> None:
     import faiss
     import torch
 
-    from ragkit.encoder import Encoder
+    from ragkit.retrieval.encoder import Encoder
 
     torch.set_num_threads(arguments.threads)
     faiss.omp_set_num_threads(arguments.threads)

@@ -1,0 +1,293 @@
+"""From a question and its hits to an answer with sources, by a causal language model."""
+
+import re
+import unicodedata
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ragkit.generation.decoding import PRIOR_SCALE, grounded, sampled, token_streamer
+from ragkit.generation.evidence import Evidence, select_evidence
+from ragkit.generation.prompt import Prompt, build_prompt, plain_ids
+from ragkit.retrieval.corpus import DATA, Hit
+from ragkit.retrieval.encoder import Encoder, loading
+
+DEFAULT = "tiny-rag-lm"
+ABSTENTION = "I don't know: the passages found do not answer this."
+
+
+_NUMBER = r"(?:(?:passages?|sources?|documents?|docs?):?\s*)?[#^]?[1-9]\d*\^?"
+_CITED = re.compile(
+    rf"[\[【]\s*({_NUMBER}(?:[\s,;&–—‐-]+(?:(?:and|to)\s+)?{_NUMBER})*)\s*(?:†[^\]】]*)?[\]】]", re.I
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`citations` are 1-based positions in the hits given; `prompt` is what the model read."""
+
+    text: str
+    citations: list[int]
+    evidence: list[Evidence]
+    abstained: bool
+    prompt: str = field(default="", repr=False)
+
+
+class Generator:
+    """A language model that answers from passages: `tiny-rag-lm`, a folder, or a causal model on the Hub.
+
+    tiny-rag-lm reads sentences, not passages: `encoder` (default: the default one) picks those nearest to the
+    query. By default it may only continue what one of them says (`grounded=True`), so what it quotes is
+    verbatim. Other models read whole passages and write freely.
+    """
+
+    def __init__(
+        self,
+        name: str = DEFAULT,
+        encoder: Encoder | None = None,
+        *,
+        grounded: bool = True,
+        device: str | None = None,
+    ):
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+        self.name, self.grounded = name, grounded
+        self.encoder = encoder
+        path = DATA / DEFAULT if name == DEFAULT else Path(name).expanduser()
+        local = path.is_dir()
+        if name == DEFAULT and not local:
+            raise OSError(
+                f"no generator {name!r}: {path} is missing (it comes with a checkout of the repository)"
+            )
+        source = path if local else name
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        dtype = torch.float32 if device.type == "cpu" else "auto"
+        with loading("generator", name, DEFAULT):
+            self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
+            model = AutoModelForCausalLM.from_pretrained(source, local_files_only=local, dtype=dtype)
+        self.model = model.to(device).eval()
+        config = model.config
+        # Of the model's own settings for generating only the tokens that end a text stay: what it recommends
+        # beside them (sampling, penalties, a maximal length) would bend greedy decoding, or warn.
+        ends = model.generation_config.eos_token_id
+        ends = {*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id} - {None}
+        self.model.generation_config = GenerationConfig(eos_token_id=sorted(ends) or None)
+        # How many numbered sentences the model was trained to read; other models have no such setting.
+        self.sentences: int | None = getattr(config, "evidence_sentences", None)
+        self.none_similarity: float = getattr(config, "none_similarity", 0.0)
+        if self.sentences and f"[{self.sentences}]" not in self.tokenizer.get_vocab():
+            raise ValueError(
+                f"{name!r} reads {self.sentences} sentences but has no token for each of their numbers"
+            )
+        limits = (getattr(config, "max_position_embeddings", None), self.tokenizer.model_max_length)
+        self.window = int(min(limit for limit in limits if limit))
+
+    def answer(
+        self,
+        query: str,
+        hits: list[Hit],
+        *,
+        style: str = "sentence",
+        seed: int | None = None,
+        temperature: float = 0.7,
+        max_new_tokens: int = 128,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Answer:
+        """Answer `query` from `hits`; without hits, or where they hold no answer, abstain.
+
+        Greedy, or sampled at `temperature` where a `seed` is given. `style`: "sentence" or "phrase".
+        `on_text` gets the text as it is written. What does not fit in the model's window is dropped, lowest
+        hits first, with a warning. Raises ValueError for an empty query and for one that alone overflows the
+        window.
+        """
+        if not temperature > 0:
+            raise ValueError(f"temperature={temperature!r}: more than 0; without a seed, decoding is greedy")
+        if not isinstance(query, str) or not query.strip():
+            raise ValueError(f"query={query!r}: a question, as a string that is not empty")
+        prompt = self.prompt(query, hits, style=style, max_new_tokens=max_new_tokens)
+        if not prompt.evidence:
+            return self._abstain(prompt, on_text)
+        if self.sentences:
+            return self._quote(prompt, seed, temperature, max_new_tokens, on_text)
+        return self._write(prompt, seed, temperature, max_new_tokens, on_text)
+
+    def prompt(
+        self, query: str, hits: list[Hit], *, style: str = "sentence", max_new_tokens: int = 128
+    ) -> Prompt:
+        """What the model will read for `query` over `hits`: see `answer`."""
+
+        def build(evidence: list[Evidence]) -> Prompt:
+            return build_prompt(self.tokenizer, query, evidence, style, documents=bool(self.sentences))
+
+        room = self.window - max_new_tokens - len(build([]).ids)
+        if room < 1:
+            raise ValueError(
+                f"the query leaves no room: the model's window is {self.window} tokens, of which "
+                f"{max_new_tokens} are kept for the answer; ask a shorter question"
+            )
+        if self.sentences:
+            count = lambda text: 1 + len(self._ids(text))  # noqa: E731  (a sentence and its number)
+            self.encoder = self.encoder or Encoder()
+            settings = {"most": self.sentences, "count_tokens": count}
+            return build(select_evidence(query, hits, self.encoder, room, **settings))
+        evidence = [Evidence(hit.passage.full_text, n, hit.score) for n, hit in enumerate(hits, 1)]
+        kept = list(evidence)
+        prompt = build(kept)
+        while len(kept) > 1 and len(prompt.ids) > self.window - max_new_tokens:
+            kept.pop()
+            prompt = build(kept)
+        if len(kept) < len(evidence):
+            warnings.warn(
+                f"{len(kept)} of {len(evidence)} passages fit in the model's window of {self.window} tokens; "
+                "the lowest were dropped",
+                stacklevel=3,
+            )
+        if (over := len(prompt.ids) - (self.window - max_new_tokens)) > 0:
+            ids = self._ids(kept[0].text)
+            text = self.tokenizer.decode(ids[: max(0, len(ids) - over - 8)])
+            warnings.warn(
+                f"the first passage was cut: {over} of its {len(ids)} tokens do not fit", stacklevel=3
+            )
+            prompt = build([Evidence(text, kept[0].hit, kept[0].score)] if text.strip() else [])
+        return prompt
+
+    def citation_log_probs(self, prompt: Prompt) -> np.ndarray:
+        """log p_θ of the answer's first token, (n + 1,): each of the n sentences' numbers, last `<none>`.
+
+        The mean over two readings, nearest first and nearest last: where a sentence stands is no reason to
+        cite it, and a small model takes it for one. `answer` adds a log prior, 14 · score.
+        Raises ValueError for a model that does not cite by such tokens.
+        """
+        import torch
+
+        if not self.sentences:
+            raise ValueError(f"{self.name!r} writes freely: it has no token for a citation")
+        size = len(prompt.evidence)
+        names = [f"[{n}]" for n in range(1, size + 1)]
+        tokens = self.tokenizer.convert_tokens_to_ids([*names, "<none>"])
+        turned = build_prompt(
+            self.tokenizer, prompt.query, prompt.evidence[::-1], prompt.style, documents=True
+        )
+        with torch.inference_mode():
+            ids = torch.tensor([prompt.ids, turned.ids], device=self.model.device)  # as long as each other
+            logits = self.model(ids, logits_to_keep=1).logits[:, -1, tokens].float()  # (2, n + 1)
+        first, second = logits.log_softmax(-1).cpu().numpy()
+        return (first + second[[*range(size)[::-1], size]]) / 2
+
+    def _cite(self, prompt: Prompt, seed: int | None, temperature: float) -> int | None:
+        """Which sentence of the evidence to quote, None for none of them.
+
+        By p(z|x)·p_θ([i] | x, z), with the encoder's prior p(z|x) ∝ exp(14 · score): the latent document
+        of arXiv 2005.11401, here a sentence. "None of them" stands in that choice as if it were a sentence
+        with the score `none_similarity`.
+        """
+        import torch
+
+        similarities = [*(piece.score for piece in prompt.evidence), self.none_similarity]
+        scores = torch.from_numpy(self.citation_log_probs(prompt)) + PRIOR_SCALE * torch.tensor(similarities)
+        if seed is not None:
+            scores = sampled(seed, temperature)(None, scores)
+        best = int(scores.argmax())
+        return best if best < len(prompt.evidence) else None
+
+    def _ids(self, text: str) -> list[int]:
+        return plain_ids(self.tokenizer, text)
+
+    def _text(self, ids: list[int]) -> str:
+        """The text of `ids`, without white space and halves of characters at its ends."""
+        text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return re.sub(r"^[\s\ufffd]+|[\s\ufffd]+$", "", text)
+
+    def _generate(self, ids: list[int], seed, temperature, max_new_tokens, emit, processors=()) -> list[int]:
+        """New token ids after `ids`, greedy or sampled; the caller's random state is left as it was."""
+        import torch
+
+        before = torch.tensor([ids], device=self.model.device)
+        pad = self.tokenizer.pad_token_id
+        pad = self.tokenizer.eos_token_id if pad is None else pad
+        draw = [sampled(seed, temperature)] if seed is not None else []
+        with torch.inference_mode():
+            out = self.model.generate(
+                before,
+                attention_mask=torch.ones_like(before),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                pad_token_id=pad,
+                streamer=token_streamer(emit) if emit else None,
+                logits_processor=[*processors, *draw],
+            )
+        return out[0, len(ids) :].tolist()
+
+    def _quote(self, prompt: Prompt, seed, temperature, max_new_tokens, on_text) -> Answer:
+        """tiny-rag-lm: first the number of a sentence (or <none>), then its words."""
+        chosen = self._cite(prompt, seed, temperature)
+        if chosen is None:
+            return self._abstain(prompt, on_text)
+        cited = prompt.evidence[chosen]
+        span = self._ids(cited.text)
+        emit = self._emitter(on_text) if on_text else None
+        ids: list[int] = []
+        if self.grounded and prompt.style == "sentence":
+            for token in span:  # nothing is left to decide: its words need no model
+                ids.append(token)
+                if emit:
+                    emit(ids)
+        elif max_new_tokens > 1:  # the number is a token too
+            before = [*prompt.ids, self.tokenizer.convert_tokens_to_ids(f"[{chosen + 1}]")]
+            end = self.tokenizer.eos_token_id
+            within = [grounded(len(before), span, end, edges=self._edges(span))] if self.grounded else []
+            again = None if seed is None else seed + 1  # another draw than the citation's
+            ids = self._generate(before, again, temperature, max_new_tokens - 1, emit, within)
+        return Answer(self._text(ids), [cited.hit], prompt.evidence, False, prompt.text)
+
+    def _edges(self, ids: list[int]) -> list[int]:
+        """The places between tokens that no character lies across, and that no space stands before."""
+        before = [self.tokenizer.decode(ids[:place]) for place in range(len(ids) + 1)]
+        return [place for place, text in enumerate(before) if not re.search(r"[\s\ufffd]$", text)]
+
+    def _write(self, prompt: Prompt, seed, temperature, max_new_tokens, on_text) -> Answer:
+        """Any other model: free text, in which it cites by [n]."""
+        emit = self._emitter(on_text) if on_text else None
+        ids = self._generate(prompt.ids, seed, temperature, max_new_tokens, emit)
+        text = self._text(ids)
+        if not text:
+            return self._abstain(prompt, on_text)
+        cited = citations_in(text, [piece.hit for piece in prompt.evidence])
+        abstained = bool(re.match(r"I (don't|don’t|do not) know\b", text))
+        return Answer(text, [] if abstained else cited, prompt.evidence, abstained, prompt.text)
+
+    def _abstain(self, prompt: Prompt, on_text) -> Answer:
+        if on_text:
+            on_text(ABSTENTION)
+        return Answer(ABSTENTION, [], prompt.evidence, True, prompt.text)
+
+    def _emitter(self, on_text: Callable[[str], None]) -> Callable[[list[int]], None]:
+        """A function of all new ids so far that passes on what is new of their text."""
+        shown = ""
+
+        def emit(ids: list[int]) -> None:
+            nonlocal shown
+            text = self._text(ids)
+            if len(text) > len(shown):
+                on_text(text[len(shown) :])
+                shown = text
+
+        return emit
+
+
+def citations_in(text: str, given: list[int]) -> list[int]:
+    """Which of the numbers `given` a text cites, in its order, once each.
+
+    Read are the forms that models write: [1], [1, 2], [1][2], [1–3], [1]–[3], 【2】, 【2†source】, [^2],
+    [passage 2]. Numbers in round brackets are not: they count steps as often.
+    """
+    text = re.sub(r"\]\s*([–—‐-])\s*\[", r"\1", unicodedata.normalize("NFKC", text))
+    found: list[int] = []
+    for group in _CITED.findall(text):
+        for first, last in re.findall(r"(\d+)(?:\^?\s*(?:[–—‐-]|to\b)[\s^]*(\d+))?", group):
+            found += [n for n in given if int(first) <= n <= int(last or first)]
+    return list(dict.fromkeys(found))

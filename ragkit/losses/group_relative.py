@@ -1,0 +1,127 @@
+"""Group Relative Policy Optimization (arXiv 2402.03300), which most people mean by "GRPO", and its kin."""
+
+import torch
+from torch import Tensor
+
+from ragkit.losses.pairwise import bounded_exp, finite_number, refuse_infinite, wide
+
+AGGREGATIONS = ("grpo", "dr_grpo", "dapo")
+
+
+def group_advantages(rewards: Tensor, *, scale: str = "population") -> Tensor:
+    """(G, K) → (G, K): of K answers to each of G prompts, reward minus the group's mean, over its spread.
+
+    `scale`: "population" divides by the standard deviation with K below the line, as NumPy does; "sample"
+    with K − 1, as TRL does; "none" divides by nothing (arXiv 2503.20783). No ε is added; a group without
+    spread gets zeros, and so does one whose spread is rounding: below some 1e-12 of the largest reward's size
+    (6e-6 in float32). Source: arXiv 2402.03300.
+    """
+    if rewards.ndim != 2 or rewards.shape[1] < 2:
+        raise ValueError(f"rewards has shape {tuple(rewards.shape)}, not (G, K) with two answers or more")
+    refuse_infinite("rewards", rewards)
+    rewards = wide(rewards)
+    centred = rewards - rewards.mean(1, keepdim=True)
+    if scale == "none":
+        return centred
+    if scale not in ("population", "sample"):
+        raise ValueError(f"scale={scale!r}: population, sample or none")
+    spread = rewards.std(1, correction=int(scale == "sample"), keepdim=True)
+    rounding = torch.finfo(rewards.dtype).eps ** 0.75 * rewards.abs().amax(1, keepdim=True)
+    equal = rewards.amax(1, keepdim=True) - rewards.amin(1, keepdim=True) <= rounding
+    return torch.where(equal, torch.zeros_like(centred), centred / spread.masked_fill(equal, 1.0))
+
+
+def group_relative_loss(
+    log_probs: Tensor,
+    old_log_probs: Tensor | None,
+    ref_log_probs: Tensor | None,
+    mask: Tensor,
+    advantages: Tensor,
+    *,
+    clip: tuple[float, float] = (0.2, 0.2),
+    kl: float = 0.04,
+    kl_correction: bool = True,
+    aggregation: str = "grpo",
+    max_length: int | None = None,
+    divisor: float | None = None,
+    empty_rows: bool = False,
+) -> Tensor:
+    """The loss of Group Relative Policy Optimization, arXiv 2402.03300: the "GRPO" that most people mean.
+
+    For each token, −min(r·Â, clip(r, 1 − ε_low, 1 + ε_high)·Â) + kl·k3, with r = π_θ/π_old and
+    k3 = exp(d) − d − 1, d = log π_ref − log π_θ. Log-probs per token and `mask`: (B, T), B = G·K sequences;
+    `advantages`: (B,), as `group_advantages(rewards).flatten()`. `old_log_probs` None: the policy that
+    sampled is the policy now. `kl_correction` multiplies k3 by r: without it the gradient is not that of the
+    KL whose value k3 estimates. Far out, r and k3 go on along their tangents (`bounded_exp`).
+
+    `aggregation` sets what the sum is divided by, and nothing else: "grpo" each sequence's length, then B;
+    "dapo" (arXiv 2503.14476) the number of tokens; "dr_grpo" (arXiv 2503.20783) B · `max_length`. A batch in
+    micro-batches gives the same gradient, summed, if each gets the whole batch's `divisor`: its number of
+    sequences, or of tokens for "dapo". A group must not be split before its advantages are made.
+    `empty_rows`: a row without a token is refused unless this allows it; then it is a sequence of loss 0.
+    """
+    if aggregation not in AGGREGATIONS:
+        raise ValueError(f"aggregation={aggregation!r}: one of {', '.join(AGGREGATIONS)}")
+    kl = finite_number("kl", kl)
+    if not all(0 <= finite_number("clip", edge) for edge in clip):
+        raise ValueError(f"clip={clip}: (ε_low, ε_high), 0 or more")
+    for name, value in (("max_length", max_length), ("divisor", divisor)):
+        if value is not None and not finite_number(name, value) > 0:
+            raise ValueError(f"{name}={value}: more than 0")
+    if (aggregation == "dr_grpo") != (max_length is not None):
+        raise ValueError(f"max_length={max_length}: 'dr_grpo' divides by it, and it alone")
+    mask = mask.bool()
+    if not empty_rows and not mask.any(1).all():
+        row = int((~mask.any(1)).nonzero()[0])
+        raise ValueError(f"row {row} of the mask is empty: no token was written (empty_rows=True allows it)")
+    now = wide(log_probs)
+    if mask.shape != now.shape or advantages.shape != now.shape[:1]:
+        raise ValueError(
+            f"log_probs {tuple(now.shape)}, mask {tuple(mask.shape)}, advantages {tuple(advantages.shape)}: "
+            "(B, T), (B, T) and (B,)"
+        )
+    refuse_infinite("advantages", advantages)
+    for name, value in (("old_log_probs", old_log_probs), ("ref_log_probs", ref_log_probs)):
+        if value is not None and value.shape != now.shape:
+            raise ValueError(f"{name} has shape {tuple(value.shape)}, log_probs has {tuple(now.shape)}")
+    old = now.detach() if old_log_probs is None else wide(old_log_probs).detach()
+    # What is masked may hold anything: it is put to 0 before it can become infinite.
+    log_ratio = (now - old).masked_fill(~mask, 0.0)
+    ratio = bounded_exp(log_ratio)
+    advantages = wide(advantages).detach()[:, None]  # (B, 1)
+    clipped = ratio.clamp(1 - clip[0], 1 + clip[1])
+    losses = -torch.minimum(ratio * advantages, clipped * advantages)
+    if kl:
+        if ref_log_probs is None:
+            raise ValueError(f"kl={kl} needs ref_log_probs; pass kl=0 to go without a reference")
+        ref = wide(ref_log_probs).detach()
+        if kl_correction:
+            losses = losses + kl * _CorrectedK3.apply(log_ratio, (ref - old).masked_fill(~mask, 0.0))
+        else:
+            d = (ref - now).masked_fill(~mask, 0.0)
+            losses = losses + kl * (bounded_exp(d) - d - 1)
+    losses = losses.masked_fill(~mask, 0.0)
+    if aggregation == "dapo":
+        return losses.sum() / (mask.sum().clamp(min=1) if divisor is None else divisor)
+    lengths = mask.sum(1).clamp(min=1) if aggregation == "grpo" else max_length
+    return (losses.sum(1) / lengths).sum() / (len(now) if divisor is None else divisor)
+
+
+class _CorrectedK3(torch.autograd.Function):
+    """r · (exp(d) − d − 1) of x = log r and a = log π_ref − log π_old, where d = a − x.
+
+    Its derivative in x is −r·d: on policy the log-ratio to the reference. Autograd would get there by
+    subtracting two numbers of the size of exp(d), which leave nothing of it at 20 nats.
+    """
+
+    @staticmethod
+    def forward(ctx, x, a):
+        ctx.save_for_backward(x, a)
+        r, d = bounded_exp(x), a - x
+        near = r * (torch.expm1(d.clamp(max=1.0)) - d)
+        return torch.where(d > 1, bounded_exp(a) - r * (d + 1), near)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, a = ctx.saved_tensors
+        return grad * bounded_exp(x) * (x - a), None

@@ -1,0 +1,141 @@
+"""Preferences on their way out: rows for TRL, records for Argilla, tasks for Label Studio."""
+
+import math
+from collections.abc import Iterable
+
+from ragkit.preferences.judgements import Comparison, Feedback, Ranking
+from ragkit.preferences.pairs import Pairs
+from ragkit.retrieval.corpus import Passage
+
+
+def to_trl(pairs: Pairs, strengths=None) -> list[dict]:
+    """Rows for TRL: prompt, chosen, rejected, group, and as far as the pairs know them margin (the rating or
+    rank gap), target (the probability, where one is not 1), score_chosen and score_rejected (the rewards).
+
+    With `strengths`, (P,) or one for all, a column "strength" for `StrengthDPOTrainer`. A pair whose target
+    is below 0.5 is turned round, and has no margin. Ties are left out: TRL has no place for them, and
+    `pair_loss(target=0.5)` has. Raises ValueError for another number of strengths and what is not finite.
+    """
+    if strengths is not None:
+        strengths = strengths.tolist() if hasattr(strengths, "tolist") else strengths
+        strengths = [strengths] * len(pairs) if isinstance(strengths, int | float) else list(strengths)
+        if len(strengths) != len(pairs):
+            raise ValueError(f"{len(strengths)} strengths for {len(pairs)} pairs")
+    rows = []
+    for i in range(len(pairs)):
+        if pairs.target[i] == 0.5:
+            continue
+        turned = pairs.target[i] < 0.5
+        sides = [(pairs.chosen[i], pairs.chosen_reward[i]), (pairs.rejected[i], pairs.rejected_reward[i])]
+        (chosen, high), (rejected, low) = sides[::-1] if turned else sides
+        margin = pairs.rating[i]
+        if margin != margin:
+            margin = pairs.rejected_rank[i] - pairs.chosen_rank[i]
+        known = {"margin": math.nan if turned else margin, "score_chosen": high, "score_rejected": low}
+        known["target"] = 1 - pairs.target[i] if turned else pairs.target[i]
+        known["group"] = int(pairs.group[i])
+        if strengths is not None:
+            known["strength"] = strengths[i] if math.isfinite(strengths[i]) else math.inf
+        if infinite := [name for name, value in known.items() if math.isinf(value)]:
+            raise ValueError(f"pair {i}: its {infinite[0]} is not finite")
+        row = {"prompt": pairs.query[i], "chosen": chosen, "rejected": rejected}
+        rows.append(row | {k: None if v != v else v if k == "group" else float(v) for k, v in known.items()})
+    # A table has the same columns in each row, and none that says nothing.
+    blank = {"margin": None, "target": 1.0, "score_chosen": None, "score_rejected": None}
+    drop = [name for name, value in blank.items() if all(row[name] == value for row in rows)]
+    return [{name: value for name, value in row.items() if name not in drop} for row in rows]
+
+
+def labels_of(judgements: Iterable) -> list[dict]:
+    """Rows of prompt, completion and label, TRL's for unpaired losses (KTO, arXiv 2402.01306), for the thumbs
+    that `pairs_of` can make no pair of: those to a query without one of the other kind."""
+    thumbs = [judgement for judgement in judgements if isinstance(judgement, Feedback)]
+    answers: dict[tuple[str, bool], set[str]] = {}
+    for thumb in thumbs:
+        answers.setdefault((thumb.query, bool(thumb.good)), set()).add(thumb.answer)
+    return [
+        {"prompt": thumb.query, "completion": thumb.answer, "label": bool(thumb.good)}
+        for thumb in thumbs
+        if not answers.get((thumb.query, not thumb.good), set()) - {thumb.answer}
+    ]
+
+
+def to_argilla(judgements: Iterable[Ranking | Comparison]) -> list[dict]:
+    """Records as Argilla's `to_dict` has them, one for each thing judged, a response for each annotator.
+
+    A ranking answers the question "ranking" over the fields response-1 …, ties by equal ranks; a comparison
+    answers the label question "preference" with its rating, "-3" … "+3". `read_judgements` takes them back;
+    ids and titles of documents, and the hits, have no place there.
+    """
+    records = []
+    for first, said in _by_item(judgements):
+        texts = _answers(first)
+        names = {key: f"response-{n}" for n, key in enumerate(texts, 1)}
+        question = "ranking" if isinstance(first, Ranking) else "preference"
+        responses = []
+        for one in said:
+            if isinstance(one, Ranking):
+                value = [
+                    {"value": names[one.passages[index].id], "rank": rank}
+                    for rank, tier in enumerate(one.tiers, 1)
+                    for index in tier
+                ]
+            else:
+                value = _vote(one, first)
+            responses.append({"user_id": one.annotator, "value": value, "status": "submitted"})
+        fields = {"prompt": first.query} | {names[key]: passage.full_text for key, passage in texts.items()}
+        records.append({"id": first.item, "fields": fields, "responses": {question: responses}})
+    return records
+
+
+def to_label_studio(judgements: Iterable[Ranking | Comparison]) -> list[dict]:
+    """Tasks with their annotations, one for each thing judged. A ranking is a Ranker over the list `items`,
+    its tiers the buckets "1", "2" …; a comparison is Pairwise over answer1 and answer2, and Choices with its
+    rating, "-3" … "+3". `read_judgements` takes them back; hits have no place there."""
+    tasks = []
+    for first, said in _by_item(judgements):
+        texts = _answers(first)
+        annotations = []
+        for one in said:
+            if isinstance(one, Ranking):
+                tiers = {str(n): [one.passages[i].id for i in tier] for n, tier in enumerate(one.tiers, 1)}
+                rest = [passage.id for passage, rank in zip(one.passages, one.ranks) if rank is None]
+                ranker = {"ranker": {**tiers, "_": rest}}
+                result = [_result("ranker", "ranking", "items", ranker)]
+            else:
+                vote = _vote(one, first)
+                result = [_result("choices", "preference", "prompt", {"choices": [vote]})]
+                if one.rating:
+                    left = {"selected": "left" if vote.startswith("-") else "right"}
+                    result.append(_result("pairwise", "pairwise", "answer1,answer2", left))
+            annotations.append({"completed_by": {"email": one.annotator}, "result": result})
+        if isinstance(first, Ranking):
+            data = {"items": [{"id": p.id, "title": p.title, "body": p.text} for p in texts.values()]}
+        else:
+            data = {"answer1": first.answer_a, "answer2": first.answer_b}
+        tasks.append({"data": {"prompt": first.query} | data, "annotations": annotations})
+    return tasks
+
+
+def _by_item(judgements: Iterable) -> list[tuple]:
+    """(the first, all) of the judgements on each item."""
+    items: dict[str, list] = {}
+    for judgement in judgements:
+        items.setdefault(judgement.item, []).append(judgement)
+    return [(said[0], said) for said in items.values()]
+
+
+def _answers(judgement: Ranking | Comparison) -> dict[str, Passage]:
+    if isinstance(judgement, Ranking):
+        return {passage.id: passage for passage in judgement.passages}
+    return {side: Passage(side, getattr(judgement, side)) for side in ("answer_a", "answer_b")}
+
+
+def _vote(one: Comparison, first: Comparison) -> str:
+    """A rating as those read it who saw the first one's sides."""
+    rating = one.rating if one.answer_a == first.answer_a else -one.rating
+    return f"{rating:+d}" + " (bothbad)" * bool(one.both_bad)
+
+
+def _result(kind: str, name: str, to: str, value: dict) -> dict:
+    return {"type": kind, "from_name": name, "to_name": to, "value": value}

@@ -1,0 +1,147 @@
+"""What a reranker minimises: any loss of `losses/pairwise.py` over documents as actions.
+
+score = s_0 + r, and r = 0 at the start. A document's probability among its candidates is a softmax of scores;
+so the log-ratio to the retriever is r up to a constant per query, and DPO's margin over documents is
+Δ = r⁺ − r⁻: RankNet on the residual (`anchor="reference"`). With `anchor="offset"` s_0 stays inside,
+Δ = (s_0 + r)⁺ − (s_0 + r)⁻: RankNet itself. Both rank by s_0 + r. For a person of utility u the first fits
+βr to u, and keeps s_0 on top; the second fits β(s_0 + r) to u, and so forgets s_0 where the data speak.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ragkit.losses import pairwise
+from ragkit.losses.strengths import Strength, per_query
+from ragkit.reranking.table import Table
+
+PAIRWISE = ("grpo", "dpo", "robust_dpo", "ipo", *(f"gpo:{shape}" for shape in pairwise.SHAPES))
+LISTWISE = "plackett_luce"
+ANCHORS = ("offset", "reference")
+FLIP = 0.1  # robust DPO's share of pairs that are the wrong way round
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss by name and its knobs.
+
+    `loss`: "grpo" (the brief's: strengths times `beta`), "dpo", "robust_dpo", "ipo" (β is its τ),
+    "gpo:SHAPE" or "plackett_luce". `weight`: `per_query()` unless given. `first`: fit, beside the residual,
+    how much is preferred what was shown earlier, in logits a place.
+    """
+
+    loss: str = "grpo"
+    strength: Strength | str | None = None
+    weight: Strength | None = None
+    offset: Strength | None = None
+    beta: float = 1.0
+    anchor: str = "offset"
+    first: bool = False
+
+    def __post_init__(self):
+        if self.loss not in (*PAIRWISE, LISTWISE):
+            raise ValueError(f"loss={self.loss!r}: one of {', '.join(PAIRWISE)}, {LISTWISE}")
+        if self.anchor not in ANCHORS:
+            raise ValueError(f"anchor={self.anchor!r}: one of {', '.join(ANCHORS)}")
+        given = [name for name in ("strength", "weight", "offset") if getattr(self, name) is not None]
+        if self.loss == LISTWISE and given:
+            raise ValueError(
+                f"{given[0]}: plackett_luce takes whole lists, so nothing of a pair; use a pairwise loss"
+            )
+        if isinstance(self.strength, str) and self.strength != "learned":
+            raise ValueError(f'strength={self.strength!r}: a function of pairs, or "learned"')
+        if self.loss != "grpo" and self.strength is not None:
+            raise ValueError(f"strength: loss={self.loss!r} has none; it belongs to loss='grpo'")
+
+    def __call__(self, table: Table, scores: np.ndarray | None = None) -> Callable:
+        """The loss as a function (residual (N,), first) → (P,), or (L,) for "plackett_luce".
+
+        The values are such that their mean is the loss: weights are in them. `scores`, (N,): the present
+        ones, for knobs that look at them.
+        """
+        base = torch.from_numpy(table.base)
+        if self.loss == LISTWISE:
+            return self._listwise(table, base)
+        return self._pairwise(table, base, scores)
+
+    @property
+    def moving(self) -> bool:
+        """Whether a knob says that it `needs_scores`, the present ones, as `delta_ndcg` does."""
+        return any(getattr(knob, "needs_scores", False) for knob in (self.strength, self.weight, self.offset))
+
+    def _pairwise(self, table: Table, base: Tensor, scores: np.ndarray | None) -> Callable:
+        chosen, rejected = torch.from_numpy(table.sides.T.copy())
+        two = None if scores is None else torch.from_numpy(scores[table.sides])
+
+        def column(knob: Strength | None, default: float) -> Tensor:
+            if knob is None:
+                return torch.full((len(table.pairs),), default, dtype=torch.float64)
+            return _column(knob, table, two)
+
+        fixed = base[chosen] - base[rejected] if self.anchor == "offset" else torch.zeros(())
+        learned = self.strength == "learned"  # until the reliabilities are known, everybody is believed alike
+        strength = self.beta * column(None if learned else self.strength, 1.0)
+        offset = column(self.offset, 0.0)
+        weight = column(self.weight or per_query(), 1.0)
+        shape, scale = self.loss.partition("gpo:")[2] or "logistic", 1.0
+        if self.loss == "ipo":  # (Δ − 1/(2τ))² is (z − 1)² / (2τ)² at z = 2τΔ
+            shape, scale, weight = "squared", 2.0, weight / (2 * self.beta) ** 2
+        target = torch.from_numpy(table.pairs.target)
+        gap = torch.from_numpy(np.nan_to_num(table.places[table.sides] @ [1.0, -1.0]))
+
+        def loss(residual: Tensor, first: Tensor | float = 0.0) -> Tensor:
+            margin = residual[chosen] - residual[rejected] + fixed
+            shift = offset + first * gap if self.first else offset
+            if self.loss == "robust_dpo":
+                z = strength * margin - shift
+                right, wrong = (pairwise.robust_dpo_loss(x, 1.0, FLIP, reduction="none") for x in (z, -z))
+                return weight * (target * right + (1 - target) * wrong)
+            knobs = {"strength": scale * strength, "offset": scale * shift, "target": target}
+            return pairwise.pair_loss(margin, **knobs, weight=weight, shape=shape, reduction="none")
+
+        return loss
+
+    def _listwise(self, table: Table, base: Tensor) -> Callable:
+        """Plackett–Luce over each list, as a padded table (lists, longest)."""
+        judged = [n for n in range(len(table)) if (table.ranks[table.of_list == n] >= 0).any()]
+        sub = table.take(np.array(judged, dtype=int)) if len(judged) < len(table) else table
+        kept = torch.from_numpy(np.isin(table.of_list, judged))
+        place = np.arange(len(sub.base)) - sub.starts[sub.of_list]
+        where = torch.from_numpy(sub.of_list), torch.from_numpy(place)
+        shape = len(sub), int(place.max()) + 1
+        tiers = torch.zeros(shape, dtype=torch.int64).index_put(where, torch.from_numpy(sub.ranks))
+        mask = torch.zeros(shape, dtype=torch.bool).index_put(where, torch.from_numpy(sub.ranks >= 0))
+        fixed = base if self.anchor == "offset" else torch.zeros_like(base)
+        shown = torch.from_numpy(np.nan_to_num(table.places))
+
+        def loss(residual: Tensor, first: Tensor | float = 0.0) -> Tensor:
+            utility = self.beta * (residual + fixed)
+            if self.first:
+                utility = utility - first * shown
+            rows = torch.zeros(shape, dtype=utility.dtype).index_put(where, utility[kept])
+            return pairwise.plackett_luce_loss(rows, tiers, mask, beta=1.0, reduction="none")
+
+        return loss
+
+    def at(self, beta: float) -> "Objective":
+        return replace(self, beta=beta)
+
+
+def _column(knob: Strength, table: Table, scores: Tensor | None) -> Tensor:
+    """A knob's values, (P,), checked here once: a fit asks for them many times."""
+    values = knob(table.pairs, scores)
+    if not isinstance(values, Tensor) or values.shape != (len(table.pairs),):
+        shape = tuple(values.shape) if hasattr(values, "shape") else type(values).__name__
+        raise ValueError(
+            f"a strength, weight or offset gave {shape}, not a tensor of shape ({len(table.pairs)},)"
+        )
+    values = values.detach().double()
+    if not torch.isfinite(values).all():
+        row = int((~torch.isfinite(values)).nonzero()[0])
+        raise ValueError(
+            f"a strength, weight or offset gave {values[row]:g} for pair {row}: {table.pairs.query[row]!r}"
+        )
+    return values

@@ -1,0 +1,123 @@
+"""Many rankings as arrays: their documents one after another, and the pairs among them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+
+import numpy as np
+
+from ragkit.preferences.judgements import Ranking
+from ragkit.preferences.pairs import Pairs, pairs_of
+from ragkit.reranking.features import Described
+
+TEMPERATURE = 0.05  # of cosines: a difference of 0.05 between two documents is one logit of s_0
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """L rankings of N documents and P pairs in all.
+
+    Of documents, (N, …): `features`, `vectors`, `asked` (the query's vector), `base` (s_0, in logits),
+    `ranks` (the tier, −1 where not judged), `places` (in the order shown, NaN where not known), `of_list`.
+    Of pairs: `pairs`, whose `judgement` is the list that each is of. Of rankings, (L,): `queries`.
+    """
+
+    features: np.ndarray
+    vectors: np.ndarray
+    asked: np.ndarray
+    base: np.ndarray
+    ranks: np.ndarray
+    places: np.ndarray
+    of_list: np.ndarray
+    pairs: Pairs
+    queries: list[str]
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    @property
+    def starts(self) -> np.ndarray:
+        """(L,): where each list's documents begin."""
+        return np.searchsorted(self.of_list, np.arange(len(self)))
+
+    @property
+    def pair_list(self) -> np.ndarray:
+        """(P,): the list that each pair is of."""
+        return self.pairs.judgement
+
+    @cached_property
+    def sides(self) -> np.ndarray:
+        """(P, 2): y⁺ and y⁻ of each pair, as indices into the N documents."""
+        own = np.stack([self.pairs.chosen_index, self.pairs.rejected_index], 1).astype(int)
+        return self.starts[self.pair_list][:, None] + own
+
+    @classmethod
+    def build(cls, rankings: Sequence[Ranking], described: Sequence[Described]) -> "Table":
+        return cls.join([_one(ranking, what) for ranking, what in zip(rankings, described)])
+
+    @classmethod
+    def join(cls, tables: Sequence["Table"]) -> "Table":
+        """One after another; pairs of one query are one group again."""
+        lists = np.cumsum([0, *(len(table) for table in tables)])
+        joined = {
+            name: np.concatenate([getattr(table, name) for table in tables])
+            for name in ("features", "vectors", "asked", "base", "ranks", "places")
+        }
+        queries = [query for table in tables for query in table.queries]
+        number = {query: n for n, query in enumerate(dict.fromkeys(queries))}
+        columns = {}
+        for name in (field.name for field in fields(Pairs)):
+            parts = [getattr(table.pairs, name) for table in tables]
+            listed = isinstance(parts[0], list)
+            columns[name] = [one for part in parts for one in part] if listed else np.concatenate(parts)
+        judgement = np.concatenate([table.pair_list + n for table, n in zip(tables, lists)])
+        columns["judgement"] = judgement
+        columns["group"] = np.array([number[query] for query in queries], dtype=int)[judgement]
+        return cls(
+            **joined,
+            of_list=np.concatenate([table.of_list + n for table, n in zip(tables, lists)]),
+            pairs=Pairs(**columns),
+            queries=queries,
+        )
+
+    def take(self, lists: np.ndarray) -> "Table":
+        """Some of the rankings, by increasing index."""
+        kept = np.zeros(len(self), dtype=bool)
+        kept[lists] = True
+        rows, pairs = kept[self.of_list], self.pairs[kept[self.pair_list]]
+        new_list = np.cumsum(kept) - 1
+        documents = ("features", "vectors", "asked", "base", "ranks", "places")
+        return Table(
+            **{name: getattr(self, name)[rows] for name in documents},
+            of_list=new_list[self.of_list[rows]],
+            pairs=replace(pairs, judgement=new_list[pairs.judgement]),
+            queries=[query for query, keep in zip(self.queries, kept) if keep],
+        )
+
+    def with_pairs(self, rows: np.ndarray) -> "Table":
+        """The same rankings with some of their pairs."""
+        return replace(self, pairs=self.pairs[rows])
+
+
+def base_scores(described: Described) -> np.ndarray:
+    """s_0, (K,): the retriever's cosines in logits."""
+    return described.similarity / TEMPERATURE
+
+
+def _one(ranking: Ranking, described: Described) -> Table:
+    size = len(ranking.passages)
+    ranks = np.array([-1 if rank is None else rank for rank in ranking.ranks], dtype=int)
+    places = np.full(size, np.nan)
+    if ranking.shown_order is not None:
+        places[ranking.shown_order] = np.arange(size)
+    return Table(
+        features=described.features,
+        vectors=described.vectors,
+        asked=np.repeat(described.asked[None], size, 0),
+        base=base_scores(described),
+        ranks=ranks,
+        places=places,
+        of_list=np.zeros(size, dtype=int),
+        pairs=pairs_of([ranking]),
+        queries=[ranking.query],
+    )

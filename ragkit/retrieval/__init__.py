@@ -1,0 +1,23 @@
+"""From texts to vectors, and from a query vector to the k nearest passages."""
+
+from ragkit.retrieval.corpus import DATA, Hit, Passage, load_passages, read_jsonl
+from ragkit.retrieval.encoder import Encoder
+from ragkit.retrieval.library import Library, fuse, hybrid_search, lexical_search, retrieve
+from ragkit.retrieval.text import sentences_with_sections, split_sentences, split_text
+
+__all__ = [
+    "DATA",
+    "Encoder",
+    "Hit",
+    "Library",
+    "Passage",
+    "fuse",
+    "hybrid_search",
+    "lexical_search",
+    "load_passages",
+    "read_jsonl",
+    "retrieve",
+    "sentences_with_sections",
+    "split_sentences",
+    "split_text",
+]

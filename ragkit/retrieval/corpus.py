@@ -1,0 +1,212 @@
+"""Passages: what they are and where they are read from."""
+
+import codecs
+import gzip
+import json
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ragkit.retrieval.default_model import default_tokenizer
+from ragkit.retrieval.markdown import plain_markdown
+from ragkit.retrieval.text import split_document, split_sentences, split_text  # noqa: F401
+
+DATA = Path(__file__).resolve().parents[2] / "data"  # what the repo ships
+DOCUMENT_SUFFIXES = (".md", ".markdown", ".mdx", ".rst", ".txt")
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One unit of retrieval. `id` is unique within one library."""
+
+    id: str
+    text: str
+    title: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def full_text(self) -> str:
+        """Title and text, as encoders and BM25 read them (BEIR's convention, arXiv 2104.08663)."""
+        return f"{self.title} {self.text}".strip()
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A retrieved passage: its score (higher is better) and its rank, from 1."""
+
+    passage: Passage
+    score: float
+    rank: int
+
+
+def ranked(scored: Iterable[tuple[Passage, float]]) -> list[Hit]:
+    """Hits of passages and their scores, in the order given, ranks from 1."""
+    return [Hit(passage, score, rank) for rank, (passage, score) in enumerate(scored, 1)]
+
+
+class UnreadableText(ValueError):
+    """A file that cannot be read as text."""
+
+    def __init__(self, path: Path, reason: str):
+        super().__init__(f"{path}: {reason}")
+        self.reason = reason
+
+
+def load_passages(path: str | Path, tokenizer=None) -> list[Passage]:
+    """Passages from a JSONL file, a BEIR folder, or a folder of Markdown or text; `.gz` is read too.
+
+    - JSONL: one object a line with `_id` (or `id`), `text` and perhaps `title`, `metadata`; never split.
+      Lines without an id are documents: they are split, and named by file and line.
+    - A folder that holds `corpus.jsonl` is a BEIR folder; never split, since its ids are judged.
+    - Any other folder: its Markdown, reStructuredText and text files, at every depth, split at the window of
+      `tokenizer` (default: the default encoder's) with overlap, named `path#part`; the headings above a
+      piece are its `metadata["section"]`: "Install > Linux". Files that are no text (UTF-8, or UTF-16 with
+      its mark) are passed over, and one warning at the end names them.
+
+    Raises FileNotFoundError where nothing is, ValueError with file and line where a line is broken, or where
+    no file could be read.
+    """
+    path = Path(path).expanduser()
+    if path.is_file():
+        read = _read_jsonl if _is_jsonl(path) else _read_document
+        return _unique(read(path, path.name, tokenizer))
+    if not path.is_dir():
+        raise FileNotFoundError(f"no file or folder {str(path)!r} to read passages from")
+    for name in ("corpus.jsonl", "corpus.jsonl.gz"):
+        if (path / name).is_file():
+            return _unique(_read_jsonl(path / name, name, tokenizer))
+    files = [f for f in sorted(path.rglob("*")) if f.is_file() and not _hidden(f.relative_to(path))]
+    documents = [f for f in files if f.suffix.lower() in DOCUMENT_SUFFIXES]
+    read = _read_document if documents else _read_jsonl
+    files = documents or [f for f in files if _is_jsonl(f)]
+    if not files:
+        raise FileNotFoundError(
+            f"no passages in {str(path)!r}: neither corpus.jsonl nor any file that ends in "
+            f"{', '.join(DOCUMENT_SUFFIXES)} or .jsonl"
+        )
+    skipped: list[str] = []
+
+    def pairs() -> Iterator[tuple[str, Passage]]:
+        for file in files:
+            name = file.relative_to(path).as_posix()
+            try:
+                yield from read(file, name, tokenizer)
+            except UnreadableText as error:
+                skipped.append(f"{name} ({error.reason})")
+
+    passages = _unique(pairs())
+    if skipped:
+        told = f"skipped {len(skipped)} of {len(files)} files: {', '.join(skipped)}"
+        if len(skipped) == len(files):
+            raise ValueError(f"{path}: {told}")
+        warnings.warn(told, stacklevel=2)
+    return passages
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict]]:
+    """(line number, object) of each line of a JSONL file, `.gz` or plain; blank lines are passed over.
+
+    Raises ValueError with file and line where a line is not a JSON object or not UTF-8.
+    """
+    opener = gzip.open if path.suffix == ".gz" else open
+    number = 0
+    with opener(path, "rb") as file:
+        try:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                row = json.loads(line.decode("utf-8-sig").rstrip())
+                if not isinstance(row, dict):
+                    raise ValueError(f"a JSON {type(row).__name__}, not an object")
+                if b"\\ud" in line.lower():  # half of a surrogate pair is JSON, but no text to encode or save
+                    json.dumps(row, ensure_ascii=False).encode()
+                yield number, row
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(f"{path}: not a whole gzip file, broken after line {number}: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from error
+
+
+# Each reader yields (where it stands, passage), so that an error can name the place.
+def _read_jsonl(path: Path, name: str, tokenizer) -> Iterator[tuple[str, Passage]]:
+    for number, row in read_jsonl(path):
+        where = f"{path}, line {number}"
+        identifier = row.pop("_id", row.pop("id", None))
+        title, text, metadata = (
+            row.pop("title", None) or "",
+            row.pop("text", None),
+            row.pop("metadata", None) or {},
+        )
+        if not isinstance(text, str) or not isinstance(title, str) or not isinstance(metadata, dict):
+            raise ValueError(f"{where}: needs a string `text` (and `title` a string, `metadata` an object)")
+        metadata = metadata | row  # fields that we don't know are kept
+        if identifier is None:
+            place = Path(str(row.get("path", "")))
+            for passage in _split_document(f"{name}:{number}", place, title, text, metadata, tokenizer):
+                yield where, passage
+        elif isinstance(identifier, str | int) and str(identifier):
+            yield where, Passage(str(identifier), text, title, metadata)
+        else:
+            raise ValueError(f"{where}: `_id` must be a string that is not empty, not {identifier!r}")
+
+
+def _read_document(path: Path, name: str, tokenizer) -> Iterator[tuple[str, Passage]]:
+    document = _split_document(name, path, "", _decoded(path), {"path": name}, tokenizer)
+    return ((str(path), passage) for passage in document)
+
+
+def _decoded(path: Path) -> str:
+    data = path.read_bytes()
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UnreadableText(path, f"not {'UTF-16' if utf16 else 'UTF-8'} text") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _split_document(
+    name: str, path: Path, title: str, text: str, metadata: dict, tokenizer
+) -> Iterator[Passage]:
+    """One passage a piece; the title goes in front of every piece, so its tokens are taken off the window."""
+    found, suffix = "", path.suffix.lower()
+    if suffix in (".md", ".markdown", ".mdx"):
+        found, text = plain_markdown(text, indented_code=suffix != ".mdx")
+    elif suffix == ".rst":
+        from ragkit.retrieval.restructured import plain_restructured
+
+        try:
+            found, text = plain_restructured(text)
+        except RecursionError as error:
+            raise UnreadableText(path, "nested too deep") from error
+    tokenizer = tokenizer or default_tokenizer()
+    window = min(tokenizer.model_max_length, 256)
+    title = (title or found or path.stem).strip()[:200]
+    room = window - len(tokenizer(title, add_special_tokens=False, verbose=False)["input_ids"])
+    room = max(room, window // 2)
+    pieces = split_document(text, tokenizer, max_tokens=room, overlap=min(32, room // 4))
+    for part, (piece, section) in enumerate(pieces, 1):
+        told = {"part": part} | ({"section": section} if section else {})
+        yield Passage(f"{name}#{part}", piece, title, metadata | told)
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _is_jsonl(path: Path) -> bool:
+    return path.name.endswith((".jsonl", ".jsonl.gz"))
+
+
+def _unique(pairs: Iterable[tuple[str, Passage]]) -> list[Passage]:
+    places: dict[str, str] = {}
+    passages = []
+    for where, passage in pairs:
+        if passage.id in places:
+            raise ValueError(f"{where}: the id {passage.id!r} stands already at {places[passage.id]}")
+        places[passage.id] = where
+        passages.append(passage)
+    return passages

@@ -1,0 +1,317 @@
+"""Texts to unit vectors: the bi-encoder behind the library and the query."""
+
+import hashlib
+import json
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterable
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from sys import getsizeof
+from threading import Lock
+
+import numpy as np
+
+from ragkit.retrieval.default_model import DEFAULT, checked_weights, default_folder
+from ragkit.retrieval.text import readable
+
+# Padded tokens in one forward pass: on a CPU, more keep it no busier, and pad short texts to long ones.
+TOKENS_PER_BATCH = {"cpu": 512, "cuda": 8192}
+MEMORY = 2**28  # bytes: some 140,000 sentences at 384 dimensions
+_ENTRY = 200  # bytes that Python needs for one of them beside text and numbers
+
+
+class Encoder:
+    """A sentence encoder: `encode` gives float32 vectors of length 1, so that inner product is cosine.
+
+    `name` is "all-MiniLM-L6-v2" (off-line, its weights checked against the published sha256), a folder, or
+    any encoder on the Hugging Face Hub. Pooling and window come from the model's own sentence-transformers
+    files where it has them; otherwise mean pooling over the whole window (Reimers & Gurevych, arXiv
+    1908.10084). Some models want a prefix on one side, as E5 does: `query_prefix="query: "`. `device`: where
+    it runs (default: a CUDA GPU where there is one).
+
+    A text is encoded once: vectors are kept by text, up to `memory` bytes (0: none), for this encoder alone.
+    `truncated` counts the texts that were cut at the window of `max_tokens` tokens.
+    """
+
+    def __init__(
+        self,
+        name: str = DEFAULT,
+        *,
+        query_prefix: str = "",
+        passage_prefix: str = "",
+        device: str | None = None,
+        memory: int = MEMORY,
+    ):
+        import torch
+
+        self.name = name
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.query_prefix, self.passage_prefix = query_prefix, passage_prefix
+        self.truncated, self._warned = 0, False
+        self._memory = _Memory(memory)
+        self._weights_sha = ""
+        path = default_folder() if name == DEFAULT else Path(name).expanduser()
+        if name == DEFAULT:
+            self._weights_sha = checked_weights(path / "model.safetensors")
+        self._load(path if path.is_dir() else name)
+
+    def _load(self, source: Path | str) -> None:
+        from transformers import AutoModel, AutoTokenizer
+
+        local = isinstance(source, Path)
+        with loading("encoder", self.name, DEFAULT):
+            self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
+            model = AutoModel.from_pretrained(source, local_files_only=local)
+            modules = _sidecar(source, "modules.json") or []
+            kinds = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in modules}
+            pooling = _sidecar(source, f"{kinds.get('Pooling', '1_Pooling')}/config.json")
+            sizes = _sidecar(source, "sentence_bert_config.json") or {}
+        self.model = model.float().eval().to(self.device)
+        if unknown := kinds.keys() - {"Transformer", "Pooling", "Normalize"}:
+            raise ValueError(
+                f"encoder {self.name!r} has layers that ragkit does not apply: {sorted(unknown)}"
+            )
+        modes = _pooling_modes(pooling or {})
+        if modes not in (["mean"], ["cls"]):
+            raise ValueError(f"encoder {self.name!r} pools neither by mean nor by CLS alone: {pooling}")
+        self.pooling = modes[0]
+        limits = (
+            sizes.get("max_seq_length"),
+            self.tokenizer.model_max_length,
+            getattr(self.model.config, "max_position_embeddings", None),
+        )
+        self.max_tokens = int(min(limit for limit in limits if limit))
+        self.tokenizer.model_max_length = self.max_tokens
+        token_rows(
+            self.tokenizer, self.max_tokens, [""]
+        )  # undoes what its file sets, before threads share it
+        self.dimension = int(self.model.config.hidden_size)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A sha256 that changes when any vector could: weights, vocabulary, pooling, window, prefixes."""
+        digest = hashlib.sha256(self._weights_sha.encode())
+        if not self._weights_sha:
+            for key, tensor in sorted(self.model.state_dict().items()):
+                digest.update(key.encode() + tensor.cpu().contiguous().numpy().tobytes())
+        settings = [self.pooling, self.max_tokens, self.query_prefix, self.passage_prefix]
+        vocabulary = sorted(self.tokenizer.get_vocab().items())
+        digest.update(json.dumps([settings, vocabulary]).encode())
+        return digest.hexdigest()
+
+    def encode(self, texts: str | list[str], *, progress: bool = True, warn: bool = True) -> np.ndarray:
+        """Vectors of `texts`: float32, unit norm; (D,) for one string, (N, D) for a list, in its order.
+
+        Texts beyond the window are cut there, which is counted, and said of the first ones unless `warn` is
+        False. A progress bar appears on work that takes more than three seconds. Raises TypeError where a
+        text is not a string.
+        """
+        if isinstance(texts, str):
+            return self._vectors([texts], False, warn)[0]
+        return self._vectors(_checked_texts(texts), progress, warn)
+
+    def encode_query(self, query: str) -> np.ndarray:
+        """The query vector, (D,): `encode` with the query prefix of models that have one."""
+        if not isinstance(query, str):
+            raise TypeError(f"the query is a {type(query).__name__}, not a string")
+        return self.encode(self.query_prefix + query)
+
+    def encode_passages(self, texts: list[str], *, progress: bool = True, warn: bool = True) -> np.ndarray:
+        """Passage vectors, (N, D): `encode` with the passage prefix of models that have one."""
+        if isinstance(texts, str):  # it would be encoded letter by letter
+            raise TypeError("encode_passages takes a list of texts, not one string")
+        texts = [self.passage_prefix + text for text in _checked_texts(texts)]
+        return self.encode(texts, progress=progress, warn=warn)
+
+    def remember(self, texts: list[str], vectors: np.ndarray) -> None:
+        """Passage vectors, (N, D), that this encoder has made already: those of a `Library`, say.
+
+        Raises ValueError where their shape is another.
+        """
+        if np.shape(vectors) != (len(texts), self.dimension):
+            raise ValueError(
+                f"vectors of shape {np.shape(vectors)} for {len(texts)} texts: "
+                f"({len(texts)}, {self.dimension}) was expected"
+            )
+        self._memory.put([self.passage_prefix + text for text in texts], np.asarray(vectors))
+
+    def __getstate__(self) -> dict:
+        return vars(self) | {"_memory": _Memory(self._memory.limit)}  # a copy may be changed
+
+    def _vectors(self, texts: list[str], progress: bool, warn: bool) -> np.ndarray:
+        known = self._memory.get(texts)
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        made = self._computed(new, progress, warn)
+        self._memory.put(new, made)
+        if len(new) == len(texts):
+            return made
+        known.update(zip(new, made))
+        return np.stack([known[text] for text in texts])
+
+    def _computed(self, texts: list[str], progress: bool, warn: bool) -> np.ndarray:
+        import torch
+        from tqdm.auto import tqdm
+
+        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        if not texts:
+            return vectors
+        rows = self._token_ids(texts, warn)
+        lengths = [len(row) for row in rows]
+        bar = tqdm(total=len(texts), desc="encoding", unit="text", delay=3, disable=not progress, leave=False)
+        with bar, torch.inference_mode():
+            for batch in batches(lengths, TOKENS_PER_BATCH.get(self.device.type, 4096)):
+                padded = self.tokenizer.pad({"input_ids": [rows[i] for i in batch]}, return_tensors="pt")
+                padded = padded.to(self.device)
+                states = self.model(**padded).last_hidden_state  # (B, T, D)
+                pooled = pool(states, padded["attention_mask"], self.pooling)
+                vectors[batch] = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
+                bar.update(len(batch))
+        return vectors
+
+    def _token_ids(self, texts: list[str], warn: bool = True) -> list[list[int]]:
+        """Token ids of each text, special tokens included, cut at the window; the cut ones are counted."""
+        rows, cut = token_rows(self.tokenizer, self.max_tokens, [readable(text) for text in texts])
+        if cut:
+            with self._memory.lock:
+                warn = warn and not self._warned
+                self.truncated += len(cut)
+                self._warned |= warn
+            if warn:
+                warnings.warn(
+                    f"{len(cut)} of {len(texts)} texts are longer than the encoder's window of "
+                    f"{self.max_tokens} tokens; what lies beyond it was not encoded (the first begins "
+                    f"{texts[cut[0]][:40]!r}). This is said once; Encoder.truncated goes on counting",
+                    stacklevel=5,
+                )
+        return [row["input_ids"] for row in rows]
+
+
+class _Memory:
+    """The vectors of the texts last asked for, in at most `limit` bytes: the least recently used go first.
+
+    What alone would take more than half of it, as a whole corpus does, is not kept: a library has those
+    vectors, and all else would be gone. Threads may share it; a copy is empty.
+    """
+
+    def __init__(self, limit: int):
+        self.limit, self.lock = limit, Lock()
+        self._size = 0
+        self._vectors: OrderedDict[str, np.ndarray] = OrderedDict()
+
+    def get(self, texts: list[str]) -> dict[str, np.ndarray]:
+        """The vectors that are here, by text."""
+        with self.lock:
+            found = {text: self._vectors[text] for text in texts if text in self._vectors}
+            for text in found:
+                self._vectors.move_to_end(text)
+        return found
+
+    def put(self, texts: list[str], vectors: np.ndarray) -> None:
+        sizes = [_ENTRY + 4 * vectors.shape[1] + getsizeof(text) for text in texts]
+        if sum(sizes) > self.limit / 2:
+            return
+        with self.lock:
+            for text, vector, size in zip(texts, vectors, sizes):
+                if text not in self._vectors:
+                    self._vectors[text] = vector.astype(np.float32)  # a copy: callers may change theirs
+                    self._size += size
+            while self._size > self.limit:
+                text, vector = self._vectors.popitem(last=False)
+                self._size -= _ENTRY + vector.nbytes + getsizeof(text)
+
+    def __reduce__(self):
+        return _Memory, (self.limit,)
+
+
+def _checked_texts(texts: Iterable[str]) -> list[str]:
+    texts = list(texts)
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"texts[{index}] is a {type(text).__name__}, not a string")
+    return texts
+
+
+@contextmanager
+def loading(kind: str, name: str, default: str):
+    """Around the loading of a transformers model: any failure becomes an OSError that says what to do.
+
+    No progress bar while weights are copied into place (a bar for downloads stays).
+    """
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    except Exception as error:  # of many kinds, by what is missing, damaged or unknown
+        raise OSError(
+            f"no {kind} {name!r}: it is neither a folder with a transformers model nor a model "
+            f"that the Hugging Face Hub gave us now. Off-line, use {default!r} or a folder. ({error})"
+        ) from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def token_rows(tokenizer, window: int, *texts: list[str]) -> tuple[list[dict[str, list[int]]], list[int]]:
+    """Token ids (and types) of texts, or of pairs of them, and which rows had to be cut to `window` tokens.
+
+    Special tokens are included; of a pair, the second is cut. A tokenizer keeps the truncation that a call
+    sets, for other threads too: so none is ever set, and the rows are cut here.
+    """
+    found = tokenizer(*texts, truncation=False, padding=False, return_attention_mask=False, verbose=False)
+    rows, cut = [], []
+    for n in range(len(texts[0])):
+        row = {name: found[name][n] for name in found}
+        if (over := len(row["input_ids"]) - window) > 0:
+            sources = found.sequence_ids(n)  # None for special tokens
+            end = len(sources) - sources[::-1].index(len(texts) - 1)
+            row = {name: values[: end - over] + values[end:] for name, values in row.items()}
+            cut.append(n)
+        rows.append(row)
+    return rows, cut
+
+
+def batches(lengths: list[int], most: int) -> list[list[int]]:
+    """Indices, longest texts first, in batches of at most `most` tokens after padding, or of one text."""
+    found: list[list[int]] = []
+    width = 0
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not found or (len(found[-1]) + 1) * width > most:
+            found.append([])
+            width = lengths[index]  # the first of a batch is its longest
+        found[-1].append(index)
+    return found
+
+
+def pool(states, mask, how: str):
+    """(B, D) from the last layer's states, (B, T, D): the first token's, or the mean where `mask` is 1."""
+    if how == "cls":
+        return states[:, 0]
+    weights = mask[..., None].to(states.dtype)  # (B, T, 1)
+    return (states * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+
+
+def _pooling_modes(config: dict) -> list[str]:
+    """How a sentence-transformers model pools; newer ones name it, older ones have a switch for each way."""
+    if named := config.get("pooling_mode"):
+        return [named] if isinstance(named, str) else list(named)
+    prefix = "pooling_mode_"
+    modes = [key.removeprefix(prefix) for key, on in config.items() if key.startswith(prefix) and on]
+    return [mode.removesuffix("_tokens").removesuffix("_token") for mode in modes] or ["mean"]
+
+
+def _sidecar(source: Path | str, name: str):
+    """A small JSON file beside the weights, or None where the model has none."""
+    from transformers.utils import cached_file
+
+    found = cached_file(
+        str(source),
+        name,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        _raise_exceptions_for_gated_repo=False,
+    )
+    return json.loads(Path(found).read_text(encoding="utf-8")) if found else None

@@ -1,0 +1,404 @@
+"""Markdown of any dialect as plain text in one form: headings, prose, items, tables and fenced code.
+
+One scanner goes line by line and tells blocks apart (CommonMark 0.31 and GitHub's tables; front matter; what
+Obsidian, MkDocs, Docusaurus, Hugo, Jekyll, MyST and PowerShell's documentation add). What is no prose goes;
+everything else stays, so that nothing is lost silently.
+"""
+
+import html
+import json
+import re
+import tomllib
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ragkit.retrieval.inline import CODE, Inline
+from ragkit.retrieval.text import cells
+
+
+class Block(NamedTuple):
+    """`kind`: heading, prose, item, code, table or label (of a reference definition).
+
+    `info`: a heading's level, a fence's language, the indent of prose in lists.
+    """
+
+    kind: str
+    text: str
+    info: str = ""
+
+
+_QUOTE = re.compile(r"(?: {0,3}>)*+ ?")
+_FENCE = re.compile(r"(`{3,})([^`]*)$|(~{3,}|:{3,})(.*)$")
+_ITEM = re.compile(r"([-*+•]|\d{1,9}[.)])(?: {1,4}|\t)(?=\S)")
+_HEADING = re.compile(r"(#{1,6})(?:[ \t]+(.*))?$|<h([1-6])\b[^>]*>(.*)</h\3>$")
+_RULE = re.compile(r"([-*_])(?:[ \t]*\1){2,}$|=+$|\+{3,}$")
+_DELIMITER = re.compile(r"\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*+\|?$")
+# An indented body follows: MkDocs' admonitions and tabs, footnotes, definitions.
+_OPENER = re.compile(
+    r'(?:!!!|\?\?\?\+?)[ ]+[\w -]+(?:"(?P<named>[^"]*)")?$|===[!+]?[ ]+"(?P<tab>[^"]*)"$'
+    r"|\[(?P<label>\^[^\]]+)\]:[ \t]*(?P<note>.*)$|:[ \t]{1,3}(?P<meaning>\S.*)$"
+)
+_SLASHES = re.compile(r"/{3,}\s*(?:[\w-]+\s*(?:\|\s*(?P<title>.*))?)?$")  # PyMdown's blocks
+# Not a word of prose: reference definitions, MDX imports and exports, MyST targets, tables of contents.
+_NO_PROSE = re.compile(
+    r"\[(?P<label>[^\[\]^][^\[\]]*)\]:\s*(?:<[^<>]*>|\{\{.*?\}\}|\S)++(?:\s+(?:\"[^\"]*\"|'[^']*'|\(.*\)))?$"
+    r"|(?:im|ex)port\s(?:.*\sfrom\s*)?['\"{*].*$|import\s+\w+(?:,\s*\{[^}]*\})?\s+from\s*['\"].*$"
+    r"|export\s+(?:const|default|function)\b.*$|\([\w:. -]+\)=$|\[TOC\]$|\[!(?:INCLUDE|VIDEO)\b.*$"
+)
+# Directives whose body is prose; that of any other is code.
+_PROSE = set(
+    "note tip hint info important warning caution danger error attention seealso admonition versionadded "
+    "versionchanged versionremoved deprecated topic sidebar margin aside dropdown card grid grid-item "
+    "grid-item-card tab-item tab-set tabs epigraph pull-quote highlights rubric glossary container div "
+    "definition theorem exercise solution proof details example list-table".split()
+)
+_COMMENT_END = {"<!--": "-->", "{/*": "*/}", "%%": "%%"}
+_COMMENT = re.compile(rf"<!--|\{{/\*|(?<!\S)%%(?=\s|\w|$)|{CODE}", re.S)
+_UNREAD = re.compile(r"<(script|style|svg|pre)\b|\{(?:\{[<%]|%)\s*(highlight)\s*(\w*).*$", re.I)
+
+
+def _width(line: str) -> int:
+    lead = line[: len(line) - len(line.lstrip(" \t"))]
+    return len(lead.expandtabs(4))
+
+
+def _dedent(line: str, columns: int) -> str:
+    rest = line.lstrip(" \t")
+    return " " * max(_width(line) - columns, 0) + rest if rest else ""
+
+
+class _Scanner:
+    """Reads lines one after another; `found` are the blocks so far."""
+
+    def __init__(self, text: str, indented_code: bool):
+        self.lines, self.at = text.split("\n"), 0
+        self.indented_code = indented_code
+        self.found: list[Block] = []
+        self.paragraph: list[str] = []  # with its `kind` and an item's `mark`
+        self.kind, self.mark = "prose", ""
+        self.inside: list[tuple[int, bool]] = []  # open bodies: the indent they ask for, whether of a list
+        self.directives: list[str] = []  # the fences of open directives whose body is prose
+        self.quoted = self.width = 0  # of the line that is read: its quote marks, its indent
+        self.never: set[str] = set()  # ends of comments and elements that come no more
+
+    def scan(self) -> list[Block]:
+        doors = (self.unread, self.fence, self.body, self.no_prose, self.heading, self.rule, self.table)
+        while self.at < len(self.lines):
+            line = self.lines[self.at]
+            self.at += 1
+            quote = _QUOTE.match(line)[0] if ">" in line else ""
+            depth = quote.count(">")
+            if depth > self.quoted and re.search(r"<[A-Za-z][^<>]*$", "".join(self.paragraph[-30:])):
+                self.paragraph.append(line)  # no quote: a tag of several lines ends here
+                continue
+            line = line[len(quote) :]
+            content = line.strip()
+            if not content:
+                self.finish()
+                continue
+            if depth > self.quoted or (depth < self.quoted and not self.paragraph):
+                self.finish()
+                self.inside.clear()
+            self.quoted, self.width = depth, _width(line)
+            if not self.paragraph or any(starts.match(content) for starts in (_ITEM, _FENCE, _OPENER)):
+                shut = [n for n, (asked, _) in enumerate(self.inside) if self.width < asked]
+                if shut:
+                    self.finish()
+                    del self.inside[shut[0] :]
+            if self.indented(line, content):
+                continue
+            content = self.without_comments(content)
+            if content and not any(door(content) for door in doors):
+                self.prose(line, content)
+        self.finish()
+        return self.found
+
+    def finish(self) -> None:
+        """The paragraph ends here."""
+        if self.paragraph:
+            lists = sum(listed for _, listed in self.inside) - (self.kind == "item")
+            self.found.append(Block(self.kind, self.mark + "".join(self.paragraph), "  " * lists))
+            self.paragraph.clear()
+        self.kind, self.mark = "prose", ""
+
+    def add(self, kind: str, words: str, info: str = "") -> bool:
+        self.finish()
+        if words or kind == "code":
+            self.found.append(Block(kind, words, info))
+        return True
+
+    def ahead(self) -> str:
+        """The next line without the quote marks of where we are."""
+        marks = min(self.quoted, 9999)
+        return (
+            re.sub(rf"^(?: {{0,3}}>){{0,{marks}}} ?", "", self.lines[self.at])
+            if marks
+            else self.lines[self.at]
+        )
+
+    def indented(self, line: str, content: str) -> bool:
+        base, listed = self.inside[-1] if self.inside else (0, False)
+        if (
+            not self.indented_code
+            or self.paragraph
+            or self.width < base + 4
+            or (listed and _ITEM.match(content))
+        ):
+            return False
+        code = [_dedent(line, base + 4)]
+        while self.at < len(self.lines) and (not self.ahead().strip() or _width(self.ahead()) >= base + 4):
+            code.append(_dedent(self.ahead(), base + 4))
+            self.at += 1
+        return self.add("code", "\n".join(code).strip("\n"))
+
+    def until(self, end: str, found: Callable[[str], bool]) -> int:
+        """The next line that holds `end`, as `found` says; 0 where none does."""
+        if end in self.never:
+            return 0
+        place = next((n for n in range(self.at, len(self.lines)) if found(self.lines[n])), 0)
+        if not place:
+            self.never.add(end)
+        return place
+
+    def without_comments(self, content: str) -> str:
+        if not ("<!--" in content or "%%" in content or "{/*" in content):
+            return content
+        content, start, rest = _uncommented(content)
+        end = _COMMENT_END.get(start, "")
+        if start and (place := self.until(end, lambda line: end in line)):
+            self.at = place
+            self.lines[place] = " " * self.width + content + self.lines[place].partition(end)[2]
+            return ""
+        return (content + rest).strip()
+
+    def unread(self, content: str) -> bool:
+        """What has an end of its own: <pre> and highlighted code; scripts, styles and pictures go."""
+        if not (opened := _UNREAD.match(content)):
+            return False
+        tag, language = (opened[1] or opened[2]).lower(), opened[3] or ""
+        end = re.compile(rf"</{tag}\s*>|\{{(?:\{{[<%]|%)\s*(?:end|/\s*){tag}.*", re.I)
+        place = self.at - 1 if end.search(content) else self.until(tag, end.search)
+        if not (place or end.search(content)):
+            return False
+        body = "\n".join([content, *self.lines[self.at : place + 1]])
+        self.at = place + 1
+        closing = end.search(body)
+        code = body[opened.end() if opened[2] else 0 : closing.start()]
+        if tag == "pre":
+            code = html.unescape(re.sub(r"</?[A-Za-z][^<>]*>", "", code))
+        if tag in ("pre", "highlight"):
+            self.add("code", code.strip("\n"), language)
+        if rest := body[closing.end() :].strip():
+            self.at -= 1
+            self.lines[self.at] = rest
+        return True
+
+    def fence(self, content: str) -> bool:
+        if not (fence := _FENCE.match(content)):
+            return False
+        marks, info = fence[1] or fence[3], (fence[2] or fence[4] or "").strip()
+        if not info and self.directives and marks.startswith(self.directives[-1]):
+            self.directives.pop()
+            return self.add("prose", "")
+        directive = re.match(r"\{\s*([\w:.-]+)[^}]*\}\s*(.*)$", info)
+        name, title = directive.groups() if directive else (info, "")
+        prose = bool(directive) and name.lower() in _PROSE
+        if prose or (marks[0] == ":" and not (directive and title)):
+            if prose and marks[0] != ":":
+                self.directives.append(marks)
+            elif words := re.match(r"[\w.-]*\s*(?:\[(.*)\]|([^{}=:]*))$", info):
+                title = words[1] or words[2]
+            self.add("prose", title)
+            while self.at < len(self.lines) and re.match(r"\s*:[\w-]+:(?:\s|$)", self.lines[self.at]):
+                self.at += 1  # options
+            return True
+        end = re.compile(rf"\s*{marks[0]}{{{len(marks)},}}\s*$")
+        asked, listed = self.inside[-1] if self.inside else (0, True)
+        code = []
+        while self.at < len(self.lines):
+            line = self.ahead()
+            if self.quoted and line is not None and not self.lines[self.at].lstrip().startswith(">"):
+                break
+            if line.strip() and not listed and _width(line) < asked:
+                break
+            self.at += 1
+            if end.match(line):
+                break
+            code.append(_dedent(line, self.width) if self.width else line)
+        language = re.match(r"[\w+#-]*", (title or name).strip(" .{}"))[0]
+        return self.add("code", "\n".join(code), language)
+
+    def body(self, content: str) -> bool:
+        """Where a body of prose begins, or ends by its marks: admonitions, tabs, footnotes, definitions."""
+        if self.quoted and (alert := re.match(r"\[!\w+[^\]]*\][+-]?\s*(.*)$", content)):
+            return self.add("prose", alert[1])
+        if slashes := _SLASHES.match(content):
+            return self.add("prose", slashes["title"] or "")
+        if not (opener := _OPENER.match(content)):
+            return False
+        if opener["meaning"] and self.paragraph:
+            self.paragraph[-1] = self.paragraph[-1].rstrip() + ": "
+        else:
+            self.add("prose", opener["named"] or (opener["tab"] and opener["tab"] + ":") or "")
+            self.add("label", opener["label"] or "")
+        self.inside.append((self.width + 4, False))
+        if words := opener["note"] or opener["meaning"]:
+            self.paragraph.append(words + " ")
+        return True
+
+    def no_prose(self, content: str) -> bool:
+        if self.paragraph or not (none := _NO_PROSE.match(content)):
+            return False
+        if re.match(r"(?:im|ex)port\b[^}]*\{[^}]*$", content):  # goes on to its closing brace
+            ends = (
+                n
+                for n in range(self.at, min(self.at + 200, len(self.lines)))
+                if self.lines[n].startswith("}")
+            )
+            self.at = next(ends, self.at - 1) + 1
+        return self.add("label", none["label"] or "")
+
+    def heading(self, content: str) -> bool:
+        if heading := _HEADING.match(content):
+            words = heading[2] or heading[4] or ""
+            bare = words.rstrip("#")
+            words = bare.rstrip() if not bare or bare[-1] in " \t" else words
+            return self.add("heading", words, str(len(heading[1] or "") or heading[3]))
+        if not self.paragraph or self.kind != "prose" or self.inside or not re.match(r"(=+|-{2,})$", content):
+            return False
+        words = "".join(self.paragraph).strip()
+        if content[0] == "-" and (len(self.paragraph) > 2 or re.search(r"[.!?:;,]$", words)):
+            return False  # a rule under a paragraph
+        self.paragraph.clear()
+        return self.add("heading", words, "1" if content[0] == "=" else "2")
+
+    def rule(self, content: str) -> bool:
+        return bool(_RULE.match(content)) and self.add("prose", "")
+
+    def table(self, content: str) -> bool:
+        if "|" not in content or self.at == len(self.lines):
+            return False
+        below = self.ahead().strip()
+        fits = content[0] == "|" or len(cells(content)) == len(cells(below))
+        if "|" not in below or not _DELIMITER.match(below) or not fits:
+            return False
+        rows = [content]
+        self.at += 1
+        while self.at < len(self.lines) and "|" in (row := self.ahead().strip()):
+            rows.append(row)
+            self.at += 1
+        return self.add("table", "\n".join(rows))
+
+    def prose(self, line: str, content: str) -> None:
+        item = _ITEM.match(content)
+        # Within a paragraph a figure with a full stop is a year, say, but for 1.
+        if item and not (
+            self.paragraph and self.kind == "prose" and item[1][:-1].isdigit() and item[1][:-1] != "1"
+        ):
+            self.finish()
+            self.inside.append((self.width + item.end(), True))
+            content = _QUOTE.sub("", content[item.end() :], count=1)
+            if _FENCE.match(content):
+                self.width += item.end()
+                self.fence(content)
+                return
+            self.kind, self.mark = "item", item[1] + " "
+        hard = line.endswith("  ") or re.search(r"(?<!\\)\\$", content)
+        self.paragraph.append(content.removesuffix("\\") + "\n" if hard else content + " ")
+
+
+def _uncommented(line: str) -> tuple[str, str, str]:
+    """(the line without its comments, how one that is open at its end begins or "", the rest from there)."""
+    kept, at = "", 0
+    for found in _COMMENT.finditer(line):
+        if found.start() < at or found[0] not in _COMMENT_END:
+            continue
+        end = line.find(_COMMENT_END[found[0]], found.end())
+        if found[0] == "%%" and end >= 0 and line[end + 2 : end + 3].strip():
+            continue  # two signs in a sentence
+        if end < 0:
+            return kept + line[at : found.start()], found[0], line[found.start() :]
+        kept += line[at : found.start()]
+        at = end + len(_COMMENT_END[found[0]])
+    return kept + line[at:], "", ""
+
+
+# --- a whole document
+
+_FRONT = re.compile(r"\A(---|\+\+\+)[ \t]*\n(.*?\n)??(?:\1|\.\.\.)[ \t]*(?:\n|\Z)", re.S)
+
+
+def plain_markdown(text: str, *, indented_code: bool = True) -> tuple[str, str]:
+    """(title, text) of a Markdown document: the title "" where neither front matter nor a heading gives one.
+
+    The title is the front matter's (YAML or TOML) or else the first level-1 heading's, and never a
+    subheading; a level-1 heading that only repeats it is left out of the text. Paragraphs come on one line,
+    code in ``` fences, tables as rows between |.
+    """
+    title, text = _front_matter(text)
+    blocks = _Scanner(text, indented_code).scan()
+    inline = Inline(
+        [block.text for block in blocks if block.kind not in ("code", "label")],
+        [block.text for block in blocks if block.kind == "label"],
+    )
+    title = inline.words(title)
+    out: list[str] = []
+    before, titled = "", False
+    for kind, words, info in blocks:
+        if kind == "code":
+            part = fenced(words, info)
+        elif kind == "table":
+            rows = [
+                [inline.words(cell).replace("|", "\\|") for cell in cells(row)] for row in words.split("\n")
+            ]
+            rows.insert(1, ["---"] * len(rows[0]))
+            part = "\n".join(f"| {' | '.join(row).replace(chr(10), ' ')} |" for row in rows)
+        elif kind == "heading":
+            words = " ".join(inline.words(re.sub(r"(?<=\S)\[\[[^\[\]]*\]\]$", "", words)).split())
+            if info == "1" and not titled and words and title in ("", words):
+                title, titled = words, True
+                continue
+            part = f"{'#' * int(info)} {words}" if words else ""
+        elif kind != "label":
+            mark = re.match(r"\S+ ", words)[0] if kind == "item" else ""
+            said = inline.words(words[len(mark) :])
+            # What only looks like a block of another kind, now that its escapes are read, is still prose.
+            said = re.sub(r"^(?=#{1,6} |`{3}|~{3})", r"\\", said, flags=re.M)
+            part = info + mark + said.replace("\n", "\n" + info) if said else ""
+        else:
+            part = ""
+        if part:
+            out += ["\n" if kind == before == "item" else "\n\n", part]
+            before = kind
+    return title, "".join(out[1:]) or (f"# {title}" if titled else "")
+
+
+def fenced(code: str, language: str = "") -> str:
+    """The code in a fence that is longer than any in it."""
+    marks = "`" * (1 + max((len(ticks) for ticks in re.findall(r"^\s*(`{3,})", code, re.M)), default=2))
+    return f"{marks}{language}\n{code}\n{marks}"
+
+
+def _front_matter(text: str) -> tuple[str, str]:
+    """(title, the text after the front matter)."""
+    found = _FRONT.match(text)
+    fields = found[2] or "" if found else ""
+    first = re.search(r"^[^\S\n]*[^\s#].*$", fields, re.M)
+    if not found or not re.match(r"[\w\"' -]+[:=]|\[", first[0] if first else "a:"):
+        return "", text  # two rules, say
+    rest = text[found.end() :]
+    if found[1] == "+++":
+        try:
+            return str(tomllib.loads(fields).get("title", "")), rest
+        except tomllib.TOMLDecodeError:
+            return "", rest
+    line = re.search(r"^title[ \t]*:[ \t]*(.*(?:\n[ \t]+\S.*)*)", fields, re.M | re.I)
+    title = " ".join(re.sub(r"^[>|][+-]?\s*\n", "", line[1]).split()) if line else ""
+    if title[:1] == '"' and (quoted := re.match(r'"(?:[^"\\]|\\.)*"', title)):
+        try:
+            return json.loads(quoted[0]), rest
+        except ValueError:
+            return quoted[0].strip('"'), rest
+    if title[:1] == "'" and (quoted := re.match(r"'((?:[^']|'')*)'", title)):
+        return quoted[1].replace("''", "'"), rest
+    return re.sub(r"(?:^|\s)#.*$", "", title), rest

@@ -1,0 +1,11 @@
+"""The panels in which a person says what they prefer: in JupyterLab, Jupyter Notebook or Voila."""
+
+from ragkit.widgets.chat import ChatApp
+from ragkit.widgets.compare import CompareAnswers
+from ragkit.widgets.rank import RankDocuments
+
+__all__ = [
+    "ChatApp",
+    "CompareAnswers",
+    "RankDocuments",
+]

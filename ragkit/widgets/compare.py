@@ -1,0 +1,163 @@
+"""Which of two answers is better, and how strongly."""
+
+from collections.abc import Sequence
+
+import ipywidgets
+
+from ragkit.generation.generator import Answer
+from ragkit.preferences.compare_session import ComparisonSession, text
+from ragkit.widgets.judging import JudgingPanel
+from ragkit.widgets.panel import block, flag, handler, part, row
+
+SCALE = {
+    -3: "A much better",
+    -2: "A better",
+    -1: "A slightly",
+    0: "Even",
+    1: "B slightly",
+    2: "B better",
+    3: "B much better",
+}
+HINT = "Keys: 1 to 7 rate from A to B, 0 says that both are bad, Ctrl+Enter saves and goes on."
+
+
+class CompareAnswers(JudgingPanel):
+    """Ask a person which of two answers to a query is better; `log` keeps it.
+
+    `pairs_of_answers`: (query, answer_a, answer_b) or (query, answer_a, answer_b, hits); an answer is a text
+    or an `Answer`. On the screen, A is the one on the left; which one that is, a logged seed decides. The
+    sources appear once the rating is saved, so that they can't sway it. Raises ValueError for no pairs and
+    for one of another form.
+    """
+
+    NOTHING = "Nothing to compare."
+
+    def __init__(
+        self, pairs_of_answers: Sequence[tuple], log, *, seed: int | None = None, repeat_share: float = 0.1
+    ):
+        session = ComparisonSession(pairs_of_answers, log, seed=seed, repeat_share=repeat_share)
+        self._panes = [ipywidgets.HTML(), ipywidgets.HTML()]
+        cards = [
+            part(ipywidgets.VBox([pane]), "rk-card", f"rk-pane-{side}")
+            for side, pane in zip("ab", self._panes)
+        ]
+        self._scale = {
+            rating: self.button(name, f"rate-{rating + 4}", lambda rating=rating: self.rate(rating))
+            for rating, name in SCALE.items()
+        }
+        self._bad = self.button("Both bad", "bad", self.both_bad)
+        go = self.settled(self._save_or_next)
+        buttons = [
+            self.button("Save", "save", self.settled(self.save), "rk-main"),
+            self.button("Next", "next", self.settled(self.next)),
+        ]
+        scale = row(*self._scale.values(), self._bad, classes="rk-scale")
+        work = [row(*cards, classes="rk-panes"), scale, ipywidgets.HTML(block(HINT, "rk-hint"))]
+        super().__init__("Compare two answers", session, work, *buttons)
+        self.on_keys = {"save": lambda *_: go(), "0": lambda *_: self.both_bad()}
+        self.on_keys |= {
+            str(rating + 4): lambda *_, rating=rating: self.rate(rating) for rating in self._scale
+        }
+        self.check_name(log)
+        self.next()
+
+    # Handlers
+
+    @handler("NOT DONE")
+    def rate(self, rating: int) -> None:
+        """From −3, the left answer (A on the screen) is much better, to +3, the right one is."""
+        self._check_open()
+        self.session.rate(rating)
+        self.tell(SCALE[rating])
+
+    @handler("NOT DONE")
+    def both_bad(self) -> None:
+        """Say that neither answer will do, or take that back; a rating may stand beside it."""
+        self._check_open()
+        view = self.session.view
+        view.both_bad, view.moves = not view.both_bad, view.moves + 1
+        self.tell("Both bad" if view.both_bad else "Not both bad")
+
+    @handler("NOT SAVED")
+    def save(self, why: str = "") -> int:
+        """Write the rating to the log, and show the sources. Returns the event's number."""
+        if why:
+            self._keep_why(why)
+        number = self.session.save()
+        self.tell(f"Saved #{number} ✓  {self._spoken()}")
+        self.session.refresh()
+        return number
+
+    @handler("NOT DONE")
+    def next(self) -> None:
+        """Show the next pair; one that is neither saved nor skipped stays."""
+        view = self.session.view
+        if view is None or view.saved is not None:
+            self._next("")
+        else:
+            self.tell("Save or skip this one first.")
+
+    # Drawing
+
+    def draw(self) -> None:
+        super().draw()
+        view = self.session.view
+        saved = view is not None and view.saved is not None
+        if view is not None:
+            for name, pane, answer in zip("AB", self._panes, view.sides):
+                pane.value = block(name, "rk-title") + block(text(answer), "rk-answer")
+                pane.value += sources(answer, view.hits) if saved else ""
+        self._draw_buttons(view, saved)
+
+    def _draw_buttons(self, view, saved: bool) -> None:
+        chosen = {rating: view is not None and view.rating == rating for rating in self._scale}
+        closed = flag(view is None or saved)
+        names = {}
+        for rating, button in self._scale.items():
+            button.description = ("✓ " if chosen[rating] else "") + SCALE[rating]
+            names[f"rate_{rating + 4}"] = {"aria-pressed": flag(chosen[rating]), "aria-disabled": closed}
+        bad = view is not None and view.both_bad
+        self._bad.description = ("✓ " if bad else "") + "Both bad"
+        names["bad"] = {"aria-pressed": flag(bad), "aria-disabled": closed}
+        rated = view is not None and (view.rating is not None or view.both_bad)
+        names["save"] = {"aria-disabled": flag(saved or not rated)}
+        names["next"] = {"aria-disabled": flag(not saved)}
+        names["skip"] = {"aria-disabled": closed}
+        names["undo"] = {"aria-disabled": flag(not self.session.can_undo)}
+        names |= {f"pane_{side}": {"role": "group", "aria-label": f"Answer {side.upper()}"} for side in "ab"}
+        self.describe(**names)
+
+    # The state
+
+    def _save_or_next(self) -> None:
+        view = self.session.view
+        if view is not None and view.saved is None:
+            self.save()
+        else:
+            self.next()
+
+    def _check_open(self) -> None:
+        view = self.session.view
+        if view is None:
+            raise ValueError("nothing is shown")
+        if view.saved is not None:
+            raise ValueError("this one is saved; Undo takes it back")
+
+    _check_skip = _check_open
+
+    def _spoken(self) -> str:
+        view = self.session.view
+        said = [] if view.rating is None else [SCALE[view.rating]]
+        return ", ".join(said + ["both bad"] * view.both_bad)
+
+
+def sources(answer, hits: list) -> str:
+    """The hits as an HTML list, those that the answer cites marked in words."""
+    if not hits:
+        return ""
+    cited = answer.citations if isinstance(answer, Answer) else []
+    items = []
+    for number, hit in enumerate(hits, 1):
+        mark = "  – cited" if number in cited else ""
+        items.append(block(f"[{number}] {hit.passage.title or hit.passage.id}{mark}", tag="li"))
+    return block("Sources", "rk-hint rk-below") + f'<ul class="rk-sources">{"".join(items)}</ul>'

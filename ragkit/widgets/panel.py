@@ -1,0 +1,251 @@
+"""What the panels share: escaped HTML, buttons with names, a status line, and errors that are shown."""
+
+import contextlib
+import functools
+import html
+import itertools
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import anywidget
+import ipywidgets
+import traitlets
+
+from ragkit.preferences.judgements import Comparison, Feedback, Ranking, Skip
+from ragkit.preferences.log import DEFAULT_ANNOTATOR
+from ragkit.retrieval.text import readable
+
+FOLD = 320  # characters: a longer document is folded
+# Seconds. A press this soon after a new item came was meant for the one before it; the same press this soon
+# after itself is a double click, or a click that arrived twice (ipywidgets#3996).
+SETTLE = 0.5
+
+
+def escaped(text: str) -> str:
+    """Text as HTML that shows it and does nothing else."""
+    return html.escape(readable(text))
+
+
+def block(text: str, classes: str = "", tag: str = "div", **attributes: str) -> str:
+    """One HTML element around escaped text."""
+    more = "".join(f' {name.replace("_", "-")}="{escaped(value)}"' for name, value in attributes.items())
+    return f'<{tag} class="{classes}" dir="auto"{more}>{escaped(text)}</{tag}>'
+
+
+def question(text: str) -> str:
+    return block(text, "rk-question", role="heading", aria_level="3")
+
+
+def handler(failure: str):
+    """Makes a panel's method one handler, for buttons, keys, notebooks and tests alike.
+
+    What it raises is shown in the status line, after the word for the failure, and kept in `.error`; the
+    panel stays as it was.
+    """
+
+    def decorate(method):
+        @functools.wraps(method)
+        def handle(self, *arguments, **settings):
+            self.error, result = None, None
+            try:
+                result = method(self, *arguments, **settings)
+            except (Exception, KeyboardInterrupt) as error:
+                self.fail(failure, error)
+            try:
+                self.redraw()
+            except Exception as error:
+                self.fail("NOT SHOWN", error)
+            return result
+
+        return handle
+
+    return decorate
+
+
+class Guard(anywidget.AnyWidget):
+    """What a panel needs from the browser: keys, names for screen readers, the look, a lost kernel noticed.
+
+    It sits in a panel and watches over the nearest element around it of class `rk-panel`; without it the
+    panel works, but for these. `aria`: attributes by class name of the panel's parts. It sends {"key",
+    "slot"} for a hot key, {"key": "click"} before a button's click and {"key": "typed", "field", "text"} for
+    each change of a field's line. It takes {"follow": slot}, which moves the focus to that slot; any message
+    tells it that the kernel is there, and {} nothing else.
+    """
+
+    _esm = Path(__file__).with_name("panel.js")
+    _css = Path(__file__).with_name("panel.css")
+    aria = traitlets.Dict().tag(sync=True)
+
+
+class Field:
+    """A line of text that belongs to one item: `fresh` puts a new line there for the next one.
+
+    `.box` is what a panel shows, `.text` the latest that was typed, `.line` the widget in which it is typed;
+    `keep`, if given, is called with the text whenever it changes.
+    ipywidgets holds back what is typed while the kernel is busy, but no click. So the guard tells what is
+    typed at once, and what comes late from an old line is for no item any more.
+    """
+
+    _serials = itertools.count(1)  # of lines; no two in a kernel have the same
+
+    def __init__(self, description: str, *classes: str, keep: Callable[[str], None] | None = None):
+        self.keep = keep
+        self.box = part(ipywidgets.HBox(), "rk-field")
+        self._description, self._classes, self._shared = description, classes, {}
+        self._old: ipywidgets.Text | None = None
+        self.line: ipywidgets.Text | None = None
+        self.fresh()
+
+    def fresh(self, text: str = "") -> None:
+        """Put a new line there, with this text in it."""
+        if self._old is not None:
+            self._old.close()  # not sooner: a message from it may be under way, and need someone to take it
+        if self.line is not None:
+            self.line.unobserve(self._changed, "value")
+        self._old, self.serial, self.text = self.line, next(self._serials), text
+        line = ipywidgets.Text(readable(text), description=self._description, **self._shared)
+        self._shared = {"layout": line.layout, "style": line.style}  # these would stay when a line is closed
+        line.observe(self._changed, "value")
+        self.line = part(line, *self._classes, f"rk-field-{self.serial}")
+        self.box.children = [line]
+
+    def typed(self, serial: int, text: str) -> None:
+        """Take what the guard says was typed in the line of this number."""
+        if serial == self.serial:
+            self.text = text
+            if self.keep is not None:
+                self.keep(text)
+
+    def _changed(self, change) -> None:
+        self.typed(self.serial, change["new"])
+
+
+class Panel:
+    """A box of widgets with a guard and a status line. Show it as a notebook cell's last line.
+
+    `.status` is what the status line says, `.error` what the last handler failed with, or None. `on_keys`
+    maps a key of the guard to a function of the slot (None where the focus is in no slot) and its target.
+    `fields` are those among the parts in which a person types.
+    """
+
+    def __init__(self, name: str, *parts: ipywidgets.Widget, fields: Sequence[Field]):
+        self.error: BaseException | None = None
+        self.status = ""
+        self.on_keys: dict = {}
+        self._fields = tuple(fields)
+        self._changed_at = 0.0  # when a new item came
+        self._pressed, self._pressed_at = None, 0.0  # what was pressed last, and when that was done
+        self._lock = threading.Lock()  # JupyterLab handles a key and a click at once, in two threads
+        self._line = part(ipywidgets.HTML(), "rk-status")
+        self._guard = part(Guard(), "rk-guard")
+        self._guard.on_msg(self._key)
+        self.box = part(ipywidgets.VBox([self._guard, *parts, self._line]), "rk-panel")
+        self._aria: dict[str, dict[str, str]] = {}
+        # Whatever is clicked takes the focus, or else the next key would be JupyterLab's.
+        self.describe(
+            panel={"role": "region", "aria-label": name, "tabindex": "-1"}, status={"role": "status"}
+        )
+
+    def _repr_mimebundle_(self, **settings):
+        return self.box._repr_mimebundle_(**settings)
+
+    def draw(self) -> None:
+        """Show what the state says."""
+        raise NotImplementedError
+
+    def redraw(self) -> None:
+        self.draw()
+        self._guard.aria = {name: dict(attributes) for name, attributes in self._aria.items()}
+
+    def tell(self, text: str, *, failed: bool = False) -> None:
+        self.status = text
+        self._line.value = block(text, "rk-failed" if failed else "")
+
+    def fail(self, what: str, error: BaseException) -> None:
+        self.error = error
+        reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+        self.tell(reason if reason.startswith(what) else f"{what}: {reason}", failed=True)
+
+    def describe(self, **parts: dict[str, str]) -> None:
+        """ARIA attributes by part: `save={"aria-disabled": "true"}` for the part of class rk-save."""
+        for name, attributes in parts.items():
+            name = f"rk-{name.replace('_', '-')}"
+            told = {key: readable(value) for key, value in attributes.items()}
+            self._aria[name] = self._aria.get(name, {}) | told
+
+    def follow(self, slot: int) -> None:
+        """The focus goes where the document went; slots from 0, in class names from 1."""
+        self._guard.send({"follow": slot + 1})
+
+    def check_name(self, log) -> None:
+        """Say so where judgements under the name that nobody chose are there already, perhaps another's."""
+        there = 0
+        if log.annotator == DEFAULT_ANNOTATOR:
+            with contextlib.suppress(OSError, ValueError):  # whoever reads the log next shows that
+                there = len(log.judgements(Ranking, Comparison, Feedback, Skip, annotator=log.annotator))
+        if there:
+            note = (
+                f"You judge as “{log.annotator}”, the name used where none is given. This log has judgements "
+                f"by that name already ({there}). If they are not yours, give a name of your own first: "
+                'PreferenceLog(folder, "your name").'
+            )
+            self.box.children = (ipywidgets.HTML(block(note, "rk-hint")), *self.box.children)
+
+    def button(self, text: str, name: str, action, *classes: str) -> ipywidgets.Button:
+        """A button that calls `action()`, of the class rk-name; once for two clicks at once."""
+        made = part(ipywidgets.Button(description=text), f"rk-{name}", *classes)
+        made.on_click(lambda _: self._press((name,), action))
+        return made
+
+    def settled(self, action):
+        """`action`, but not right after a new item came."""
+
+        def press():
+            if time.monotonic() - self._changed_at < SETTLE:
+                self.tell("This is another item already: look at it, and press again.")
+            else:
+                action()
+
+        return press
+
+    def settle(self) -> None:
+        """A new item is shown from now on."""
+        self._changed_at = time.monotonic()
+
+    def _press(self, what: tuple, action, *arguments) -> None:
+        with self._lock:
+            if what != self._pressed or time.monotonic() - self._pressed_at >= SETTLE:
+                action(*arguments)
+                self._pressed, self._pressed_at = what, time.monotonic()
+
+    def _key(self, _, message: dict, __) -> None:
+        key = message.get("key")
+        if key == "typed":
+            self._pressed = None  # what is pressed next is about another text
+            for field in self._fields:
+                field.typed(message.get("field"), message.get("text"))
+            return
+        self._guard.send({})
+        if key in self.on_keys:
+            where = message.get("slot"), message.get("target")
+            self._press((key, *where), self.on_keys[key], *where)
+
+
+def part(widget: ipywidgets.DOMWidget, *classes: str):
+    for name in classes:
+        widget.add_class(name)
+    return widget
+
+
+def row(*children, classes: str = "rk-buttons") -> ipywidgets.HBox:
+    return part(ipywidgets.HBox(children), *classes.split())
+
+
+def show(widget: ipywidgets.DOMWidget, visible: bool) -> None:
+    widget.layout.display = None if visible else "none"
+
+
+def flag(value: bool) -> str:
+    return "true" if value else "false"
