@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Collection
 
-# An `Evidence.score` enters the choice of a sentence as 14·score, as if a log prior: 4.9 for the sentence's own
-# cosine, 9.1 for what it stands in. tiny-rag-lm was trained beside 8 · the sentence's cosine alone.
+# An `Evidence.score` enters the choice of a sentence as 14·score, as if a log prior: 4.9 for the sentence's
+# own cosine, 9.1 for what it stands in. tiny-rag-lm was trained beside 8 · the sentence's cosine alone.
 PRIOR_SCALE = 14.0
 
 
