@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ragkit.retrieval.default_model import default_tokenizer
+from ragkit.retrieval.encoder import default_tokenizer
 from ragkit.retrieval.markdown import plain_markdown
-from ragkit.retrieval.text import split_document, split_sentences, split_text  # noqa: F401
+from ragkit.retrieval.text import split_document
 
 DATA = Path(__file__).resolve().parents[2] / "data"  # what the repo ships
 DOCUMENT_SUFFIXES = (".md", ".markdown", ".mdx", ".rst", ".txt")
@@ -135,11 +135,8 @@ def _read_jsonl(path: Path, name: str, tokenizer) -> Iterator[tuple[str, Passage
     for number, row in read_jsonl(path):
         where = f"{path}, line {number}"
         identifier = row.pop("_id", row.pop("id", None))
-        title, text, metadata = (
-            row.pop("title", None) or "",
-            row.pop("text", None),
-            row.pop("metadata", None) or {},
-        )
+        title, text = row.pop("title", None) or "", row.pop("text", None)
+        metadata = row.pop("metadata", None) or {}
         if not isinstance(text, str) or not isinstance(title, str) or not isinstance(metadata, dict):
             raise ValueError(f"{where}: needs a string `text` (and `title` a string, `metadata` an object)")
         metadata = metadata | row  # fields that we don't know are kept

@@ -110,11 +110,6 @@ def _sentences(text: str, position: int, until: int) -> Iterator[tuple[int, int]
         position = max(resume, stop + 1) if stop < until else until
 
 
-def sentence_spans(text: str) -> list[tuple[int, int]]:
-    """(start, end) of each sentence in `text`, in order; code, headings and table rows are one span each."""
-    return [(span.start, span.end) for span in spans(text)]
-
-
 def split_sentences(text: str) -> list[str]:
     """The sentences of `text`, in order, line breaks inside them as spaces; fenced code stays as it is."""
     return [_said(text, span) for span in spans(text)]
@@ -204,7 +199,7 @@ def split_text(text: str, tokenizer, *, max_tokens: int = 256, overlap: int = 32
     begins with the last sentences of the one before, as far as `overlap` tokens hold them, so that a thought
     across a cut is whole in one of the two. Raises ValueError unless 0 <= overlap < max_tokens.
     """
-    units = [Span(start, end, "prose") for start, end in sentence_spans(text)]
+    units = [Span(span.start, span.end, "prose") for span in spans(text)]
     return [piece for piece, _ in _cut(text, units, tokenizer, max_tokens, overlap)]
 
 
@@ -256,12 +251,13 @@ def _cut(text: str, units: list[Span], tokenizer, max_tokens: int, overlap: int)
         opening = first.opening if first.kind in ("row", "line", "item") else ""
         return repeated(path, opening and f"{opening}\n") if path or opening else ""
 
+    def may_fit(first: Span, last: Span) -> bool:
+        return tokens(first.start, last.end) + cost(before(first)) <= room
+
     def fits(first: Span, last: Span) -> bool:
         # Alone, a piece can come to more tokens than within the text: a word cut in two, a first word that
         # has lost the space before it. So it is counted again.
-        if tokens(first.start, last.end) + cost(before(first)) > room:
-            return False
-        return count(piece(first, last)) <= room
+        return may_fit(first, last) and count(piece(first, last)) <= room
 
     def cuts(unit: Span) -> Iterator[int]:  # the most wanted first
         start, end = unit.start, unit.end
@@ -305,9 +301,7 @@ def _cut(text: str, units: list[Span], tokenizer, max_tokens: int, overlap: int)
     first = 0
     while first < len(units):
         last, begin = first, units[first]
-        while (
-            last + 1 < len(units) and tokens(begin.start, units[last + 1].end) + cost(before(begin)) <= room
-        ):
+        while last + 1 < len(units) and may_fit(begin, units[last + 1]):
             last += 1
         while last > first and not fits(begin, units[last]):
             last -= 1
@@ -318,15 +312,11 @@ def _cut(text: str, units: list[Span], tokenizer, max_tokens: int, overlap: int)
         if last + 1 == len(units):
             break
         first, done = last + 1, first
-        while (
-            first - 1 > done
-            and units[first].kind in ("prose", "item")
-            and units[first - 1].kind in ("prose", "item")
-        ):
-            if tokens(units[first - 1].start, units[last].end) > overlap:
+        while first - 1 > done and {units[first - 1].kind, units[first].kind} <= {"prose", "item"}:
+            before_it = units[first - 1]
+            # With an overlap that leaves no room for the next sentence, there would be no progress.
+            if tokens(before_it.start, units[last].end) > overlap or not fits(before_it, units[last + 1]):
                 break
-            if not fits(units[first - 1], units[last + 1]):
-                break  # with this overlap the next sentence would not fit: no progress
             first -= 1
     return [(words, section) for words, section in pieces if words]
 
