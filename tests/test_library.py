@@ -503,7 +503,7 @@ def test_saving_again_leaves_three_files(library, tmp_path):
 
 
 def test_nothing_in_the_package_reads_pickles():
-    sources = list(Path(ragkit.__file__).parent.glob("*.py"))
+    sources = list(Path(ragkit.__file__).parent.rglob("*.py"))
     assert len(sources) > 5
     for source in sources:
         code = source.read_text(encoding="utf-8")

@@ -48,6 +48,7 @@ class Encoder:
         memory: int = MEMORY,
     ):
         import torch
+        from transformers import AutoModel, AutoTokenizer
 
         self.name = name
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -56,27 +57,21 @@ class Encoder:
         self._memory = _Memory(memory)
         path = default_folder() if name == DEFAULT else Path(name).expanduser()
         self._weights_sha = _checked_weights(path / "model.safetensors") if name == DEFAULT else ""
-        self._load(path if path.is_dir() else name)
-
-    def _load(self, source: Path | str) -> None:
-        from transformers import AutoModel, AutoTokenizer
-
-        local = isinstance(source, Path)
-        with loading("encoder", self.name, DEFAULT):
+        local = path.is_dir()
+        source = path if local else name
+        with loading("encoder", name, DEFAULT):
             self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
             model = AutoModel.from_pretrained(source, local_files_only=local)
             modules = _sidecar(source, "modules.json") or []
-            kinds = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in modules}
-            pooling = _sidecar(source, f"{kinds.get('Pooling', '1_Pooling')}/config.json")
+            layers = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in modules}
+            pooling = _sidecar(source, f"{layers.get('Pooling', '1_Pooling')}/config.json")
             sizes = _sidecar(source, "sentence_bert_config.json") or {}
         self.model = model.float().eval().to(self.device)
-        if unknown := kinds.keys() - {"Transformer", "Pooling", "Normalize"}:
-            raise ValueError(
-                f"encoder {self.name!r} has layers that ragkit does not apply: {sorted(unknown)}"
-            )
+        if unknown := sorted(layers.keys() - {"Transformer", "Pooling", "Normalize"}):
+            raise ValueError(f"encoder {name!r} has layers that ragkit does not apply: {unknown}")
         modes = _pooling_modes(pooling or {})
         if modes not in (["mean"], ["cls"]):
-            raise ValueError(f"encoder {self.name!r} pools neither by mean nor by CLS alone: {pooling}")
+            raise ValueError(f"encoder {name!r} pools neither by mean nor by CLS alone: {pooling}")
         self.pooling = modes[0]
         limits = [sizes.get("max_seq_length"), getattr(model.config, "max_position_embeddings", None)]
         self.max_tokens = int(min(filter(None, [self.tokenizer.model_max_length, *limits])))

@@ -9,6 +9,7 @@ import html
 import json
 import re
 import tomllib
+from contextlib import suppress
 from typing import NamedTuple
 
 from ragkit.retrieval.inline import CODE, Inline
@@ -98,11 +99,11 @@ class _Scanner:
                 self.finish()
                 self.inside.clear()
             self.quoted, self.width = depth, _width(line)
-            if not self.paragraph or any(starts.match(content) for starts in (_ITEM, _FENCE, _OPENER)):
-                shut = [n for n, (asked, _) in enumerate(self.inside) if self.width < asked]
-                if shut:
-                    self.finish()
-                    del self.inside[shut[0] :]
+            lazy = self.paragraph and not any(door.match(content) for door in (_ITEM, _FENCE, _OPENER))
+            shut = [] if lazy else [n for n, (asked, _) in enumerate(self.inside) if self.width < asked]
+            if shut:
+                self.finish()
+                del self.inside[shut[0] :]
             if self.indented(line, content):
                 continue
             content = self.without_comments(content)
@@ -369,17 +370,15 @@ def _front_matter(text: str) -> tuple[str, str]:
         return "", text  # two rules, say
     rest = text[found.end() :]
     if found[1] == "+++":
-        try:
+        with suppress(tomllib.TOMLDecodeError):
             return str(tomllib.loads(fields).get("title", "")), rest
-        except tomllib.TOMLDecodeError:
-            return "", rest
+        return "", rest
     line = re.search(r"^title[ \t]*:[ \t]*(.*(?:\n[ \t]+\S.*)*)", fields, re.M | re.I)
     title = " ".join(re.sub(r"^[>|][+-]?\s*\n", "", line[1]).split()) if line else ""
-    if title[:1] == '"' and (quoted := re.match(r'"(?:[^"\\]|\\.)*"', title)):
-        try:
-            return json.loads(quoted[0]), rest
-        except ValueError:
-            return quoted[0].strip('"'), rest
-    if title[:1] == "'" and (quoted := re.match(r"'((?:[^']|'')*)'", title)):
+    if quoted := re.match(r"'((?:[^']|'')*)'", title):
         return quoted[1].replace("''", "'"), rest
+    if quoted := re.match(r'"((?:[^"\\]|\\.)*)"', title):
+        with suppress(ValueError):
+            return json.loads(quoted[0]), rest
+        return quoted[1], rest
     return re.sub(r"(?:^|\s)#.*$", "", title), rest

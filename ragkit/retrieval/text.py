@@ -140,25 +140,22 @@ def sentences_with_sections(text: str) -> list[tuple[str, str]]:
             continue
         words = _said(text, span)
         lead = words if words.endswith(":") else ""
-        step = _ITEM.match(words)
-        steps = bool(step and step[1])
+        steps = bool((step := _ITEM.match(words)) and step[1])
         while at < len(all_spans) and (lead or steps):
             following = all_spans[at]
             gap = text[all_spans[at - 1].end : following.start]
             more = _said(text, following)
-            if following.kind == "code":
-                joined = f"{words}\n{more}" if words.endswith(":") else ""
+            joined = ""
+            if following.kind == "code" and words.endswith(":"):
+                joined = f"{words}\n{more}"
             elif following.kind == "item" and (lead or _ITEM.match(more)[1]):
                 joined = f"{words}{gap[:1] if all_spans[at - 1].kind == 'code' else ' '}{more}"
             elif following.kind == "prose" and at - 1 > first - steps and gap.count("\n") < 2:
                 joined = f"{words} {more}"  # an item's next sentence
-            else:
-                joined = ""
-            if not joined:
+            too_long = len(joined) > LONGEST_UNIT
+            if not joined or (too_long and following.kind == "code"):
                 break
-            if len(joined) > LONGEST_UNIT:
-                if following.kind == "code":
-                    break
+            if too_long:
                 found.append((words, span.section))
                 joined = f"{lead} {more}".strip()
             words = joined
@@ -233,8 +230,12 @@ def _cut(text: str, units: list[Span], tokenizer, max_tokens: int, overlap: int)
     cost = cache(count)
 
     @cache
-    def repeated(path: tuple, opening: str) -> str:
-        for outermost in range(len(path) + 1):  # no more than half of a piece
+    def before(first: Span) -> str:
+        """What a piece repeats that begins with `first`: its headings and opening, up to half of a piece."""
+        path = first.path[:-1] if first.kind == "heading" else first.path
+        opens = first.opening and first.kind in ("row", "line", "item")
+        opening = f"{first.opening}\n" if opens else ""
+        for outermost in range(len(path) + 1):
             headings = "".join(f"{'#' * level} {words}\n\n" for level, words in path[outermost:])
             if cost(whole := headings + opening) <= room // 2:
                 return whole
@@ -245,11 +246,6 @@ def _cut(text: str, units: list[Span], tokenizer, max_tokens: int, overlap: int)
         if last.kind == "line":
             return f"{before(first)}{words.strip(chr(10))}\n{_mark(last.opening)}"
         return before(first) + words.strip("\n" if first.kind == "line" else None)
-
-    def before(first: Span) -> str:
-        path = first.path[:-1] if first.kind == "heading" else first.path
-        opening = first.opening if first.kind in ("row", "line", "item") else ""
-        return repeated(path, opening and f"{opening}\n") if path or opening else ""
 
     def may_fit(first: Span, last: Span) -> bool:
         return tokens(first.start, last.end) + cost(before(first)) <= room
