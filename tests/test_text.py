@@ -5,7 +5,7 @@ from itertools import chain, pairwise
 
 import pytest
 
-from ragkit.retrieval.default_model import default_tokenizer
+from ragkit.retrieval.encoder import default_tokenizer
 from ragkit.retrieval.markdown import plain_markdown
 from ragkit.retrieval.text import sentences_with_sections, split_sentences, split_text
 

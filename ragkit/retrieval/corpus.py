@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ragkit.retrieval.default_model import default_tokenizer
+from ragkit.retrieval.encoder import default_tokenizer
 from ragkit.retrieval.markdown import plain_markdown
-from ragkit.retrieval.text import split_document, split_sentences, split_text  # noqa: F401
+from ragkit.retrieval.text import split_document
 
 DATA = Path(__file__).resolve().parents[2] / "data"  # what the repo ships
 DOCUMENT_SUFFIXES = (".md", ".markdown", ".mdx", ".rst", ".txt")
@@ -71,16 +71,14 @@ def load_passages(path: str | Path, tokenizer=None) -> list[Passage]:
     """
     path = Path(path).expanduser()
     if path.is_file():
-        read = _read_jsonl if _is_jsonl(path) else _read_document
-        return _unique(read(path, path.name, tokenizer))
+        return _unique(_read(path, path.name, tokenizer))
     if not path.is_dir():
         raise FileNotFoundError(f"no file or folder {str(path)!r} to read passages from")
     for name in ("corpus.jsonl", "corpus.jsonl.gz"):
         if (path / name).is_file():
-            return _unique(_read_jsonl(path / name, name, tokenizer))
+            return _unique(_read(path / name, name, tokenizer))
     files = [f for f in sorted(path.rglob("*")) if f.is_file() and not _hidden(f.relative_to(path))]
     documents = [f for f in files if f.suffix.lower() in DOCUMENT_SUFFIXES]
-    read = _read_document if documents else _read_jsonl
     files = documents or [f for f in files if _is_jsonl(f)]
     if not files:
         raise FileNotFoundError(
@@ -93,7 +91,7 @@ def load_passages(path: str | Path, tokenizer=None) -> list[Passage]:
         for file in files:
             name = file.relative_to(path).as_posix()
             try:
-                yield from read(file, name, tokenizer)
+                yield from _read(file, name, tokenizer)
             except UnreadableText as error:
                 skipped.append(f"{name} ({error.reason})")
 
@@ -130,16 +128,17 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict]]:
             raise ValueError(f"{path}, line {number}: {error}") from error
 
 
-# Each reader yields (where it stands, passage), so that an error can name the place.
-def _read_jsonl(path: Path, name: str, tokenizer) -> Iterator[tuple[str, Passage]]:
+def _read(path: Path, name: str, tokenizer) -> Iterator[tuple[str, Passage]]:
+    """(where it stands, passage) of each in a file, so that an error can name the place."""
+    if not _is_jsonl(path):
+        for passage in _split_document(name, path, "", _decoded(path), {"path": name}, tokenizer):
+            yield str(path), passage
+        return
     for number, row in read_jsonl(path):
         where = f"{path}, line {number}"
         identifier = row.pop("_id", row.pop("id", None))
-        title, text, metadata = (
-            row.pop("title", None) or "",
-            row.pop("text", None),
-            row.pop("metadata", None) or {},
-        )
+        title, text = row.pop("title", None) or "", row.pop("text", None)
+        metadata = row.pop("metadata", None) or {}
         if not isinstance(text, str) or not isinstance(title, str) or not isinstance(metadata, dict):
             raise ValueError(f"{where}: needs a string `text` (and `title` a string, `metadata` an object)")
         metadata = metadata | row  # fields that we don't know are kept
@@ -151,11 +150,6 @@ def _read_jsonl(path: Path, name: str, tokenizer) -> Iterator[tuple[str, Passage
             yield where, Passage(str(identifier), text, title, metadata)
         else:
             raise ValueError(f"{where}: `_id` must be a string that is not empty, not {identifier!r}")
-
-
-def _read_document(path: Path, name: str, tokenizer) -> Iterator[tuple[str, Passage]]:
-    document = _split_document(name, path, "", _decoded(path), {"path": name}, tokenizer)
-    return ((str(path), passage) for passage in document)
 
 
 def _decoded(path: Path) -> str:
@@ -185,8 +179,8 @@ def _split_document(
     tokenizer = tokenizer or default_tokenizer()
     window = min(tokenizer.model_max_length, 256)
     title = (title or found or path.stem).strip()[:200]
-    room = window - len(tokenizer(title, add_special_tokens=False, verbose=False)["input_ids"])
-    room = max(room, window // 2)
+    taken = len(tokenizer(title, add_special_tokens=False, verbose=False)["input_ids"])
+    room = max(window - taken, window // 2)
     pieces = split_document(text, tokenizer, max_tokens=room, overlap=min(32, room // 4))
     for part, (piece, section) in enumerate(pieces, 1):
         told = {"part": part} | ({"section": section} if section else {})

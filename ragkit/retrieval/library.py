@@ -61,35 +61,28 @@ class Library:
 
     def vectors_of(self, passage_ids: Iterable[str]) -> np.ndarray:
         """A copy of some passages' vectors, (N, D). Raises KeyError for an id that is not here."""
-        passage_ids = list(passage_ids)
-        if unknown := [passage_id for passage_id in passage_ids if passage_id not in self._numbers]:
-            raise KeyError(f"no passage {unknown[0]!r} in this library")
-        return self._reconstructed([self._numbers[passage_id] for passage_id in passage_ids])
+        return self._reconstructed(self._numbers_of(passage_ids))
 
     def add(self, passages: Iterable[Passage], *, progress: bool = True) -> None:
         """Add new passages. Raises ValueError, and adds none, where an id is there already or comes twice."""
-        passages = list(passages)
-        self._check_ids(passages, known=False)
-        self._insert(passages, progress)
+        passages = self._checked(passages, known=False)
+        if passages:
+            self._insert(passages, self._encode(passages, progress))
 
     def replace(self, passages: Iterable[Passage], *, progress: bool = True) -> None:
         """Give known passages new texts. Raises KeyError, and changes none, where an id is unknown."""
-        passages = list(passages)
-        self._check_ids(passages, known=True)
+        passages = self._checked(passages, known=True)
         vectors = self._encode(passages, progress)  # first what can fail
         self.delete([passage.id for passage in passages])
-        self._insert(passages, progress, vectors)
+        self._insert(passages, vectors)
 
     def delete(self, passage_ids: Iterable[str]) -> None:
         """Remove passages by id. Raises KeyError, and removes none, where an id is unknown."""
-        passage_ids = [passage_ids] if isinstance(passage_ids, str) else list(dict.fromkeys(passage_ids))
-        for passage_id in passage_ids:
-            if passage_id not in self._numbers:
-                raise KeyError(f"no passage {passage_id!r} in this library")
-        numbers = [self._numbers.pop(passage_id) for passage_id in passage_ids]
+        passage_ids = [passage_ids] if isinstance(passage_ids, str) else passage_ids
+        numbers = self._numbers_of(dict.fromkeys(passage_ids))
         self._index.remove_ids(np.array(numbers, dtype=np.int64))
         for number in numbers:
-            del self._passages[number]
+            del self._numbers[self._passages.pop(number).id]
         self._bm25 = None
 
     def save(self, folder: str | Path) -> None:
@@ -99,17 +92,18 @@ class Library:
         """
         import faiss
 
-        facts = {
-            "encoder": self.encoder_name,
-            "fingerprint": self.fingerprint,
-            "dimension": self.dimension,
-            "passages": len(self),
-        }
+        def write_passages(path: Path) -> None:
+            with open(path, "w", encoding="utf-8", newline="\n") as file:
+                for number, p in self._passages.items():
+                    row = {"n": number, "_id": p.id, "title": p.title, "text": p.text, "metadata": p.metadata}
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+        facts = {"encoder": self.encoder_name, "fingerprint": self.fingerprint, "dimension": self.dimension}
         writers = {
             VECTORS: lambda path: faiss.write_index(self._index, str(path)),
-            PASSAGES: self._write_passages,
+            PASSAGES: write_passages,
         }
-        LibraryFolder(folder).write(facts, writers)
+        LibraryFolder(folder).write(facts | {"passages": len(self)}, writers)
 
     @classmethod
     def load(cls, folder: str | Path, encoder=None) -> "Library":
@@ -152,14 +146,14 @@ class Library:
             )
         return library
 
-    def _write_passages(self, path: Path) -> None:
-        with open(path, "w", encoding="utf-8", newline="\n") as file:
-            for number, p in self._passages.items():
-                row = {"n": number, "_id": p.id, "title": p.title, "text": p.text, "metadata": p.metadata}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    def _numbers_of(self, passage_ids: Iterable[str]) -> list[int]:
+        try:
+            return [self._numbers[passage_id] for passage_id in passage_ids]
+        except KeyError as error:
+            raise KeyError(f"no passage {error.args[0]!r} in this library") from None
 
-    def _check_ids(self, passages: list[Passage], *, known: bool) -> None:
-        seen = set()
+    def _checked(self, passages: Iterable[Passage], *, known: bool) -> list[Passage]:
+        passages, seen = list(passages), set()
         for passage in passages:
             for name in ("id", "title", "text"):
                 if not isinstance(value := getattr(passage, name), str):
@@ -170,9 +164,8 @@ class Library:
             if known and passage.id not in self._numbers:
                 raise KeyError(f"no passage {passage.id!r} to replace; use add for new ones")
             if not known and passage.id in self._numbers:
-                raise ValueError(
-                    f"passage {passage.id!r} is in the library already; use replace to change it"
-                )
+                raise ValueError(f"{passage.id!r} is in the library already; use replace to change it")
+        return passages
 
     def _encode(self, passages: list[Passage], progress: bool) -> np.ndarray:
         if self._encoder is None:
@@ -194,14 +187,10 @@ class Library:
             self._index.reconstruct_batch(np.array(numbers, dtype=np.int64), vectors)
         return vectors
 
-    def _insert(self, passages: list[Passage], progress: bool, vectors: np.ndarray | None = None) -> None:
-        if not passages:
-            return
-        vectors = self._encode(passages, progress) if vectors is None else vectors
+    def _insert(self, passages: list[Passage], vectors: np.ndarray) -> None:
         first = max(self._passages, default=-1) + 1
-        numbers = np.arange(first, first + len(passages), dtype=np.int64)
-        self._index.add_with_ids(vectors, numbers)
-        for number, passage in zip(numbers.tolist(), passages):
+        self._index.add_with_ids(vectors, np.arange(first, first + len(passages), dtype=np.int64))
+        for number, passage in enumerate(passages, first):
             self._passages[number] = passage
             self._numbers[passage.id] = number
         self._bm25 = None

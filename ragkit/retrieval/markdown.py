@@ -9,7 +9,7 @@ import html
 import json
 import re
 import tomllib
-from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from ragkit.retrieval.inline import CODE, Inline
@@ -58,8 +58,7 @@ _UNREAD = re.compile(r"<(script|style|svg|pre)\b|\{(?:\{[<%]|%)\s*(highlight)\s*
 
 
 def _width(line: str) -> int:
-    lead = line[: len(line) - len(line.lstrip(" \t"))]
-    return len(lead.expandtabs(4))
+    return len(re.match(r"[ \t]*", line)[0].expandtabs(4))
 
 
 def _dedent(line: str, columns: int) -> str:
@@ -100,11 +99,11 @@ class _Scanner:
                 self.finish()
                 self.inside.clear()
             self.quoted, self.width = depth, _width(line)
-            if not self.paragraph or any(starts.match(content) for starts in (_ITEM, _FENCE, _OPENER)):
-                shut = [n for n, (asked, _) in enumerate(self.inside) if self.width < asked]
-                if shut:
-                    self.finish()
-                    del self.inside[shut[0] :]
+            lazy = self.paragraph and not any(door.match(content) for door in (_ITEM, _FENCE, _OPENER))
+            shut = [] if lazy else [n for n, (asked, _) in enumerate(self.inside) if self.width < asked]
+            if shut:
+                self.finish()
+                del self.inside[shut[0] :]
             if self.indented(line, content):
                 continue
             content = self.without_comments(content)
@@ -129,21 +128,13 @@ class _Scanner:
 
     def ahead(self) -> str:
         """The next line without the quote marks of where we are."""
-        marks = min(self.quoted, 9999)
-        return (
-            re.sub(rf"^(?: {{0,3}}>){{0,{marks}}} ?", "", self.lines[self.at])
-            if marks
-            else self.lines[self.at]
-        )
+        line = self.lines[self.at]
+        return re.sub(rf"^(?: {{0,3}}>){{0,{min(self.quoted, 9999)}}} ?", "", line) if self.quoted else line
 
     def indented(self, line: str, content: str) -> bool:
         base, listed = self.inside[-1] if self.inside else (0, False)
-        if (
-            not self.indented_code
-            or self.paragraph
-            or self.width < base + 4
-            or (listed and _ITEM.match(content))
-        ):
+        item = listed and _ITEM.match(content)
+        if item or self.paragraph or not self.indented_code or self.width < base + 4:
             return False
         code = [_dedent(line, base + 4)]
         while self.at < len(self.lines) and (not self.ahead().strip() or _width(self.ahead()) >= base + 4):
@@ -151,38 +142,49 @@ class _Scanner:
             self.at += 1
         return self.add("code", "\n".join(code).strip("\n"))
 
-    def until(self, end: str, found: Callable[[str], bool]) -> int:
-        """The next line that holds `end`, as `found` says; 0 where none does."""
-        if end in self.never:
-            return 0
-        place = next((n for n in range(self.at, len(self.lines)) if found(self.lines[n])), 0)
+    def until(self, end: str) -> int:
+        """The next line that holds what the pattern `end` says; 0 where none does."""
+        lines = () if end in self.never else range(self.at, len(self.lines))
+        place = next((n for n in lines if re.search(end, self.lines[n])), 0)
         if not place:
             self.never.add(end)
         return place
 
     def without_comments(self, content: str) -> str:
-        if not ("<!--" in content or "%%" in content or "{/*" in content):
+        """The line without its comments; what stands before a long one is put before what follows it."""
+        if not any(start in content for start in _COMMENT_END):
             return content
-        content, start, rest = _uncommented(content)
-        end = _COMMENT_END.get(start, "")
-        if start and (place := self.until(end, lambda line: end in line)):
-            self.at = place
-            self.lines[place] = " " * self.width + content + self.lines[place].partition(end)[2]
-            return ""
-        return (content + rest).strip()
+        kept, at = "", 0
+        for found in _COMMENT.finditer(content):
+            if found.start() < at or not (close := _COMMENT_END.get(found[0])):
+                continue  # in another comment, or code
+            end = content.find(close, found.end())
+            if close == "%%" and end >= 0 and content[end + 2 : end + 3].strip():
+                continue  # two signs in a sentence
+            before = kept + content[at : found.start()]
+            if end >= 0:
+                kept, at = before, end + len(close)
+            elif place := self.until(re.escape(close)):
+                self.at = place
+                self.lines[place] = " " * self.width + before + self.lines[place].partition(close)[2]
+                return ""
+            else:
+                break
+        return (kept + content[at:]).strip()
 
     def unread(self, content: str) -> bool:
         """What has an end of its own: <pre> and highlighted code; scripts, styles and pictures go."""
         if not (opened := _UNREAD.match(content)):
             return False
         tag, language = (opened[1] or opened[2]).lower(), opened[3] or ""
-        end = re.compile(rf"</{tag}\s*>|\{{(?:\{{[<%]|%)\s*(?:end|/\s*){tag}.*", re.I)
-        place = self.at - 1 if end.search(content) else self.until(tag, end.search)
-        if not (place or end.search(content)):
+        end = rf"(?i)</{tag}\s*>|\{{(?:\{{[<%]|%)\s*(?:end|/\s*){tag}.*"
+        here = re.search(end, content)
+        place = self.at - 1 if here else self.until(end)
+        if not (here or place):
             return False
         body = "\n".join([content, *self.lines[self.at : place + 1]])
         self.at = place + 1
-        closing = end.search(body)
+        closing = re.search(end, body)
         code = body[opened.end() if opened[2] else 0 : closing.start()]
         if tag == "pre":
             code = html.unescape(re.sub(r"</?[A-Za-z][^<>]*>", "", code))
@@ -217,9 +219,8 @@ class _Scanner:
         code = []
         while self.at < len(self.lines):
             line = self.ahead()
-            if self.quoted and line is not None and not self.lines[self.at].lstrip().startswith(">"):
-                break
-            if line.strip() and not listed and _width(line) < asked:
+            left = self.quoted and not self.lines[self.at].lstrip().startswith(">")
+            if left or (line.strip() and not listed and _width(line) < asked):
                 break
             self.at += 1
             if end.match(line):
@@ -250,12 +251,8 @@ class _Scanner:
         if self.paragraph or not (none := _NO_PROSE.match(content)):
             return False
         if re.match(r"(?:im|ex)port\b[^}]*\{[^}]*$", content):  # goes on to its closing brace
-            ends = (
-                n
-                for n in range(self.at, min(self.at + 200, len(self.lines)))
-                if self.lines[n].startswith("}")
-            )
-            self.at = next(ends, self.at - 1) + 1
+            following = self.lines[self.at : self.at + 200]
+            self.at += next((n for n, line in enumerate(following, 1) if line.startswith("}")), 0)
         return self.add("label", none["label"] or "")
 
     def heading(self, content: str) -> bool:
@@ -292,9 +289,8 @@ class _Scanner:
     def prose(self, line: str, content: str) -> None:
         item = _ITEM.match(content)
         # Within a paragraph a figure with a full stop is a year, say, but for 1.
-        if item and not (
-            self.paragraph and self.kind == "prose" and item[1][:-1].isdigit() and item[1][:-1] != "1"
-        ):
+        year = item and self.paragraph and self.kind == "prose" and item[1][:-1] not in ("", "1")
+        if item and not year:
             self.finish()
             self.inside.append((self.width + item.end(), True))
             content = _QUOTE.sub("", content[item.end() :], count=1)
@@ -305,22 +301,6 @@ class _Scanner:
             self.kind, self.mark = "item", item[1] + " "
         hard = line.endswith("  ") or re.search(r"(?<!\\)\\$", content)
         self.paragraph.append(content.removesuffix("\\") + "\n" if hard else content + " ")
-
-
-def _uncommented(line: str) -> tuple[str, str, str]:
-    """(the line without its comments, how one that is open at its end begins or "", the rest from there)."""
-    kept, at = "", 0
-    for found in _COMMENT.finditer(line):
-        if found.start() < at or found[0] not in _COMMENT_END:
-            continue
-        end = line.find(_COMMENT_END[found[0]], found.end())
-        if found[0] == "%%" and end >= 0 and line[end + 2 : end + 3].strip():
-            continue  # two signs in a sentence
-        if end < 0:
-            return kept + line[at : found.start()], found[0], line[found.start() :]
-        kept += line[at : found.start()]
-        at = end + len(_COMMENT_END[found[0]])
-    return kept + line[at:], "", ""
 
 
 # --- a whole document
@@ -345,28 +325,23 @@ def plain_markdown(text: str, *, indented_code: bool = True) -> tuple[str, str]:
     out: list[str] = []
     before, titled = "", False
     for kind, words, info in blocks:
+        part = ""
         if kind == "code":
             part = fenced(words, info)
         elif kind == "table":
-            rows = [
-                [inline.words(cell).replace("|", "\\|") for cell in cells(row)] for row in words.split("\n")
-            ]
-            rows.insert(1, ["---"] * len(rows[0]))
-            part = "\n".join(f"| {' | '.join(row).replace(chr(10), ' ')} |" for row in rows)
+            part = table([[inline.words(cell) for cell in cells(row)] for row in words.split("\n")])
         elif kind == "heading":
             words = " ".join(inline.words(re.sub(r"(?<=\S)\[\[[^\[\]]*\]\]$", "", words)).split())
             if info == "1" and not titled and words and title in ("", words):
                 title, titled = words, True
-                continue
-            part = f"{'#' * int(info)} {words}" if words else ""
+            elif words:
+                part = f"{'#' * int(info)} {words}"
         elif kind != "label":
             mark = re.match(r"\S+ ", words)[0] if kind == "item" else ""
             said = inline.words(words[len(mark) :])
             # What only looks like a block of another kind, now that its escapes are read, is still prose.
             said = re.sub(r"^(?=#{1,6} |`{3}|~{3})", r"\\", said, flags=re.M)
             part = info + mark + said.replace("\n", "\n" + info) if said else ""
-        else:
-            part = ""
         if part:
             out += ["\n" if kind == before == "item" else "\n\n", part]
             before = kind
@@ -379,6 +354,13 @@ def fenced(code: str, language: str = "") -> str:
     return f"{marks}{language}\n{code}\n{marks}"
 
 
+def table(rows: list[list[str]]) -> str:
+    """Rows between |, one line each, below the header `rows[0]`."""
+    escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    escaped.insert(1, ["---"] * len(rows[0]))
+    return "\n".join(f"| {' | '.join(row)} |" for row in escaped)
+
+
 def _front_matter(text: str) -> tuple[str, str]:
     """(title, the text after the front matter)."""
     found = _FRONT.match(text)
@@ -388,17 +370,15 @@ def _front_matter(text: str) -> tuple[str, str]:
         return "", text  # two rules, say
     rest = text[found.end() :]
     if found[1] == "+++":
-        try:
+        with suppress(tomllib.TOMLDecodeError):
             return str(tomllib.loads(fields).get("title", "")), rest
-        except tomllib.TOMLDecodeError:
-            return "", rest
+        return "", rest
     line = re.search(r"^title[ \t]*:[ \t]*(.*(?:\n[ \t]+\S.*)*)", fields, re.M | re.I)
     title = " ".join(re.sub(r"^[>|][+-]?\s*\n", "", line[1]).split()) if line else ""
-    if title[:1] == '"' and (quoted := re.match(r'"(?:[^"\\]|\\.)*"', title)):
-        try:
-            return json.loads(quoted[0]), rest
-        except ValueError:
-            return quoted[0].strip('"'), rest
-    if title[:1] == "'" and (quoted := re.match(r"'((?:[^']|'')*)'", title)):
+    if quoted := re.match(r"'((?:[^']|'')*)'", title):
         return quoted[1].replace("''", "'"), rest
+    if quoted := re.match(r'"((?:[^"\\]|\\.)*)"', title):
+        with suppress(ValueError):
+            return json.loads(quoted[0]), rest
+        return quoted[1], rest
     return re.sub(r"(?:^|\s)#.*$", "", title), rest

@@ -8,13 +8,12 @@ from docutils.core import publish_doctree
 from docutils.parsers.rst import Directive, Parser, directives, roles
 from docutils.parsers.rst.languages import en
 
-from ragkit.retrieval.markdown import fenced
+from ragkit.retrieval.markdown import fenced, table
 
 # Directives of Sphinx, which docutils does not know: with nothing to read, and with code in their body.
 _UNREAD = set("toctree currentmodule module py:module highlight index autosummary literalinclude".split())
-_CODE = set(
-    "code-block sourcecode prompt doctest testcode testoutput productionlist ipython mermaid graphviz".split()
-)
+_CODE = set("code code-block sourcecode prompt doctest testcode testoutput productionlist".split())
+_CODE |= {"ipython", "mermaid", "graphviz"}
 _DIRECTIVE = re.compile(r"^[ \t]*(?:[-*+]|\d+\.)?[ \t]*\.\.[ \t]+(?:\|[^|\n]+\|[ \t]+)?([\w:.+-]+)::", re.M)
 _ROLE = re.compile(r":([\w:.+-]+):`|`:([\w:.+-]+):")
 # What a mail's header is to a mail: PEPs begin so.
@@ -31,10 +30,8 @@ def plain_restructured(text: str) -> tuple[str, str]:
     named = re.search(r"^Title:[ \t]*(.*)$", header[0], re.M) if header else None
     title = named[1].strip() if named else ""
     for name in {found.lower() for found in _DIRECTIVE.findall(text)}:
-        if name in _CODE or name == "code":
-            directives.register_directive(name, _Code)
-        elif name not in en.directives:
-            directives.register_directive(name, _Unread if name in _UNREAD or "auto" in name else _Prose)
+        if name in _CODE or name not in en.directives:
+            directives.register_directive(name, _Directive)
     for name in {prefix or suffix for prefix, suffix in _ROLE.findall(text.lower())}:
         if name not in en.roles:
             roles.register_local_role(name, _role)
@@ -57,85 +54,75 @@ def _role(role, rawtext, text, lineno, inliner, options=None, content=()):
     return [nodes.inline(rawtext, re.sub(r"\s*<[^<>]*>$", "", utils.unescape(text).lstrip("~!")))], []
 
 
-def _without_options(lines: list[str]) -> str:
-    return "\n".join(line for line in lines if not re.match(r"\s*:[\w-]+:(\s|$)", line))
+class _Directive(Directive):
+    """Code, nothing, or else prose, as its name says."""
 
-
-class _Prose(Directive):
     optional_arguments, final_argument_whitespace, has_content = 1, True, True
 
     def run(self):
+        name = self.name.lower()
+        lines = "".join(self.arguments).split("\n")
+        argument = "\n".join(line for line in lines if not re.match(r"\s*:[\w-]+:(\s|$)", line))
+        if name in _CODE:
+            code = "\n".join(self.content)
+            return [nodes.literal_block(code, code, language=argument)] if code else []
+        if name in _UNREAD or "auto" in name:
+            return []
         held = nodes.container()
         if self.arguments:
-            words, _ = self.state.inline_text(_without_options(self.arguments[0].split("\n")), self.lineno)
-            held += nodes.paragraph("", "", *words)
+            held += nodes.paragraph("", "", *self.state.inline_text(argument, self.lineno)[0])
         self.state.nested_parse(self.content, self.content_offset, held)
         return [held]
 
 
-class _Code(_Prose):
-    def run(self):
-        code = "\n".join(self.content)
-        language = _without_options("".join(self.arguments).split("\n"))
-        return [nodes.literal_block(code, code, language=language)] if code else []
-
-
-class _Unread(_Prose):
-    def run(self):
-        return []
-
-
 def _words(node) -> str:
     """The words of an inline node, code between backticks."""
-    if isinstance(node, nodes.Text):
-        return node.astext()
-    if isinstance(node, nodes.literal):
-        return f"`{node.astext()}`"
-    if isinstance(node, nodes.footnote_reference | nodes.image | nodes.system_message):
-        return ""
+    match node:
+        case nodes.Text():
+            return node.astext()
+        case nodes.literal():
+            return f"`{node.astext()}`"
+        case nodes.footnote_reference() | nodes.image() | nodes.system_message():
+            return ""
     return "".join(map(_words, node.children))
+
+
+def _line(node) -> str:
+    return " ".join(_words(node).split())
 
 
 def _parts(node, level: int, indent: str = "") -> Iterator[str]:
     """The blocks below `node`; `level`: of the headings above."""
     for child in node.children:
-        if isinstance(child, nodes.section):
-            yield from _parts(child, level + 1)
-        elif isinstance(child, nodes.title):
-            mark = "#" * min(max(level, 1), 6) + " " if isinstance(node, nodes.section) else ""
-            yield mark + " ".join(_words(child).split())
-        elif isinstance(child, nodes.literal_block | nodes.doctest_block | nodes.math_block):
-            yield fenced(child.astext(), str(child.get("language", "")))
-        elif isinstance(child, nodes.bullet_list | nodes.enumerated_list):
-            first = child.get("start", 1)
-            bullets = isinstance(child, nodes.bullet_list)
-            items = []
-            for number, item in enumerate(child.children, first):
-                mark = "- " if bullets else f"{number}. "
-                items.append(indent + mark + "\n\n".join(_parts(item, level, indent + "  ")).lstrip())
-            yield "\n".join(items)
-        elif isinstance(child, nodes.definition_list_item | nodes.field):
-            term, *rest = child.children
-            told = "\n\n".join(part for one in rest for part in _parts(one, level, indent))
-            yield f"{' '.join(_words(term).split())}: {told}" if told else _words(term)
-        elif isinstance(child, nodes.tgroup):
-            rows = [
-                row for part in child.children if isinstance(part, nodes.thead | nodes.tbody) for row in part
-            ]
-            lines = [
-                " | ".join(
-                    " ".join(" ".join(_parts(cell, level)).split()).replace("|", "\\|") for cell in row
+        match child:
+            case nodes.section():
+                yield from _parts(child, level + 1)
+            case nodes.title():
+                mark = "#" * min(max(level, 1), 6) + " " if isinstance(node, nodes.section) else ""
+                yield mark + _line(child)
+            case nodes.literal_block() | nodes.doctest_block() | nodes.math_block():
+                yield fenced(child.astext(), str(child.get("language", "")))
+            case nodes.bullet_list() | nodes.enumerated_list():
+                items = []
+                for number, item in enumerate(child.children, child.get("start", 1)):
+                    mark = "- " if isinstance(child, nodes.bullet_list) else f"{number}. "
+                    items.append(indent + mark + "\n\n".join(_parts(item, level, indent + "  ")).lstrip())
+                yield "\n".join(items)
+            case nodes.definition_list_item() | nodes.field():
+                term, *rest = child.children
+                told = "\n\n".join(part for one in rest for part in _parts(one, level, indent))
+                yield f"{_line(term)}: {told}" if told else _words(term)
+            case nodes.tgroup():
+                groups = [part for part in child.children if isinstance(part, nodes.thead | nodes.tbody)]
+                rows = [row for group in groups for row in group]
+                yield table(
+                    [[" ".join(" ".join(_parts(cell, level)).split()) for cell in row] for row in rows]
                 )
-                for row in rows
-            ]
-            lines.insert(1, " | ".join(["---"] * len(rows[0]))) if rows else None
-            yield "\n".join(f"| {line} |" for line in lines)
-        elif isinstance(child, nodes.system_message):
-            yield from (fenced(raw.astext()) for raw in child.findall(nodes.literal_block))
-        elif isinstance(child, nodes.TextElement):
-            if not isinstance(
-                child, nodes.comment | nodes.raw | nodes.substitution_definition | nodes.target | nodes.label
-            ):
-                yield indent + " ".join(_words(child).split())
-        elif not isinstance(child, nodes.Invisible | nodes.image):
-            yield from _parts(child, level, indent)
+            case nodes.system_message():
+                yield from (fenced(raw.astext()) for raw in child.findall(nodes.literal_block))
+            case nodes.Invisible() | nodes.raw() | nodes.label() | nodes.image():
+                pass
+            case nodes.TextElement():
+                yield indent + _line(child)
+            case _:
+                yield from _parts(child, level, indent)

@@ -12,15 +12,19 @@ from pathlib import Path
 import numpy as np
 
 MANIFEST, KIND = "library.json", {"format": "ragkit-library", "version": 1}
-VECTORS, PASSAGES = PARTS = ("vectors.faiss", "passages.jsonl")
-KEYS = ("encoder", "fingerprint", "dimension")
-ADVICE = "build the library again"
+VECTORS, PASSAGES = ("vectors.faiss", "passages.jsonl")
+_OURS = re.compile(
+    r"(?:vectors-[0-9a-f]{12}\.faiss|passages-[0-9a-f]{12}\.jsonl)"
+    r"|\.(?:vectors\.faiss|passages\.jsonl|library\.json)\.\d+\.tmp"
+)
+_KEYS = ("encoder", "fingerprint", "dimension")
+_ADVICE = "build the library again"
 
 
 class LibraryFolder:
     """A folder with a library, which goes from one version to the next in one step.
 
-    Its data files, PARTS, carry their checksum in their name; a manifest, put in place last, names the
+    Its data files carry their checksum in their name; a manifest, put in place last, names the
     present ones. So whoever reads the folder, at any moment, gets the old version or the new one.
     """
 
@@ -66,14 +70,13 @@ class LibraryFolder:
             files = manifest.get("files", {}) if kind == KIND else {}
             stems = [name.split("-")[0] for name, facts in files.items() if {"sha256", "bytes"} <= {*facts}]
         except (ValueError, AttributeError, TypeError) as error:
-            raise ValueError(f"{path} is damaged ({error}); {ADVICE}") from error
+            raise ValueError(f"{path} is damaged ({error}); {_ADVICE}") from error
         if kind != KIND:
             raise ValueError(f"{path} is not a library that this ragkit reads: it says {kind}, not {KIND}")
-        expected = sorted(part.split(".")[0] for part in PARTS)
-        if sorted(stems) != expected or any("/" in name or "\\" in name for name in files):
-            raise ValueError(f"{path} is damaged (its files are {files}); {ADVICE}")
-        if missing := [key for key in KEYS if key not in manifest]:
-            raise ValueError(f"{path} is damaged (no {', '.join(missing)}); {ADVICE}")
+        if sorted(stems) != ["passages", "vectors"] or any("/" in name or "\\" in name for name in files):
+            raise ValueError(f"{path} is damaged (its files are {files}); {_ADVICE}")
+        if missing := [key for key in _KEYS if key not in manifest]:
+            raise ValueError(f"{path} is damaged (no {', '.join(missing)}); {_ADVICE}")
         return manifest
 
     def files(self, manifest: dict) -> dict[str, Path]:
@@ -158,22 +161,19 @@ def sync_directory(path: Path) -> None:
 def _checked(path: Path, facts: dict) -> Path:
     """`path`, once its size and checksum are what the manifest says."""
     if not path.is_file():
-        raise ValueError(f"{path} is missing, though the manifest names it; {ADVICE}")
+        raise ValueError(f"{path} is missing, though the manifest names it; {_ADVICE}")
     if (size := path.stat().st_size) != facts["bytes"]:
-        raise ValueError(f"{path} has {size} bytes, not {facts['bytes']}: truncated or changed; {ADVICE}")
+        raise ValueError(f"{path} has {size} bytes, not {facts['bytes']}: truncated or changed; {_ADVICE}")
     if (sha256 := _sha256(path)) != facts["sha256"]:
         raise ValueError(
-            f"{path} is damaged: its sha256 is {sha256[:12]}…, not {facts['sha256'][:12]}…; {ADVICE}"
+            f"{path} is damaged: its sha256 is {sha256[:12]}…, not {facts['sha256'][:12]}…; {_ADVICE}"
         )
     return path
 
 
 def _left_over(path: Path) -> bool:
     """Whether a killed save left this file; one of the last hour may belong to a save under way."""
-    data = "|".join("{}-[0-9a-f]{{12}}\\.{}".format(*part.split(".")) for part in PARTS)
-    names = "|".join(re.escape(name) for name in (*PARTS, MANIFEST))
-    ours = re.fullmatch(rf"{data}|\.(?:{names})\.\d+\.tmp", path.name)
-    return bool(ours) and time.time() - path.stat().st_mtime > 3600
+    return bool(_OURS.fullmatch(path.name)) and time.time() - path.stat().st_mtime > 3600
 
 
 def _sha256(path: Path) -> str:

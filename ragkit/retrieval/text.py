@@ -110,11 +110,6 @@ def _sentences(text: str, position: int, until: int) -> Iterator[tuple[int, int]
         position = max(resume, stop + 1) if stop < until else until
 
 
-def sentence_spans(text: str) -> list[tuple[int, int]]:
-    """(start, end) of each sentence in `text`, in order; code, headings and table rows are one span each."""
-    return [(span.start, span.end) for span in spans(text)]
-
-
 def split_sentences(text: str) -> list[str]:
     """The sentences of `text`, in order, line breaks inside them as spaces; fenced code stays as it is."""
     return [_said(text, span) for span in spans(text)]
@@ -145,25 +140,22 @@ def sentences_with_sections(text: str) -> list[tuple[str, str]]:
             continue
         words = _said(text, span)
         lead = words if words.endswith(":") else ""
-        step = _ITEM.match(words)
-        steps = bool(step and step[1])
+        steps = bool((step := _ITEM.match(words)) and step[1])
         while at < len(all_spans) and (lead or steps):
             following = all_spans[at]
             gap = text[all_spans[at - 1].end : following.start]
             more = _said(text, following)
-            if following.kind == "code":
-                joined = f"{words}\n{more}" if words.endswith(":") else ""
+            joined = ""
+            if following.kind == "code" and words.endswith(":"):
+                joined = f"{words}\n{more}"
             elif following.kind == "item" and (lead or _ITEM.match(more)[1]):
                 joined = f"{words}{gap[:1] if all_spans[at - 1].kind == 'code' else ' '}{more}"
             elif following.kind == "prose" and at - 1 > first - steps and gap.count("\n") < 2:
                 joined = f"{words} {more}"  # an item's next sentence
-            else:
-                joined = ""
-            if not joined:
+            too_long = len(joined) > LONGEST_UNIT
+            if not joined or (too_long and following.kind == "code"):
                 break
-            if len(joined) > LONGEST_UNIT:
-                if following.kind == "code":
-                    break
+            if too_long:
                 found.append((words, span.section))
                 joined = f"{lead} {more}".strip()
             words = joined
@@ -204,7 +196,7 @@ def split_text(text: str, tokenizer, *, max_tokens: int = 256, overlap: int = 32
     begins with the last sentences of the one before, as far as `overlap` tokens hold them, so that a thought
     across a cut is whole in one of the two. Raises ValueError unless 0 <= overlap < max_tokens.
     """
-    units = [Span(start, end, "prose") for start, end in sentence_spans(text)]
+    units = [Span(span.start, span.end, "prose") for span in spans(text)]
     return [piece for piece, _ in _cut(text, units, tokenizer, max_tokens, overlap)]
 
 
@@ -238,8 +230,12 @@ def _cut(text: str, units: list[Span], tokenizer, max_tokens: int, overlap: int)
     cost = cache(count)
 
     @cache
-    def repeated(path: tuple, opening: str) -> str:
-        for outermost in range(len(path) + 1):  # no more than half of a piece
+    def before(first: Span) -> str:
+        """What a piece repeats that begins with `first`: its headings and opening, up to half of a piece."""
+        path = first.path[:-1] if first.kind == "heading" else first.path
+        opens = first.opening and first.kind in ("row", "line", "item")
+        opening = f"{first.opening}\n" if opens else ""
+        for outermost in range(len(path) + 1):
             headings = "".join(f"{'#' * level} {words}\n\n" for level, words in path[outermost:])
             if cost(whole := headings + opening) <= room // 2:
                 return whole
@@ -251,17 +247,13 @@ def _cut(text: str, units: list[Span], tokenizer, max_tokens: int, overlap: int)
             return f"{before(first)}{words.strip(chr(10))}\n{_mark(last.opening)}"
         return before(first) + words.strip("\n" if first.kind == "line" else None)
 
-    def before(first: Span) -> str:
-        path = first.path[:-1] if first.kind == "heading" else first.path
-        opening = first.opening if first.kind in ("row", "line", "item") else ""
-        return repeated(path, opening and f"{opening}\n") if path or opening else ""
+    def may_fit(first: Span, last: Span) -> bool:
+        return tokens(first.start, last.end) + cost(before(first)) <= room
 
     def fits(first: Span, last: Span) -> bool:
         # Alone, a piece can come to more tokens than within the text: a word cut in two, a first word that
         # has lost the space before it. So it is counted again.
-        if tokens(first.start, last.end) + cost(before(first)) > room:
-            return False
-        return count(piece(first, last)) <= room
+        return may_fit(first, last) and count(piece(first, last)) <= room
 
     def cuts(unit: Span) -> Iterator[int]:  # the most wanted first
         start, end = unit.start, unit.end
@@ -305,9 +297,7 @@ def _cut(text: str, units: list[Span], tokenizer, max_tokens: int, overlap: int)
     first = 0
     while first < len(units):
         last, begin = first, units[first]
-        while (
-            last + 1 < len(units) and tokens(begin.start, units[last + 1].end) + cost(before(begin)) <= room
-        ):
+        while last + 1 < len(units) and may_fit(begin, units[last + 1]):
             last += 1
         while last > first and not fits(begin, units[last]):
             last -= 1
@@ -318,15 +308,11 @@ def _cut(text: str, units: list[Span], tokenizer, max_tokens: int, overlap: int)
         if last + 1 == len(units):
             break
         first, done = last + 1, first
-        while (
-            first - 1 > done
-            and units[first].kind in ("prose", "item")
-            and units[first - 1].kind in ("prose", "item")
-        ):
-            if tokens(units[first - 1].start, units[last].end) > overlap:
+        while first - 1 > done and {units[first - 1].kind, units[first].kind} <= {"prose", "item"}:
+            before_it = units[first - 1]
+            # With an overlap that leaves no room for the next sentence, there would be no progress.
+            if tokens(before_it.start, units[last].end) > overlap or not fits(before_it, units[last + 1]):
                 break
-            if not fits(units[first - 1], units[last + 1]):
-                break  # with this overlap the next sentence would not fit: no progress
             first -= 1
     return [(words, section) for words, section in pieces if words]
 

@@ -41,8 +41,7 @@ def main() -> None:
     import torch
     from sentence_transformers import SentenceTransformer
 
-    from ragkit.retrieval.default_model import default_folder
-    from ragkit.retrieval.encoder import Encoder
+    from ragkit.retrieval.encoder import Encoder, default_folder
 
     torch.set_num_threads(arguments.threads)
     ours, theirs = Encoder(memory=0), SentenceTransformer(str(default_folder()), device="cpu")
