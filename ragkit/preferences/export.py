@@ -5,7 +5,6 @@ from collections.abc import Iterable
 
 from ragkit.preferences.judgements import Comparison, Feedback, Ranking
 from ragkit.preferences.pairs import Pairs
-from ragkit.retrieval.corpus import Passage
 
 
 def to_trl(pairs: Pairs, strengths=None) -> list[dict]:
@@ -69,21 +68,20 @@ def to_argilla(judgements: Iterable[Ranking | Comparison]) -> list[dict]:
     """
     records = []
     for first, said in _by_item(judgements):
-        texts = _answers(first)
+        if isinstance(first, Ranking):
+            question, texts = "ranking", {passage.id: passage.full_text for passage in first.passages}
+        else:
+            question, texts = "preference", {"a": first.answer_a.strip(), "b": first.answer_b.strip()}
         names = {key: f"response-{n}" for n, key in enumerate(texts, 1)}
-        question = "ranking" if isinstance(first, Ranking) else "preference"
         responses = []
         for one in said:
             if isinstance(one, Ranking):
-                value = [
-                    {"value": names[one.passages[index].id], "rank": rank}
-                    for rank, tier in enumerate(one.tiers, 1)
-                    for index in tier
-                ]
+                ranks = [(index, rank) for rank, tier in enumerate(one.tiers, 1) for index in tier]
+                value = [{"value": names[one.passages[index].id], "rank": rank} for index, rank in ranks]
             else:
                 value = _vote(one, first)
             responses.append({"user_id": one.annotator, "value": value, "status": "submitted"})
-        fields = {"prompt": first.query} | {names[key]: passage.full_text for key, passage in texts.items()}
+        fields = {"prompt": first.query} | {names[key]: text for key, text in texts.items()}
         records.append({"id": first.item, "fields": fields, "responses": {question: responses}})
     return records
 
@@ -94,27 +92,31 @@ def to_label_studio(judgements: Iterable[Ranking | Comparison]) -> list[dict]:
     rating, "-3" … "+3". `read_judgements` takes them back; hits have no place there."""
     tasks = []
     for first, said in _by_item(judgements):
-        texts = _answers(first)
-        annotations = []
-        for one in said:
-            if isinstance(one, Ranking):
-                tiers = {str(n): [one.passages[i].id for i in tier] for n, tier in enumerate(one.tiers, 1)}
-                rest = [passage.id for passage, rank in zip(one.passages, one.ranks) if rank is None]
-                ranker = {"ranker": {**tiers, "_": rest}}
-                result = [_result("ranker", "ranking", "items", ranker)]
-            else:
-                vote = _vote(one, first)
-                result = [_result("choices", "preference", "prompt", {"choices": [vote]})]
-                if one.rating:
-                    left = {"selected": "left" if vote.startswith("-") else "right"}
-                    result.append(_result("pairwise", "pairwise", "answer1,answer2", left))
-            annotations.append({"completed_by": {"email": one.annotator}, "result": result})
         if isinstance(first, Ranking):
-            data = {"items": [{"id": p.id, "title": p.title, "body": p.text} for p in texts.values()]}
+            passages = {passage.id: passage for passage in first.passages}.values()
+            data = {"items": [{"id": p.id, "title": p.title, "body": p.text} for p in passages]}
         else:
             data = {"answer1": first.answer_a, "answer2": first.answer_b}
+        annotations = []
+        for one in said:
+            result = _buckets(one) if isinstance(one, Ranking) else _choices(_vote(one, first))
+            annotations.append({"completed_by": {"email": one.annotator}, "result": result})
         tasks.append({"data": {"prompt": first.query} | data, "annotations": annotations})
     return tasks
+
+
+def _buckets(ranking: Ranking) -> list[dict]:
+    tiers = {str(n): [ranking.passages[i].id for i in tier] for n, tier in enumerate(ranking.tiers, 1)}
+    rest = [passage.id for passage, rank in zip(ranking.passages, ranking.ranks) if rank is None]
+    return [_result("ranker", "ranking", "items", {"ranker": tiers | {"_": rest}})]
+
+
+def _choices(vote: str) -> list[dict]:
+    result = [_result("choices", "preference", "prompt", {"choices": [vote]})]
+    if not vote.startswith("+0"):
+        side = {"selected": "left" if vote.startswith("-") else "right"}
+        result.append(_result("pairwise", "pairwise", "answer1,answer2", side))
+    return result
 
 
 def _by_item(judgements: Iterable) -> list[tuple]:
@@ -123,12 +125,6 @@ def _by_item(judgements: Iterable) -> list[tuple]:
     for judgement in judgements:
         items.setdefault(judgement.item, []).append(judgement)
     return [(said[0], said) for said in items.values()]
-
-
-def _answers(judgement: Ranking | Comparison) -> dict[str, Passage]:
-    if isinstance(judgement, Ranking):
-        return {passage.id: passage for passage in judgement.passages}
-    return {side: Passage(side, getattr(judgement, side)) for side in ("answer_a", "answer_b")}
 
 
 def _vote(one: Comparison, first: Comparison) -> str:

@@ -195,8 +195,7 @@ def _ranked(row: dict, votes: Votes) -> list[Judgement]:
     query, texts = _asked(row, items)
     if len(ranks) != len(texts) or len(rewards) != len(texts):
         raise ValueError(f"{len(ranks)} ranks and {len(rewards)} scores for {len(texts)} answers")
-    by_rank = any(rank is not None for rank in ranks)
-    tiers = _tiers([None if rank is None else -rank for rank in ranks] if by_rank else rewards)
+    tiers = _tiers(None if rank is None else -rank for rank in ranks) or _tiers(rewards)
     if not tiers:
         raise ValueError("the answers have neither ranks nor scores")
     placed = {(texts[index], place) for place, tier in enumerate(tiers) for index in tier}
