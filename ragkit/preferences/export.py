@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterable
 
+import numpy as np
+
 from ragkit.preferences.judgements import Comparison, Feedback, Ranking
 from ragkit.preferences.pairs import Pairs
 
@@ -15,30 +17,30 @@ def to_trl(pairs: Pairs, strengths=None) -> list[dict]:
     is below 0.5 is turned round, and has no margin. Ties are left out: TRL has no place for them, and
     `pair_loss(target=0.5)` has. Raises ValueError for another number of strengths and what is not finite.
     """
+    turned = pairs.target < 0.5
+    ratings = np.where(np.isnan(pairs.rating), pairs.rejected_rank - pairs.chosen_rank, pairs.rating)
+    known = {
+        "margin": np.where(turned, np.nan, ratings),
+        "score_chosen": np.where(turned, pairs.rejected_reward, pairs.chosen_reward),
+        "score_rejected": np.where(turned, pairs.chosen_reward, pairs.rejected_reward),
+        "target": np.where(turned, 1 - pairs.target, pairs.target),
+        "group": pairs.group,
+    }
     if strengths is not None:
         strengths = strengths.tolist() if hasattr(strengths, "tolist") else strengths
         strengths = [strengths] * len(pairs) if isinstance(strengths, int | float) else list(strengths)
         if len(strengths) != len(pairs):
             raise ValueError(f"{len(strengths)} strengths for {len(pairs)} pairs")
+        strengths = np.array([float(strength) for strength in strengths])
+        known["strength"] = np.where(np.isnan(strengths), np.inf, strengths)  # a gap is no strength, either
     rows = []
-    for i in range(len(pairs)):
-        if pairs.target[i] == 0.5:
-            continue
-        turned = pairs.target[i] < 0.5
-        sides = [(pairs.chosen[i], pairs.chosen_reward[i]), (pairs.rejected[i], pairs.rejected_reward[i])]
-        (chosen, high), (rejected, low) = sides[::-1] if turned else sides
-        margin = pairs.rating[i]
-        if margin != margin:
-            margin = pairs.rejected_rank[i] - pairs.chosen_rank[i]
-        known = {"margin": math.nan if turned else margin, "score_chosen": high, "score_rejected": low}
-        known["target"] = 1 - pairs.target[i] if turned else pairs.target[i]
-        known["group"] = int(pairs.group[i])
-        if strengths is not None:
-            known["strength"] = strengths[i] if math.isfinite(strengths[i]) else math.inf
-        if infinite := [name for name, value in known.items() if math.isinf(value)]:
+    for i in np.flatnonzero(pairs.target != 0.5):
+        chosen, rejected = (pairs.chosen[i], pairs.rejected[i])[:: -1 if turned[i] else 1]
+        values = {name: column[i].item() for name, column in known.items()}
+        if infinite := [name for name, value in values.items() if math.isinf(value)]:
             raise ValueError(f"pair {i}: its {infinite[0]} is not finite")
         row = {"prompt": pairs.query[i], "chosen": chosen, "rejected": rejected}
-        rows.append(row | {k: None if v != v else v if k == "group" else float(v) for k, v in known.items()})
+        rows.append(row | {name: None if math.isnan(value) else value for name, value in values.items()})
     # A table has the same columns in each row, and none that says nothing.
     blank = {"margin": None, "target": 1.0, "score_chosen": None, "score_rejected": None}
     drop = [name for name, value in blank.items() if all(row[name] == value for row in rows)]
