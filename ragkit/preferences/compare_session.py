@@ -51,27 +51,14 @@ class ComparisonSession(Session):
         self._pairs = {Comparison(q, text(a), text(b), 0).item: (q, a, b, hits) for q, a, b, hits in checked}
         super().__init__(log, self._pairs, seed=seed, repeat_share=repeat_share, facts=facts)
 
-    def save(self) -> int:
-        """Log the view's rating; returns the event's number once on disk. Raises ValueError without one."""
+    def _judge(self, details: dict) -> Comparison:
         view = self.view
-        if view is not None and view.rating is None and not view.both_bad:
+        if view.rating is None and not view.both_bad:
             raise ValueError("choose a rating first")
-
-        def judge(details: dict) -> Comparison:
-            a, b = view.answers
-            left = view.rating or 0
-            details = details | {"swapped": view.swapped}
-            return Comparison(
-                view.query,
-                text(a),
-                text(b),
-                -left if view.swapped else left,
-                both_bad=view.both_bad,
-                hits=view.hits,
-                details=details,
-            )
-
-        return self._record(judge)
+        a, b = map(text, view.answers)
+        rating = (view.rating or 0) * (-1 if view.swapped else 1)
+        details = details | {"swapped": view.swapped}
+        return Comparison(view.query, a, b, rating, view.both_bad, view.hits, details=details)
 
     def rate(self, rating: int) -> None:
         """From −3, left is much better, to +3, right is. Raises ValueError for another rating."""
@@ -94,15 +81,8 @@ class ComparisonSession(Session):
             swapped = bool(random.Random(seed).getrandbits(1))
             if text(b if swapped else a) != left:
                 break
-        return ComparisonView(
-            query=query,
-            item=self._keys[number],
-            seed=seed,
-            repeat_of=before.event_id if before else None,
-            answers=(a, b),
-            hits=hits,
-            swapped=swapped,
-        )
+        item = self._keys[number]
+        return ComparisonView(query=query, item=item, seed=seed, answers=(a, b), hits=hits, swapped=swapped)
 
     def _restore(self, judgement: Comparison) -> None:
         view = self.view

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Iterable
 
+import numpy as np
+
 from ragkit.preferences.judgements import Comparison, Feedback, Ranking
 from ragkit.preferences.pairs import Pairs
-from ragkit.retrieval.corpus import Passage
 
 
 def to_trl(pairs: Pairs, strengths=None) -> list[dict]:
@@ -16,30 +17,30 @@ def to_trl(pairs: Pairs, strengths=None) -> list[dict]:
     is below 0.5 is turned round, and has no margin. Ties are left out: TRL has no place for them, and
     `pair_loss(target=0.5)` has. Raises ValueError for another number of strengths and what is not finite.
     """
+    turned = pairs.target < 0.5
+    ratings = np.where(np.isnan(pairs.rating), pairs.rejected_rank - pairs.chosen_rank, pairs.rating)
+    known = {
+        "margin": np.where(turned, np.nan, ratings),
+        "score_chosen": np.where(turned, pairs.rejected_reward, pairs.chosen_reward),
+        "score_rejected": np.where(turned, pairs.chosen_reward, pairs.rejected_reward),
+        "target": np.where(turned, 1 - pairs.target, pairs.target),
+        "group": pairs.group,
+    }
     if strengths is not None:
         strengths = strengths.tolist() if hasattr(strengths, "tolist") else strengths
         strengths = [strengths] * len(pairs) if isinstance(strengths, int | float) else list(strengths)
         if len(strengths) != len(pairs):
             raise ValueError(f"{len(strengths)} strengths for {len(pairs)} pairs")
+        strengths = np.array([float(strength) for strength in strengths])
+        known["strength"] = np.where(np.isnan(strengths), np.inf, strengths)  # a gap is no strength, either
     rows = []
-    for i in range(len(pairs)):
-        if pairs.target[i] == 0.5:
-            continue
-        turned = pairs.target[i] < 0.5
-        sides = [(pairs.chosen[i], pairs.chosen_reward[i]), (pairs.rejected[i], pairs.rejected_reward[i])]
-        (chosen, high), (rejected, low) = sides[::-1] if turned else sides
-        margin = pairs.rating[i]
-        if margin != margin:
-            margin = pairs.rejected_rank[i] - pairs.chosen_rank[i]
-        known = {"margin": math.nan if turned else margin, "score_chosen": high, "score_rejected": low}
-        known["target"] = 1 - pairs.target[i] if turned else pairs.target[i]
-        known["group"] = int(pairs.group[i])
-        if strengths is not None:
-            known["strength"] = strengths[i] if math.isfinite(strengths[i]) else math.inf
-        if infinite := [name for name, value in known.items() if math.isinf(value)]:
+    for i in np.flatnonzero(pairs.target != 0.5):
+        chosen, rejected = (pairs.chosen[i], pairs.rejected[i])[:: -1 if turned[i] else 1]
+        values = {name: column[i].item() for name, column in known.items()}
+        if infinite := [name for name, value in values.items() if math.isinf(value)]:
             raise ValueError(f"pair {i}: its {infinite[0]} is not finite")
         row = {"prompt": pairs.query[i], "chosen": chosen, "rejected": rejected}
-        rows.append(row | {k: None if v != v else v if k == "group" else float(v) for k, v in known.items()})
+        rows.append(row | {name: None if math.isnan(value) else value for name, value in values.items()})
     # A table has the same columns in each row, and none that says nothing.
     blank = {"margin": None, "target": 1.0, "score_chosen": None, "score_rejected": None}
     drop = [name for name, value in blank.items() if all(row[name] == value for row in rows)]
@@ -69,21 +70,20 @@ def to_argilla(judgements: Iterable[Ranking | Comparison]) -> list[dict]:
     """
     records = []
     for first, said in _by_item(judgements):
-        texts = _answers(first)
+        if isinstance(first, Ranking):
+            question, texts = "ranking", {passage.id: passage.full_text for passage in first.passages}
+        else:
+            question, texts = "preference", {"a": first.answer_a.strip(), "b": first.answer_b.strip()}
         names = {key: f"response-{n}" for n, key in enumerate(texts, 1)}
-        question = "ranking" if isinstance(first, Ranking) else "preference"
         responses = []
         for one in said:
             if isinstance(one, Ranking):
-                value = [
-                    {"value": names[one.passages[index].id], "rank": rank}
-                    for rank, tier in enumerate(one.tiers, 1)
-                    for index in tier
-                ]
+                ranks = [(index, rank) for rank, tier in enumerate(one.tiers, 1) for index in tier]
+                value = [{"value": names[one.passages[index].id], "rank": rank} for index, rank in ranks]
             else:
                 value = _vote(one, first)
             responses.append({"user_id": one.annotator, "value": value, "status": "submitted"})
-        fields = {"prompt": first.query} | {names[key]: passage.full_text for key, passage in texts.items()}
+        fields = {"prompt": first.query} | {names[key]: text for key, text in texts.items()}
         records.append({"id": first.item, "fields": fields, "responses": {question: responses}})
     return records
 
@@ -94,27 +94,31 @@ def to_label_studio(judgements: Iterable[Ranking | Comparison]) -> list[dict]:
     rating, "-3" … "+3". `read_judgements` takes them back; hits have no place there."""
     tasks = []
     for first, said in _by_item(judgements):
-        texts = _answers(first)
-        annotations = []
-        for one in said:
-            if isinstance(one, Ranking):
-                tiers = {str(n): [one.passages[i].id for i in tier] for n, tier in enumerate(one.tiers, 1)}
-                rest = [passage.id for passage, rank in zip(one.passages, one.ranks) if rank is None]
-                ranker = {"ranker": {**tiers, "_": rest}}
-                result = [_result("ranker", "ranking", "items", ranker)]
-            else:
-                vote = _vote(one, first)
-                result = [_result("choices", "preference", "prompt", {"choices": [vote]})]
-                if one.rating:
-                    left = {"selected": "left" if vote.startswith("-") else "right"}
-                    result.append(_result("pairwise", "pairwise", "answer1,answer2", left))
-            annotations.append({"completed_by": {"email": one.annotator}, "result": result})
         if isinstance(first, Ranking):
-            data = {"items": [{"id": p.id, "title": p.title, "body": p.text} for p in texts.values()]}
+            passages = {passage.id: passage for passage in first.passages}.values()
+            data = {"items": [{"id": p.id, "title": p.title, "body": p.text} for p in passages]}
         else:
             data = {"answer1": first.answer_a, "answer2": first.answer_b}
+        annotations = []
+        for one in said:
+            result = _buckets(one) if isinstance(one, Ranking) else _choices(_vote(one, first))
+            annotations.append({"completed_by": {"email": one.annotator}, "result": result})
         tasks.append({"data": {"prompt": first.query} | data, "annotations": annotations})
     return tasks
+
+
+def _buckets(ranking: Ranking) -> list[dict]:
+    tiers = {str(n): [ranking.passages[i].id for i in tier] for n, tier in enumerate(ranking.tiers, 1)}
+    rest = [passage.id for passage, rank in zip(ranking.passages, ranking.ranks) if rank is None]
+    return [_result("ranker", "ranking", "items", {"ranker": tiers | {"_": rest}})]
+
+
+def _choices(vote: str) -> list[dict]:
+    result = [_result("choices", "preference", "prompt", {"choices": [vote]})]
+    if not vote.startswith("+0"):
+        side = {"selected": "left" if vote.startswith("-") else "right"}
+        result.append(_result("pairwise", "pairwise", "answer1,answer2", side))
+    return result
 
 
 def _by_item(judgements: Iterable) -> list[tuple]:
@@ -123,12 +127,6 @@ def _by_item(judgements: Iterable) -> list[tuple]:
     for judgement in judgements:
         items.setdefault(judgement.item, []).append(judgement)
     return [(said[0], said) for said in items.values()]
-
-
-def _answers(judgement: Ranking | Comparison) -> dict[str, Passage]:
-    if isinstance(judgement, Ranking):
-        return {passage.id: passage for passage in judgement.passages}
-    return {side: Passage(side, getattr(judgement, side)) for side in ("answer_a", "answer_b")}
 
 
 def _vote(one: Comparison, first: Comparison) -> str:

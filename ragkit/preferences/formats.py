@@ -76,11 +76,10 @@ def from_qrels(
     for query_id, grades in qrels.items():
         if len(set(grades.values())) < 2:
             continue
-        for passage_id in grades:
-            if passage_id not in by_id:
-                raise KeyError(
-                    f"qrels of query {query_id!r} name passage {passage_id!r}, which is not among them"
-                )
+        if missing := [passage_id for passage_id in grades if passage_id not in by_id]:
+            raise KeyError(
+                f"qrels of query {query_id!r} name passage {missing[0]!r}, which is not among them"
+            )
         judged = [by_id[passage_id] for passage_id in grades]
         rankings.append(Ranking(queries[query_id], judged, _tiers(grades.values()), annotator="qrels"))
     return rankings
@@ -161,16 +160,18 @@ def _chosen_rejected(row: dict, votes: Votes) -> list[Judgement]:
     query, (chosen, rejected) = _asked(row, [row["chosen"], row["rejected"]])
     if chosen == rejected:
         raise ValueError(f"chosen and rejected are the same text: {chosen!r:.60}")
-    rewards = []
-    for side in ("chosen", "rejected"):
-        names = [name for name in (form.format(side) for form in REWARDS) if name in row]
-        rewards.append(finite(row[names[0]], names[0]) if names else None)
+    rewards = [_reward(row, side) for side in ("chosen", "rejected")]
     margin, target = finite(row.get("margin"), "margin"), finite(row.get("target"), "target")
     details = {"margin": None if margin is None or margin < 0 else margin, "swapped": None}
     details |= {} if target is None else {"target": target}
     details |= {} if rewards == [None, None] else {"rewards": rewards}
     who = str(row.get("annotator", ""))
     return [Comparison(query, chosen, rejected, -1, hits=_hits(row), annotator=who, details=details)]
+
+
+def _reward(row: Mapping, side: str) -> float | None:
+    name = next((name for name in (form.format(side) for form in REWARDS) if name in row), None)
+    return finite(row.get(name), name)
 
 
 def _compared(row: dict, votes: Votes) -> list[Judgement]:
@@ -195,8 +196,7 @@ def _ranked(row: dict, votes: Votes) -> list[Judgement]:
     query, texts = _asked(row, items)
     if len(ranks) != len(texts) or len(rewards) != len(texts):
         raise ValueError(f"{len(ranks)} ranks and {len(rewards)} scores for {len(texts)} answers")
-    by_rank = any(rank is not None for rank in ranks)
-    tiers = _tiers([None if rank is None else -rank for rank in ranks] if by_rank else rewards)
+    tiers = _tiers(None if rank is None else -rank for rank in ranks) or _tiers(rewards)
     if not tiers:
         raise ValueError("the answers have neither ranks nor scores")
     placed = {(texts[index], place) for place, tier in enumerate(tiers) for index in tier}

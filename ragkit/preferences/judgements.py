@@ -150,7 +150,7 @@ def to_event(judgement: Judgement) -> dict:
     event |= {"query": judgement.query, "details": judgement.details}
     event |= {name: getattr(judgement, name) for name in judgement.words}
     if isinstance(judgement, Ranking):
-        scores = [None] * len(judgement.passages) if judgement.scores is None else judgement.scores
+        scores = judgement.scores or [None] * len(judgement.passages)
         event["candidates"] = [_candidate(p, score=s) for p, s in zip(judgement.passages, scores)]
         event |= {"shown_order": judgement.shown_order, "ranking": judgement.tiers}
     elif not isinstance(judgement, Skip):
@@ -209,12 +209,7 @@ def _check(event: dict) -> None:
     if event["kind"] == Ranking.kind:
         places, shown = [index for tier in event["ranking"] for index in tier], event["shown_order"]
         indices = places if shown is None else places + shown
-        plain = (
-            indices
-            and set(map(type, indices)) == {int}
-            and 0 <= min(indices)
-            and max(indices) < len(candidates)
-        )
+        plain = set(map(type, indices)) == {int} and 0 <= min(indices) and max(indices) < len(candidates)
         plain = plain and len(set(places)) == len(places)
         if plain and (shown is None or len(set(shown)) == len(shown) == len(candidates)):
             return

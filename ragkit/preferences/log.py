@@ -32,6 +32,7 @@ from ragkit.preferences.judgements import (
 from ragkit.retrieval.storage import sync_directory
 
 SCHEMA = 1
+DEFAULT_ANNOTATOR = "me"
 _BLOCK = 1000  # lines decoded at once
 _order = itemgetter("seq", "session")
 _DECODER = json.JSONDecoder()  # json.loads would look for the encoding of each line anew
@@ -48,9 +49,6 @@ def _without_collector():
     finally:
         if was_on:
             gc.enable()
-
-
-DEFAULT_ANNOTATOR = "me"
 
 
 class PreferenceLog:
@@ -181,7 +179,11 @@ class PreferenceLog:
         """
         names = {kind.kind for kind in kinds}
         events = [event for event in self._standing() if event["kind"] in names]
-        return [_judgement(event) for event in events if annotator in (None, event["annotator"])]
+        events = [event for event in events if annotator in (None, event["annotator"])]
+        for event in events:
+            if None not in event:  # a key that no line of JSON has
+                event[None] = from_event(event)
+        return [event[None] for event in events]
 
     def problems(self) -> list[str]:
         """Lines that could not be read, as "file:line: why"; the rest of their file was read."""
@@ -297,28 +299,28 @@ class _File:
         if whole:
             self.last = data[data.rfind(b"\n", 0, whole - 1) + 1 : whole]
         self.offset += whole
-        torn = [f"{self.path.name}:{self.line + 1}: the last line is torn: it has no end"]
-        self.tail = torn if data[whole:].strip() else []
+        torn = f"{self.path.name}:{self.line + 1}: the last line is torn: it has no end"
+        self.tail = [torn] if data[whole:].strip() else []
         return lost
 
     def _take_all(self, lines: list[bytes]) -> None:
         """Decode all lines at once, which shares their keys; each alone where one of them is broken."""
         try:
             events = _DECODER.decode((b"[" + b",\n".join(lines) + b"]").decode("utf-8", "surrogatepass"))
-            why = "" if len(events) == len(lines) else "not one value"
+            if len(events) != len(lines):
+                raise ValueError("not one value")
         except (ValueError, RecursionError) as error:
-            why = str(error)
-        if not why:
-            for event in events:
+            if len(lines) > 1:
+                for line in lines:
+                    self._take_all([line])
+            else:
                 self.line += 1
-                self._take(event)
-        elif len(lines) > 1:
-            for line in lines:
-                self._take_all([line])
-        else:
+                if lines[0].strip():
+                    self._report(f"not JSON ({error})")
+            return
+        for event in events:
             self.line += 1
-            if lines[0].strip():
-                self._report(f"not JSON ({why})")
+            self._take(event)
 
     def _take(self, event: object) -> None:
         if not isinstance(event, dict) or "schema" not in event:
@@ -352,13 +354,6 @@ def _to_line(event: dict, seq: int, session: str, ts: str) -> bytes:
     event = {"schema": SCHEMA, "seq": seq, "session": session, "ts": ts, "ragkit": __version__, **event}
     line = json.dumps(event, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return line.encode("utf-8", "surrogatepass") + b"\n"
-
-
-def _judgement(event: dict) -> Judgement:
-    """The event's judgement, made when first asked for, and kept under a key that no line of JSON has."""
-    if None not in event:
-        event[None] = from_event(event)
-    return event[None]
 
 
 def _now() -> str:

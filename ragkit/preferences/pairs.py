@@ -3,7 +3,8 @@
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from itertools import combinations
+from itertools import combinations, count
+from operator import itemgetter
 
 import numpy as np
 
@@ -62,8 +63,7 @@ class Pairs:
             if len(value) != size:
                 raise ValueError(f"{name} has {len(value)} rows, query has {size}")
             put(self, name, value)
-        if not ((self.target >= 0) & (self.target <= 1)).all():
-            row = int(np.flatnonzero(~((self.target >= 0) & (self.target <= 1)))[0])
+        for row in np.flatnonzero(~((self.target >= 0) & (self.target <= 1))):
             raise ValueError(f"pair {row}: target {self.target[row]:g} is not a probability")
 
     def __len__(self) -> int:
@@ -88,84 +88,69 @@ def pairs_of(judgements: Iterable[Ranking | Comparison | Feedback]) -> Pairs:
     Two of one tier, and a rating of 0, are a tie: target 0.5, and strengths give ties one of their own. One
     group for each query: pairs of one ranking are not independent, so split and resample by group.
     """
-    rows: list[dict] = []
-    group: dict[str, int] = {}
     judgements = list(judgements)
     disliked: dict[str, list[Feedback]] = {}
     for judgement in judgements:
         if isinstance(judgement, Feedback) and not judgement.good:
             disliked.setdefault(judgement.query, []).append(judgement)
-    for number, judgement in enumerate(judgements):
-        of = {"query": judgement.query, "annotator": judgement.annotator, "judgement": number}
-        of["group"] = group.setdefault(judgement.query, len(group))
+    rows: list[dict] = []
+    for judgement, number, group in zip(judgements, count(), _numbered(j.query for j in judgements)):
+        of = {"query": judgement.query, "annotator": judgement.annotator, "judgement": number, "group": group}
         if isinstance(judgement, Ranking):
-            rows += [of | row for row in _of_ranking(judgement)]
-        elif isinstance(judgement, Feedback):
-            against = disliked.get(judgement.query, []) if judgement.good else []
-            rows += [of | row for row in _of_thumb(judgement, against)]
+            found = _of_ranking(judgement)
+        elif isinstance(judgement, Comparison):
+            found = [_of_comparison(judgement)]
         else:
-            rows.append(of | _of_comparison(judgement))
+            found = _of_thumb(judgement, disliked.get(judgement.query, [])) if judgement.good else []
+        rows += [of | row for row in found]
     names = sorted({name for row in rows for name in row} | {"query", "chosen", "rejected"})
     return Pairs(**{name: [row.get(name, UNKNOWN) for row in rows] for name in names})
 
 
+def _row(chosen: dict, rejected: dict, **both) -> dict:
+    """A row of what is known of each side: its text, called "", and "_rank", "_reward" …"""
+    sides = (("chosen", chosen), ("rejected", rejected))
+    return {side + name: value for side, known in sides for name, value in known.items()} | both
+
+
 def _of_ranking(ranking: Ranking) -> list[dict]:
-    ranks = ranking.ranks
     place = {index: position for position, index in enumerate(ranking.shown_order or [])}
-    rewards = ranking.details.get("rewards") or [UNKNOWN] * len(ranks)  # where a file gave them
-    rows = []
-    for a, b in combinations([index for index, rank in enumerate(ranks) if rank is not None], 2):
-        if ranks[b] < ranks[a]:
-            a, b = b, a
-        rows.append(
-            {
-                "chosen": ranking.passages[a].full_text,
-                "rejected": ranking.passages[b].full_text,
-                "target": 0.5 if ranks[a] == ranks[b] else 1.0,
-                "chosen_index": a,
-                "rejected_index": b,
-                "chosen_rank": ranks[a],
-                "rejected_rank": ranks[b],
-                "chosen_position": place.get(a, UNKNOWN),
-                "rejected_position": place.get(b, UNKNOWN),
-                "chosen_reward": rewards[a],
-                "rejected_reward": rewards[b],
-            }
-        )
-    return rows
+    rewards = ranking.details.get("rewards") or [UNKNOWN] * len(ranking.passages)  # where a file gave them
+    judged = [
+        {
+            "": ranking.passages[index].full_text,
+            "_index": index,
+            "_rank": rank,
+            "_position": place.get(index, UNKNOWN),
+            "_reward": rewards[index],
+        }
+        for index, rank in enumerate(ranking.ranks)
+        if rank is not None
+    ]
+    pairs = [sorted(pair, key=itemgetter("_rank")) for pair in combinations(judged, 2)]
+    return [_row(high, low, target=0.5 if high["_rank"] == low["_rank"] else 1.0) for high, low in pairs]
 
 
 def _of_comparison(comparison: Comparison) -> dict:
     details = comparison.details  # from a file: rewards of A and B, margin and target, None where it had none
     swapped = details.get("swapped", False)  # None: nobody knows where A stood
     shown = [UNKNOWN, UNKNOWN] if swapped is None else [1, 0] if swapped else [0, 1]  # left is 0
-    sides = [[comparison.answer_a, comparison.answer_b], shown, details.get("rewards") or [UNKNOWN] * 2]
-    if comparison.rating > 0:
-        sides = [side[::-1] for side in sides]
+    known = zip((comparison.answer_a, comparison.answer_b), shown, details.get("rewards") or [UNKNOWN] * 2)
+    sides = [{"": text, "_position": place, "_reward": reward} for text, place, reward in known]
     target = details.get("target")
-    return {
-        "chosen": sides[0][0],
-        "rejected": sides[0][1],
-        "target": target if target is not None else 0.5 if comparison.rating == 0 else 1.0,
-        "rating": details.get("margin", abs(comparison.rating)),
-        "chosen_position": sides[1][0],
-        "rejected_position": sides[1][1],
-        "chosen_reward": sides[2][0],
-        "rejected_reward": sides[2][1],
-    }
+    if target is None:
+        target = 0.5 if comparison.rating == 0 else 1.0
+    rating = details.get("margin", abs(comparison.rating))
+    return _row(*(sides[::-1] if comparison.rating > 0 else sides), target=target, rating=rating)
 
 
 def _of_thumb(liked: Feedback, disliked: Sequence[Feedback]) -> list[dict]:
-    return [
-        {
-            "chosen": liked.answer,
-            "rejected": other.answer,
-            "target": 1.0,
-            "annotator": liked.annotator if liked.annotator == other.annotator else "",
-        }
-        for other in disliked
-        if other.answer != liked.answer
-    ]
+    rows = []
+    for other in disliked:
+        if other.answer != liked.answer:
+            who = liked.annotator if liked.annotator == other.annotator else ""
+            rows.append(_row({"": liked.answer}, {"": other.answer}, target=1.0, annotator=who))
+    return rows
 
 
 def _numbered(keys: Iterable) -> list[int]:

@@ -135,16 +135,10 @@ class RankingSession(Session):
         self._hits: dict[int, list[Hit]] = {}
         self._items: dict[int, str] = {}
 
-    def save(self) -> int:
-        """Log the view's tiers as the person's ranking; returns the event's number once it is on disk."""
-
-        def judge(details: dict) -> Ranking:
-            view = self.view
-            scores = [hit.score for hit in view.hits]
-            passages = [hit.passage for hit in view.hits]
-            return Ranking(view.query, passages, view.tiers, view.order, scores, details=details)
-
-        return self._record(judge)
+    def _judge(self, details: dict) -> Ranking:
+        view = self.view
+        scores, passages = [hit.score for hit in view.hits], [hit.passage for hit in view.hits]
+        return Ranking(view.query, passages, view.tiers, view.order, scores, details=details)
 
     def _number(self, judgement: Judgement) -> int | None:
         number = self._numbers.get(judgement.query)  # first, for an item needs a search of the library
@@ -179,15 +173,8 @@ class RankingSession(Session):
             random.Random(seed).shuffle(order)
             if order != shown:
                 break
-        return RankingView(
-            query=self._keys[number],
-            item=self._items[number],
-            seed=seed,
-            repeat_of=before.event_id if before else None,
-            hits=hits,
-            order=order,
-            tiers=[[document] for document in order],
-        )
+        query, item, tiers = self._keys[number], self._items[number], [[document] for document in order]
+        return RankingView(query=query, item=item, seed=seed, hits=hits, order=order, tiers=tiers)
 
     def _restore(self, judgement: Ranking) -> None:
         hits = self.view.hits

@@ -121,7 +121,15 @@ class Session:
                 self.left_out[number] = why
                 continue
             self.view = self._show(number, self._seeds(number, before is not None), before)
+            self.view.repeat_of = before and before.event_id
             return self.view
+
+    def save(self) -> int:
+        """Log what the view says; returns the event's number once it is on disk.
+
+        Raises ValueError where nothing is shown, or too little is said.
+        """
+        return self._record(self._judge)
 
     def skip(self) -> int:
         """Log that the person did not want to judge this item; it is not asked again."""
@@ -152,6 +160,7 @@ class Session:
     # A kind of item adds its KIND and these methods:
     # _number(judgement): of the item that was judged, or None where that is no item here;
     # _unfit(number): why the item can't be judged, or None;
+    # _judge(details): what the view says;
     # _show(number, seeds, before): a view by the first of `seeds` that shows it otherwise than `before` did;
     # _restore(judgement): what was judged, into the view.
 
