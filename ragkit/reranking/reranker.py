@@ -1,6 +1,6 @@
 """A reranker, trained on people's rankings: it starts as the retriever, and stays it where nothing helps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -10,12 +10,11 @@ from ragkit.evaluation.rankings import Gain, compare
 from ragkit.losses.strengths import Strength
 from ragkit.preferences.judgements import Ranking
 from ragkit.reranking.features import NAMES, Described, describe, describe_all
-from ragkit.reranking.guard import Domain, Fitted, kl_from_base
-from ragkit.reranking.linear import CAPACITIES, LinearResidual, solve
+from ragkit.reranking.guard import Domain, kl_from_base
+from ragkit.reranking.linear import CAPACITIES, LinearResidual, one_thread, solve
 from ragkit.reranking.objective import ANCHORS, Objective
-from ragkit.reranking.one_thread import one_thread
 from ragkit.reranking.report import Explanation, FitReport, explain
-from ragkit.reranking.selection import Settings, fit_linear, pair_losses
+from ragkit.reranking.selection import Fitted, Settings, fit_linear, pair_losses
 from ragkit.reranking.table import Table, base_scores
 from ragkit.retrieval.corpus import Hit, Passage, ranked
 from ragkit.retrieval.storage import digest, load_tensors, save_tensors
@@ -242,6 +241,17 @@ class Reranker:
     def _described(self, rankings: Sequence[Ranking], progress: bool) -> list[Described]:
         lists = [(ranking.query, [passage.full_text for passage in ranking.passages]) for ranking in rankings]
         return describe_all(self.encoder, lists, progress=progress)
+
+
+def fit_each(make: Callable[[], Reranker], rankings: Sequence[Ranking], **settings) -> dict[str, tuple]:
+    """One reranker for each annotator: {annotator: (reranker, report)}; `make()` gives a new one."""
+    rankings = _checked(rankings)
+    found = {}
+    for name in sorted({ranking.annotator for ranking in rankings}):
+        reranker = make()
+        report = reranker.fit([one for one in rankings if one.annotator == name], **settings)
+        found[name] = reranker, report
+    return found
 
 
 def _checked(rankings) -> list[Ranking]:
