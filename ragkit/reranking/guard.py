@@ -30,10 +30,9 @@ def bounded(
     low, high = np.where(far, 0.0, 1.0), np.ones(far.shape)
     if far.any():
         for _ in range(STEPS):  # the KL grows with α: d KL/dα = α · Var(residual) ≥ 0
-            middle = np.where(far, (low + high) / 2, 1.0)
+            middle = (low + high) / 2
             fits = _kl(middle[of_list] * residuals, base, of_list) <= most
             low, high = np.where(fits, middle, low), np.where(fits, high, middle)
-        low = np.where(far, low, 1.0)
     return (base[:, None] + low[of_list] * residuals).reshape(residual.shape)
 
 

@@ -83,10 +83,8 @@ class LinearResidual:
 
     def parts(self, described) -> dict[str, np.ndarray]:
         """What each input adds, (K,) each; their sum is r. Directions of the embeddings count as one."""
-        added = self.inputs(described) * self.weights
-        features = len(NAMES)
-        parts = dict(zip(NAMES, added.T))
-        return parts | ({"embedding": added[:, features:].sum(1)} if added.shape[1] > features else {})
+        features, rest = np.split(self.inputs(described) * self.weights, [len(NAMES)], axis=1)
+        return dict(zip(NAMES, features.T)) | ({"embedding": rest.sum(1)} if rest.size else {})
 
     def tensors(self) -> dict[str, np.ndarray]:
         """What it takes to make it again, by name."""
@@ -130,16 +128,18 @@ def solve(
     until = {"maxiter": most, "gtol": slope, "ftol": change}
     for _ in range(ROUNDS if objective.moving else 1):
         loss = _with_ridge(_loss_of_weights(values, table, objective, w), ridge, len(w))
-
-        def value_and_gradient(at: np.ndarray, loss=loss) -> tuple[float, np.ndarray]:
-            at = torch.from_numpy(at).requires_grad_()
-            value = loss(at)
-            return value.item(), torch.autograd.grad(value, at)[0].numpy()
-
-        w = minimize(value_and_gradient, w, jac=True, method="L-BFGS-B", options=until).x
-    if not np.isfinite(w).all():
-        raise ValueError("the fit diverged: these pairs have no minimum; try another loss or more of them")
+        w = minimize(_value_and_gradient, w, (loss,), jac=True, method="L-BFGS-B", options=until).x
+        if not np.isfinite(w).all():
+            raise ValueError(
+                "the fit diverged: these pairs have no minimum; try another loss or more of them"
+            )
     return w
+
+
+def _value_and_gradient(w: np.ndarray, loss: Callable) -> tuple[float, np.ndarray]:
+    w = torch.from_numpy(w).requires_grad_()
+    value = loss(w)
+    return value.item(), torch.autograd.grad(value, w)[0].numpy()
 
 
 def standard_errors(

@@ -103,14 +103,14 @@ class Objective:
 
     def _listwise(self, table: Table) -> Callable:
         """Plackett–Luce over each list, as a padded table (lists, longest)."""
-        judged = [n for n in range(len(table)) if (table.ranks[table.of_list == n] >= 0).any()]
-        sub = table.take(np.array(judged, dtype=int)) if len(judged) < len(table) else table
-        kept = torch.from_numpy(np.isin(table.of_list, judged))
-        place = np.arange(len(sub.base)) - sub.starts[sub.of_list]
-        where = torch.from_numpy(sub.of_list), torch.from_numpy(place)
-        shape = len(sub), int(place.max()) + 1
-        tiers = torch.zeros(shape, dtype=torch.int64).index_put(where, torch.from_numpy(sub.ranks))
-        mask = torch.zeros(shape, dtype=torch.bool).index_put(where, torch.from_numpy(sub.ranks >= 0))
+        judged = np.unique(table.of_list[table.ranks >= 0])  # a list that nobody judged is no row
+        kept = np.flatnonzero(np.isin(table.of_list, judged))
+        row = np.searchsorted(judged, table.of_list[kept])
+        column = kept - table.starts[table.of_list[kept]]
+        where, shape = (torch.from_numpy(row), torch.from_numpy(column)), (len(judged), int(column.max()) + 1)
+        documents, ranks = torch.from_numpy(kept), torch.from_numpy(table.ranks[kept])
+        tiers = torch.zeros(shape, dtype=torch.int64).index_put(where, ranks)
+        mask = torch.zeros(shape, dtype=torch.bool).index_put(where, ranks >= 0)
         fixed = torch.from_numpy(table.base) if self.anchor == "offset" else 0.0
         shown = torch.from_numpy(np.nan_to_num(table.places))
 
@@ -118,7 +118,7 @@ class Objective:
             utility = self.beta * (residual + fixed)
             if self.first:
                 utility = utility - first * shown
-            rows = torch.zeros(shape, dtype=utility.dtype).index_put(where, utility[kept])
+            rows = torch.zeros(shape, dtype=utility.dtype).index_put(where, utility[documents])
             return pairwise.plackett_luce_loss(rows, tiers, mask, beta=1.0, reduction="none")
 
         return loss

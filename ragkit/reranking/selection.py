@@ -73,7 +73,8 @@ class Fitted:
             {name.removeprefix(part): x for name, x in tensors.items() if name.startswith(part)}
             for part in ("residual.", "domain.")
         )
-        return cls(None, None, settings, kind.from_tensors(encoder, residual), Domain(**domain))
+        residual = kind.from_tensors(encoder, residual)
+        return cls(settings=settings, residual=residual, domain=Domain(**domain))
 
 
 def folds_of(queries: Sequence[str], count: int, seed: int) -> np.ndarray:
@@ -94,6 +95,7 @@ def _splits(table: Table, count: int, seed: int) -> Iterator[tuple[Table, Table,
 
 
 def train(table: Table, objective: Objective, settings: Settings) -> LinearResidual:
+    """The residual that `objective` wants of `table`, with these settings."""
     inputs = Inputs.fit(settings.capacity, table)
     w = solve(inputs(table), table, objective.at(settings.beta), settings.ridge)
     return LinearResidual(inputs, w[:-1], float(w[-1]))
@@ -129,9 +131,7 @@ def reliabilities(table: Table, objective: Objective) -> dict[str, float]:
         return minimize_scalar(loss, bounds=(start - 4, start + 3), method="bounded").x
 
     everybody = best(np.arange(len(names)), 10.0, 0.0)
-    own = {
-        name: best(np.flatnonzero(names == name), PRIOR, everybody) for name in sorted(set(names.tolist()))
-    }
+    own = {name: best(np.flatnonzero(names == name), PRIOR, everybody) for name in np.unique(names).tolist()}
     return {name: float(np.exp(log_scale - everybody)) for name, log_scale in own.items()}
 
 
