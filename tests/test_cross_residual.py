@@ -306,7 +306,7 @@ def test_neither_scores_nor_gradients_depend_on_how_documents_are_batched(tiny_e
 
     at_once = one_step()
     assert at_once[1].abs().max() > 0
-    monkeypatch.setattr(ragkit.cross_residual, "TOKENS", 40)
+    monkeypatch.setattr(ragkit.reranking.cross_encoder, "TOKENS", 40)
     assert len(batches([len(row["input_ids"]) for row in rows], 40)) > 2
     for apart, together in zip(one_step(), at_once):
         torch.testing.assert_close(apart, together, rtol=1e-9, atol=1e-12)

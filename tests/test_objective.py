@@ -144,6 +144,15 @@ def test_knobs_are_those_of_the_pair_loss(table, residual):
     torch.testing.assert_close(values, expected)
 
 
+def test_knobs_are_checked_once_when_the_table_is_given(table, residual, monkeypatch):
+    with pytest.raises(ValueError, match=r"strength\[0\] is inf"):
+        Objective(beta=np.inf)(table)
+    loss = Objective(strength=strengths.rank_gap(), offset=strengths.shown_position(0.2))(table)
+    expected = loss(residual)
+    monkeypatch.setattr(losses.pairwise, "_knob", None)  # a fit calls it hundreds of times
+    assert torch.equal(loss(residual), expected)
+
+
 def test_weights_that_follow_the_scores(table):
     moving = Objective(weight=strengths.delta_ndcg())
     assert moving.moving and not Objective(strength=strengths.rank_gap()).moving

@@ -12,10 +12,9 @@ from ragkit.evaluation.rankings import compare_on
 from ragkit.preferences.judgements import Ranking, Skip
 from ragkit.preferences.log import PreferenceLog
 from ragkit.reranking.active import MostInformative, information
-from ragkit.reranking.annotators import fit_each
 from ragkit.reranking.features import NAMES
 from ragkit.reranking.guard import kl_from_base
-from ragkit.reranking.reranker import Reranker
+from ragkit.reranking.reranker import Reranker, fit_each
 from ragkit.reranking.table import Table
 from ragkit.retrieval.corpus import Hit, Passage
 from tests.simulated_rankings import simulated

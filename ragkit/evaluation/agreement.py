@@ -45,15 +45,12 @@ def self_consistency(rankings: Sequence[Ranking]) -> Interval:
 
 def cohen_kappa(comparisons: Sequence[Comparison], first: str, second: str) -> Interval:
     """Cohen's κ of two annotators over the comparisons that both made: A, even, or B."""
-    of: dict[str, dict[str, Comparison]] = {first: {}, second: {}}
-    for comparison in comparisons:
-        if comparison.annotator in of:
-            of[comparison.annotator][comparison.item] = comparison
-    both = [(a, of[second][item]) for item, a in of[first].items() if item in of[second]]
-    sides = [
-        (np.sign(a.rating), np.sign(b.rating) * (1 if a.answer_a == b.answer_a else -1)) for a, b in both
-    ]
-    cells = np.array([3 * (a + 1) + b + 1 for a, b in sides])  # of the table of the first's and second's
+    one, other = ({c.item: c for c in comparisons if c.annotator == name} for name in (first, second))
+    cells = []  # of the table of the first's and second's: 3 · row + column
+    for a, b in ((one[item], other[item]) for item in one if item in other):
+        turned = 1 if a.answer_a == b.answer_a else -1
+        cells.append(3 * (np.sign(a.rating) + 1) + turned * np.sign(b.rating) + 1)
+    cells = np.array(cells)
 
     def kappa(rows: np.ndarray) -> np.ndarray:
         table = np.stack([(cells[rows] == cell).sum(1) for cell in range(9)], 1).reshape(-1, 3, 3)

@@ -72,18 +72,18 @@ def load_qrels(
     with the line, for another number of columns, a grade that is no whole number, and a second grade.
     """
     qrels: dict[str, dict[str, int]] = {}
-    dangling, order, tabs = [], None, False
+    dangling, order = [], None
     for number, line in enumerate(Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines(), 1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        tabs = tabs if order else "\t" in line
-        cells = line.split("\t") if tabs else line.split()
-        if order is None:
-            order = _header(cells)
-            if order:
+        if order is None:  # the first line
+            separator = "\t" if "\t" in line else None
+            header = _header(line.split(separator))
+            order = header or columns
+            if header:
                 continue
-            order = columns
+        cells = line.split(separator)
         try:
             row = dict(zip(order, cells, strict=True))
             query, passage, grade = row["query"], row["passage"], _grade(float(row["grade"]))
@@ -99,9 +99,8 @@ def load_qrels(
         else:
             dangling.append(f"{where}: query {query!r}, passage {passage!r}")
     if dangling:
-        warnings.warn(
-            f"{len(dangling)} lines name what is not there, the first is {dangling[0]}", stacklevel=2
-        )
+        told = f"{len(dangling)} lines name what is not there, the first is {dangling[0]}"
+        warnings.warn(told, stacklevel=2)
     return qrels
 
 
@@ -136,9 +135,8 @@ def evaluate(run: Run, qrels: Qrels, measures: Sequence[str] = ("nDCG@10",)) -> 
         raise ValueError(f"unknown measure in {list(measures)}: {error}") from error
     judged = [query for query in qrels if qrels[query]]
     if not set(run) & set(judged):
-        raise ValueError(
-            f"no query of the run is judged: the run has {list(run)[:3]}, the qrels have {list(qrels)[:3]}"
-        )
+        both = f"the run has {list(run)[:3]}, the qrels have {list(qrels)[:3]}"
+        raise ValueError(f"no query of the run is judged: {both}")
     # What ir-measures calls breaks ties in ways of its own, by measure, and cuts ids such as "dev-1". So it
     # gets numbers for ids, and scores that never tie.
     scored, grades = {}, {}
@@ -202,13 +200,8 @@ def paired_interval(
     difference = after - base
     if not np.isfinite(difference).all():
         raise ValueError(f"value {int(np.argmin(np.isfinite(difference)))} of base or after is not finite")
-    return bootstrap(
-        lambda rows: difference[rows].mean(1),
-        len(difference),
-        confidence=confidence,
-        resamples=resamples,
-        seed=seed,
-    )
+    settings = {"confidence": confidence, "resamples": resamples, "seed": seed}
+    return bootstrap(lambda rows: difference[rows].mean(1), len(difference), **settings)
 
 
 def bootstrap(

@@ -1,6 +1,7 @@
 """How well scores order what people ranked: base beside after, the learning curve, interleaving."""
 
 import random
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ from ragkit.evaluation.measures import Interval, PerQuery, evaluate, paired_inte
 from ragkit.preferences.judgements import Ranking
 from ragkit.retrieval.corpus import Hit
 
+Lists = Sequence[np.ndarray]  # (K,) for each list of K documents
 MEASURES = ("nDCG@3", "nDCG@10", "MRR", "pair accuracy", "Kendall τ")
 
 
@@ -28,9 +30,7 @@ class Gain:
         return "\n".join(rows)
 
 
-def measure(
-    scores: Sequence[np.ndarray], gains: Sequence[np.ndarray], queries: Sequence[str]
-) -> dict[str, PerQuery]:
+def measure(scores: Lists, gains: Lists, queries: Sequence[str]) -> dict[str, PerQuery]:
     """Each measure by query, lists of one query averaged: {measure: {query: value}}.
 
     `scores` and `gains`: (K,) for each list; a NaN gain is a document that was not judged, and is left out.
@@ -40,7 +40,7 @@ def measure(
     """
     from scipy.stats import kendalltau
 
-    values: dict[str, dict[str, list[float]]] = {name: {} for name in MEASURES}
+    values: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in MEASURES}
     runs, qrels, best = {}, {}, {}
     for n, (score, gain) in enumerate(zip(scores, gains)):
         known = ~np.isnan(gain)
@@ -55,34 +55,26 @@ def measure(
         apart = (score[:, None] - score)[gain[:, None] > gain]
         tau = kendalltau(score, gain).statistic
         pairs = float(np.mean((apart > 0) + 0.5 * (apart == 0)))
-        values["pair accuracy"].setdefault(queries[n], []).append(pairs)
-        values["Kendall τ"].setdefault(queries[n], []).append(0.0 if np.isnan(tau) else float(tau))
+        values["pair accuracy"][queries[n]].append(pairs)
+        values["Kendall τ"][queries[n]].append(0.0 if np.isnan(tau) else float(tau))
     if runs:
         by_list = evaluate(runs, qrels, ("nDCG@3", "nDCG@10")) | {"MRR": evaluate(runs, best, ("RR",))["RR"]}
         for name, of_list in by_list.items():
             for n, value in of_list.items():
-                values[name].setdefault(queries[int(n)], []).append(value)
+                values[name][queries[int(n)]].append(value)
     return {name: PerQuery({q: float(np.mean(v)) for q, v in rows.items()}) for name, rows in values.items()}
 
 
-def compare(
-    base: Sequence[np.ndarray],
-    after: Sequence[np.ndarray],
-    gains: Sequence[np.ndarray],
-    queries: Sequence[str],
-) -> Gain:
+def compare(base: Lists, after: Lists, gains: Lists, queries: Sequence[str]) -> Gain:
     """Two ways to score the same lists. Empty where fewer than two queries say anything."""
     before, then = measure(base, gains, queries), measure(after, gains, queries)
     if len(before["MRR"]) < 2:
         return Gain()
-    return Gain(
-        {name: before[name].mean for name in MEASURES},
-        {name: then[name].mean for name in MEASURES},
-        {name: paired_interval(before[name], then[name]) for name in MEASURES},
-    )
+    means = ({name: found[name].mean for name in MEASURES} for found in (before, then))
+    return Gain(*means, {name: paired_interval(before[name], then[name]) for name in MEASURES})
 
 
-def compare_on(reranker, rankings: Sequence[Ranking], gains: Sequence[np.ndarray] | None = None) -> Gain:
+def compare_on(reranker, rankings: Sequence[Ranking], gains: Lists | None = None) -> Gain:
     """The retriever and `reranker` on rankings that it was not fitted on; `gains`: by the rankings' tiers."""
     gains = [gains_of(ranking) for ranking in rankings] if gains is None else gains
     base = [reranker.base(ranking.query, ranking.passages) for ranking in rankings]
@@ -103,7 +95,7 @@ def learning_curve(
     sizes: Sequence[int],
     *,
     draws: int = 5,
-    gains: Sequence[np.ndarray] | None = None,
+    gains: Lists | None = None,
     seed: int = 0,
 ) -> dict[int, list[Gain]]:
     """What `make()` reaches on `held_out` after so many rankings: `draws` gains for each size.
@@ -146,24 +138,22 @@ def team_draft(
     Documents are the same where their ids are. `k`: how many to show, by default all. `seed`: of the coin;
     without one it falls by the documents' ids, so that it falls otherwise for other lists.
     """
-    names = [hit.passage.id for hit in (*base, *after)]
-    coin = random.Random("\0".join(names) if seed is None else seed)
     sides = {"base": list(base), "after": list(after)}
-    size = len({hit.passage.id for hits in sides.values() for hit in hits})
-    size = size if k is None else min(k, size)
-    picked: list[Hit] = []
-    teams: list[str] = []
-    seen: set[str] = set()
-    while len(picked) < size:
-        order = ["base", "after"]
+    names = [hit.passage.id for hits in sides.values() for hit in hits]
+    coin = random.Random("\0".join(names) if seed is None else seed)
+    left = set(names)
+    size = len(left) if k is None else min(k, len(left))
+    made = Interleaved([], [])
+    while len(made.hits) < size:
+        order = list(sides)
         coin.shuffle(order)
         for team in order:
-            best = next((hit for hit in sides[team] if hit.passage.id not in seen), None)
-            if best is not None and len(picked) < size:
-                seen.add(best.passage.id)
-                picked.append(Hit(best.passage, best.score, len(picked) + 1))
-                teams.append(team)
-    return Interleaved(picked, teams)
+            best = next((hit for hit in sides[team] if hit.passage.id in left), None)
+            if best is not None and len(made.hits) < size:
+                left.remove(best.passage.id)
+                made.hits.append(Hit(best.passage, best.score, len(made.hits) + 1))
+                made.teams.append(team)
+    return made
 
 
 def preference(credits: Sequence[int]) -> Interval:

@@ -64,12 +64,27 @@ def pair_loss(
     """
     if shape not in SHAPES:
         raise ValueError(f"shape={shape!r}: one of {', '.join(SHAPES)}")
-    margin, f = wide(margin), SHAPES[shape]
+    margin = wide(margin)
     h = _knob("strength", strength, margin).detach()
     p = _knob("target", target, margin, low=0.0, high=1.0).detach()
     w = _knob("weight", weight, margin).detach()
-    z = h * margin - _knob("offset", offset, margin)
-    return _reduce(w * (p * f(z) + (1 - p) * f(-z)), reduction)
+    m = _knob("offset", offset, margin)
+    losses = unchecked_pair_loss(margin, strength=h, offset=m, target=p, weight=w, shape=shape)
+    return _reduce(losses, reduction)
+
+
+def unchecked_pair_loss(
+    margin: Tensor,
+    *,
+    strength: Knob,
+    target: Knob,
+    offset: Knob = 0.0,
+    weight: Knob = 1.0,
+    shape: str = "logistic",
+) -> Tensor:
+    """`pair_loss`, (B,), of knobs that were checked and have no gradient that counts: a fit asks it often."""
+    f, z = SHAPES[shape], strength * margin - offset
+    return weight * (target * f(z) + (1 - target) * f(-z))
 
 
 def grpo_loss(

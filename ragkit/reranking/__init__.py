@@ -1,14 +1,12 @@
 """A reranker that people's rankings train: it starts as the retriever."""
 
 from ragkit.reranking.active import MostInformative, information
-from ragkit.reranking.annotators import fit_each
 from ragkit.reranking.features import NAMES, describe, describe_all
 from ragkit.reranking.guard import Domain, bounded, kl_from_base
-from ragkit.reranking.linear import Inputs, solve
+from ragkit.reranking.linear import Inputs, one_thread, solve
 from ragkit.reranking.objective import Objective
-from ragkit.reranking.one_thread import one_thread
 from ragkit.reranking.report import Explanation, FitReport
-from ragkit.reranking.reranker import Reranker
+from ragkit.reranking.reranker import Reranker, fit_each
 from ragkit.reranking.selection import Settings, train
 from ragkit.reranking.table import Table
 

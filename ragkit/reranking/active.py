@@ -23,7 +23,6 @@ class MostInformative:
         self._passages: dict[str, list[Passage]] = {}
 
     def __call__(self, queries: Sequence[str]) -> str:
-        queries = list(queries)
         if self.reranker.seen < self.least:
             return queries[0]
         return max(queries[: self.look_at], key=self._information)

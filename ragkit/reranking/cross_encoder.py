@@ -19,13 +19,11 @@ from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 
 from ragkit.preferences.judgements import Ranking
-from ragkit.reranking.annotators import resolved
 from ragkit.reranking.features import Described
-from ragkit.reranking.guard import Domain, Fitted
-from ragkit.reranking.linear import centred, solve
+from ragkit.reranking.guard import Domain
+from ragkit.reranking.linear import centred, one_thread, solve
 from ragkit.reranking.objective import Objective
-from ragkit.reranking.one_thread import one_thread
-from ragkit.reranking.selection import FOLDS, folds_of, quick_scores
+from ragkit.reranking.selection import FOLDS, Fitted, folds_of, resolved
 from ragkit.reranking.table import Table
 from ragkit.retrieval.encoder import TOKENS_PER_BATCH, batches, pool, token_rows
 
@@ -117,9 +115,10 @@ class CrossResidual:
 
     def tensors(self) -> dict[str, Tensor]:
         """What it takes beside the encoder: trained weights, head, `first`, window. On the CPU."""
-        tensors = {"model." + name: weight.detach().cpu() for name, weight in self.trained().items()}
-        tensors |= {"head": self.head.detach().cpu(), "window": torch.tensor([self.window])}
-        return tensors | {"first": torch.tensor([self.first], dtype=torch.float64)}
+        weights = {f"model.{name}": weight for name, weight in self.trained().items()} | {"head": self.head}
+        tensors = {name: weight.detach().cpu() for name, weight in weights.items()}
+        first = torch.tensor([self.first], dtype=torch.float64)
+        return tensors | {"window": torch.tensor([self.window]), "first": first}
 
     @classmethod
     def from_tensors(cls, encoder, tensors: dict) -> "CrossResidual":
@@ -128,19 +127,16 @@ class CrossResidual:
         Raises ValueError where they don't fit it.
         """
         residual = cls(encoder)
-        tensors = {name: torch.as_tensor(tensor) for name, tensor in tensors.items()}
-        named = [name for name in tensors if name.startswith("model.")]
-        weights = {name.removeprefix("model."): tensors[name] for name in named}
+        weights = dict(residual.model.named_parameters())
+        trained = {name.removeprefix("model.") for name in tensors if name.startswith("model.")}
         try:
-            unknown = residual.model.load_state_dict(weights, strict=False).unexpected_keys
-            residual.head.data.copy_(tensors["head"])
-            residual.first = float(tensors["first"][0])
-            residual.window = int(tensors["window"][0])
+            for name in trained:
+                weights[name].data.copy_(torch.as_tensor(tensors["model." + name]))
+            residual.head.data.copy_(torch.as_tensor(tensors["head"]))
+            residual.first, residual.window = float(tensors["first"][0]), int(tensors["window"][0])
         except (RuntimeError, KeyError) as error:
             raise ValueError(f"these weights don't fit encoder {encoder.name!r}: {error}") from error
-        if unknown:
-            raise ValueError(f"these weights don't fit encoder {encoder.name!r}: it has no {unknown[0]!r}")
-        residual._free(set(weights))
+        residual._free(trained)
         return residual
 
 
@@ -160,9 +156,8 @@ def fit_cross(
     """
     fold = folds_of(base.table.queries, FOLDS, seed)
     inside, outside = np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
-    known = base.table.take(inside)
-    objective = resolved(base.objective, known, quick_scores).at(BETA)
-    chosen = [rankings[i] for i in inside]
+    known, chosen = base.table.take(inside), [rankings[i] for i in inside]
+    objective = resolved(base.objective, known).at(BETA)
     residual = train_cross(encoder, chosen, known, objective, seed=seed, progress=progress)
     fitted = replace(base, residual=residual, domain=Domain.fit(known))
     scores = [fitted.scores(described[i], max_kl) for i in outside]
@@ -220,39 +215,30 @@ def _fit_head(residual: CrossResidual, rows: list[dict], table: Table, objective
 
 def _fine_tune(residual, rows, steps, table: Table, objective: Objective, rate: float, bar: tqdm) -> None:
     first = torch.tensor(residual.first, dtype=torch.float64, requires_grad=objective.first)
-    optimizer = _optimizer(residual, first, rate)
+    weights = [*residual.trained().values(), residual.head, first]
+    groups = [
+        {"params": weights[:-2], "lr": rate},
+        {"params": [residual.head], "lr": HEAD_RATE},
+        {"params": [first], "lr": FIRST_RATE, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _slope(step, len(steps)))
-    moving, shown = objective.moving, None
+    shown = None
     for lists in steps:
         known = table.take(lists)
         added = residual.residuals([row for n in lists.tolist() for row in rows[n]]).double().cpu()
-        scores = known.base + added.detach().numpy() if moving else None
-        loss = objective(known, scores)(added, first).mean()
-        _step(loss, optimizer)
+        loss = objective(known, known.base + added.detach().numpy())(added, first).mean()
+        if not torch.isfinite(loss):
+            raise ValueError(f"the loss is {loss.item():g}: try a smaller learning rate or another loss")
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, LONGEST_STEP)
+        optimizer.step()
         schedule.step()
         shown = loss.item() if shown is None else 0.9 * shown + 0.1 * loss.item()
         bar.set_postfix(loss=f"{shown:.3f}", refresh=False)
         bar.update()
     residual.first = first.item()
-
-
-def _step(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    if not torch.isfinite(loss):
-        raise ValueError(f"the loss is {loss.item():g}: try a smaller learning rate or another loss")
-    optimizer.zero_grad()
-    loss.backward()
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    torch.nn.utils.clip_grad_norm_([w for w in weights if w.grad is not None], LONGEST_STEP)
-    optimizer.step()
-
-
-def _optimizer(residual: CrossResidual, first: Tensor, rate: float) -> torch.optim.Optimizer:
-    groups = [
-        {"params": list(residual.trained().values()), "lr": rate},
-        {"params": [residual.head], "lr": HEAD_RATE},
-        {"params": [first], "lr": FIRST_RATE, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, weight_decay=DECAY)
 
 
 def _slope(step: int, steps: int) -> float:
@@ -268,8 +254,7 @@ def _steps(lists: np.ndarray, sizes: np.ndarray) -> Iterator[np.ndarray]:
             yield np.sort(group)
             group = []
         group.append(n)
-    if group:
-        yield np.sort(group)
+    yield np.sort(group)
 
 
 def _upper(model: torch.nn.Module) -> set[str]:

@@ -1,11 +1,8 @@
-"""What was learned, how far it is trusted, and how far it may move a ranking from the retriever's."""
+"""How far what was learned is trusted, and how far it may move a ranking from the retriever's."""
 
 from dataclasses import dataclass
 
 import numpy as np
-
-from ragkit.reranking.objective import Objective
-from ragkit.reranking.table import Table, base_scores
 
 STEPS = 25  # of bisection: α to 3e-8
 # Full trust within the distance that this share of the training lists keep to; none at ENDS times that.
@@ -33,10 +30,9 @@ def bounded(
     low, high = np.where(far, 0.0, 1.0), np.ones(far.shape)
     if far.any():
         for _ in range(STEPS):  # the KL grows with α: d KL/dα = α · Var(residual) ≥ 0
-            middle = np.where(far, (low + high) / 2, 1.0)
+            middle = (low + high) / 2
             fits = _kl(middle[of_list] * residuals, base, of_list) <= most
             low, high = np.where(fits, middle, low), np.where(fits, high, middle)
-        low = np.where(far, low, 1.0)
     return (base[:, None] + low[of_list] * residuals).reshape(residual.shape)
 
 
@@ -78,46 +74,6 @@ class Domain:
     def trust(self, lists) -> np.ndarray:
         """(L,): the share of a residual to apply, from 1 for a list like those of training down to 0."""
         return np.clip((ENDS - self.distance(lists) / self.limit) / (ENDS - 1), 0.0, 1.0)
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What a reranker knows. No `objective`: it was not fitted; no `residual`: the retriever's order stays.
-
-    `table`: the rankings that it was given, for `update` and active choice; they are not saved. `settings`:
-    as they were chosen; none of a cross-encoder. `residual`: a LinearResidual or a CrossResidual.
-    """
-
-    objective: Objective | None = None
-    table: Table | None = None
-    settings: object = None
-    residual: object = None
-    domain: Domain | None = None
-
-    def added(self, described) -> np.ndarray:
-        """What the residual adds to s_0, (K,), as far as it is to be trusted here; not bounded yet."""
-        return self.domain.trust(described) * self.residual(described)
-
-    def scores(self, described, max_kl: float) -> np.ndarray:
-        base = base_scores(described)
-        return base if self.residual is None else bounded(self.added(described), base, max_kl)
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        """What it takes to rerank, by name."""
-        parts = {"residual": self.residual.tensors(), "domain": vars(self.domain)} if self.residual else {}
-        return {f"{part}.{name}": np.asarray(x) for part in parts for name, x in parts[part].items()}
-
-    @classmethod
-    def from_tensors(cls, kind: type, encoder, settings, tensors: dict[str, np.ndarray]) -> "Fitted":
-        """What gave `tensors`; `kind`: of the residual."""
-        if not tensors:
-            return cls(settings=settings)
-        parts: dict[str, dict] = {"residual": {}, "domain": {}}
-        for name, tensor in tensors.items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = tensor
-        residual = kind.from_tensors(encoder, parts["residual"])
-        return cls(settings=settings, residual=residual, domain=Domain(**parts["domain"]))
 
 
 def _starts(of_list: np.ndarray) -> np.ndarray:

@@ -1,10 +1,13 @@
 """The linear residual, r = w · inputs: what it looks at, and its optimum, with ridge, by L-BFGS."""
 
+from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 
 from ragkit.reranking.features import NAMES
 from ragkit.reranking.guard import list_means
@@ -80,10 +83,8 @@ class LinearResidual:
 
     def parts(self, described) -> dict[str, np.ndarray]:
         """What each input adds, (K,) each; their sum is r. Directions of the embeddings count as one."""
-        added = self.inputs(described) * self.weights
-        features = len(NAMES)
-        parts = dict(zip(NAMES, added.T))
-        return parts | ({"embedding": added[:, features:].sum(1)} if added.shape[1] > features else {})
+        features, rest = np.split(self.inputs(described) * self.weights, [len(NAMES)], axis=1)
+        return dict(zip(NAMES, features.T)) | ({"embedding": rest.sum(1)} if rest.size else {})
 
     def tensors(self) -> dict[str, np.ndarray]:
         """What it takes to make it again, by name."""
@@ -93,6 +94,19 @@ class LinearResidual:
     def from_tensors(cls, encoder, tensors: dict[str, np.ndarray]) -> "LinearResidual":
         inputs = Inputs(*(tensors[name] for name in ("spread", "centre", "basis")))
         return cls(inputs, tensors["weights"], float(tensors["first"]))
+
+
+@contextmanager
+def one_thread():
+    """One thread for PyTorch, BLAS and OpenMP inside; as before after. The steps of a linear fit are so small
+    that waking a second takes longer: on a busy machine, the fit is ten times faster so."""
+    before = torch.get_num_threads()
+    try:
+        with threadpool_limits(1):
+            torch.set_num_threads(1)
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def solve(
@@ -109,32 +123,23 @@ def solve(
     Minimises mean loss + ridge/2 · |w|² from `start` (default 0). Weights that look at scores, as
     `delta_ndcg` does, are brought up to date a few times. `rough`: near the optimum will do.
     """
-    values = torch.from_numpy(values)
-    size = values.shape[1]
-    held = _held(size, ridge)
-    w = np.zeros(size + 1) if start is None else start
-    moving = objective.moving
-    for _ in range(ROUNDS if moving else 1):
-        scores = table.base + values.numpy() @ w[:-1] if moving else None
-        w = _minimum(values, objective(table, scores), held, w, rough)
-    return w
-
-
-def _minimum(values: torch.Tensor, loss, held: torch.Tensor, start: np.ndarray, rough: bool) -> np.ndarray:
-    size = values.shape[1]
-
-    def value_and_gradient(at: np.ndarray) -> tuple[float, np.ndarray]:
-        w = torch.from_numpy(at).requires_grad_()
-        total = loss(values @ w[:size], w[size]).mean() + (held * w**2).sum() / 2
-        (gradient,) = torch.autograd.grad(total, w)
-        return total.item(), gradient.numpy()
-
+    w = np.zeros(values.shape[1] + 1) if start is None else start
     most, slope, change = (30, 1e-3, 1e-6) if rough else (200, 1e-6, 1e-12)
     until = {"maxiter": most, "gtol": slope, "ftol": change}
-    w = minimize(value_and_gradient, start, jac=True, method="L-BFGS-B", options=until).x
-    if not np.isfinite(w).all():
-        raise ValueError("the fit diverged: these pairs have no minimum; try another loss or more of them")
+    for _ in range(ROUNDS if objective.moving else 1):
+        loss = _with_ridge(_loss_of_weights(values, table, objective, w), ridge, len(w))
+        w = minimize(_value_and_gradient, w, (loss,), jac=True, method="L-BFGS-B", options=until).x
+        if not np.isfinite(w).all():
+            raise ValueError(
+                "the fit diverged: these pairs have no minimum; try another loss or more of them"
+            )
     return w
+
+
+def _value_and_gradient(w: np.ndarray, loss: Callable) -> tuple[float, np.ndarray]:
+    w = torch.from_numpy(w).requires_grad_()
+    value = loss(w)
+    return value.item(), torch.autograd.grad(value, w)[0].numpy()
 
 
 def standard_errors(
@@ -142,13 +147,7 @@ def standard_errors(
 ) -> np.ndarray:
     """Of the solved weights, (F + 1,): the root of the diagonal of H⁻¹ G H⁻¹, where G sums gradients by query
     (the sandwich estimator), since pairs of one query are not independent."""
-    at, values = torch.from_numpy(w), torch.from_numpy(values)
-    loss = objective(table, table.base + values.numpy() @ w[:-1] if objective.moving else None)
-    size, held = values.shape[1], _held(values.shape[1], ridge)
-
-    def each(w):
-        return loss(values @ w[:size], w[size])
-
+    at, each = torch.from_numpy(w), _loss_of_weights(values, table, objective, w)
     number = {query: n for n, query in enumerate(dict.fromkeys(table.queries))}
     queries = np.array([number[query] for query in table.queries])
     rows = len(each(at))
@@ -157,13 +156,20 @@ def standard_errors(
     def by_query(w):
         return torch.zeros(len(number), dtype=torch.float64).index_add(0, of, each(w) / rows)
 
-    hessian = torch.autograd.functional.hessian(lambda w: each(w).mean() + (held * w**2).sum() / 2, at)
+    hessian = torch.autograd.functional.hessian(_with_ridge(each, ridge, len(w)), at)
     gradients = torch.autograd.functional.jacobian(by_query, at)  # (queries, F + 1)
     inverse = torch.linalg.pinv(hessian)
     return (inverse @ gradients.T @ gradients @ inverse).diagonal().clamp(min=0).sqrt().numpy()
 
 
-def _held(size: int, ridge: float) -> torch.Tensor:
-    held = torch.full((size + 1,), float(ridge), dtype=torch.float64)
+def _loss_of_weights(values: np.ndarray, table: Table, objective: Objective, w: np.ndarray) -> Callable:
+    """The objective's values as a function of weights, (F + 1,); its knobs look at the scores by `w`."""
+    loss, values = objective(table, table.base + values @ w[:-1]), torch.from_numpy(values)
+    return lambda w: loss(values @ w[:-1], w[-1])
+
+
+def _with_ridge(each: Callable, ridge: float, size: int) -> Callable:
+    """The mean of `each`, and what holds the weights near 0."""
+    held = torch.full((size,), ridge, dtype=torch.float64)
     held[-1] = LOOSE
-    return held
+    return lambda w: each(w).mean() + (held * w**2).sum() / 2

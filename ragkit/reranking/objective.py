@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ragkit.losses import pairwise
-from ragkit.losses.strengths import Strength, per_query
+from ragkit.losses.strengths import Strength, constant, per_query
 from ragkit.reranking.table import Table
 
 PAIRWISE = ("grpo", "dpo", "robust_dpo", "ipo", *(f"gpo:{shape}" for shape in pairwise.SHAPES))
@@ -60,37 +60,35 @@ class Objective:
         """The loss as a function (residual (N,), first) → (P,), or (L,) for "plackett_luce".
 
         The values are such that their mean is the loss: weights are in them. `scores`, (N,): the present
-        ones, for knobs that look at them.
+        ones, for knobs that say that they look at them.
         """
-        base = torch.from_numpy(table.base)
-        if self.loss == LISTWISE:
-            return self._listwise(table, base)
-        return self._pairwise(table, base, scores)
+        return self._listwise(table) if self.loss == LISTWISE else self._pairwise(table, scores)
 
     @property
     def moving(self) -> bool:
         """Whether a knob says that it `needs_scores`, the present ones, as `delta_ndcg` does."""
         return any(getattr(knob, "needs_scores", False) for knob in (self.strength, self.weight, self.offset))
 
-    def _pairwise(self, table: Table, base: Tensor, scores: np.ndarray | None) -> Callable:
+    def _pairwise(self, table: Table, scores: np.ndarray | None) -> Callable:
         chosen, rejected = torch.from_numpy(table.sides.T.copy())
-        two = None if scores is None else torch.from_numpy(scores[table.sides])
-
-        def column(knob: Strength | None, default: float) -> Tensor:
-            if knob is None:
-                return torch.full((len(table.pairs),), default, dtype=torch.float64)
-            return _column(knob, table, two)
-
-        fixed = base[chosen] - base[rejected] if self.anchor == "offset" else torch.zeros(())
-        learned = self.strength == "learned"  # until the reliabilities are known, everybody is believed alike
-        strength = self.beta * column(None if learned else self.strength, 1.0)
-        offset = column(self.offset, 0.0)
-        weight = column(self.weight or per_query(), 1.0)
+        seen = scores is not None and self.moving
+        two = torch.from_numpy(scores[table.sides]) if seen else None
+        fixed = torch.zeros(())
+        if self.anchor == "offset":
+            fixed = torch.from_numpy(table.base[table.sides] @ [1.0, -1.0])
+        # Until the reliabilities are known, everybody is believed alike.
+        alike = self.strength is None or self.strength == "learned"
+        strength = self.beta * _column(constant(1.0) if alike else self.strength, table, two)
+        offset = _column(self.offset or constant(0.0), table, two)
+        weight = _column(self.weight or per_query(), table, two)
         shape, scale = self.loss.partition("gpo:")[2] or "logistic", 1.0
         if self.loss == "ipo":  # (Δ − 1/(2τ))² is (z − 1)² / (2τ)² at z = 2τΔ
             shape, scale, weight = "squared", 2.0, weight / (2 * self.beta) ** 2
         target = torch.from_numpy(table.pairs.target)
         gap = torch.from_numpy(np.nan_to_num(table.places[table.sides] @ [1.0, -1.0]))
+        knobs = {"strength": scale * strength, "target": target, "weight": weight, "shape": shape}
+        # Bad knobs are refused here: a fit calls `loss` hundreds of times.
+        pairwise.pair_loss(torch.zeros_like(target), **knobs, offset=offset)
 
         def loss(residual: Tensor, first: Tensor | float = 0.0) -> Tensor:
             margin = residual[chosen] - residual[rejected] + fixed
@@ -99,29 +97,28 @@ class Objective:
                 z = strength * margin - shift
                 right, wrong = (pairwise.robust_dpo_loss(x, 1.0, FLIP, reduction="none") for x in (z, -z))
                 return weight * (target * right + (1 - target) * wrong)
-            knobs = {"strength": scale * strength, "offset": scale * shift, "target": target}
-            return pairwise.pair_loss(margin, **knobs, weight=weight, shape=shape, reduction="none")
+            return pairwise.unchecked_pair_loss(margin, **knobs, offset=scale * shift)
 
         return loss
 
-    def _listwise(self, table: Table, base: Tensor) -> Callable:
+    def _listwise(self, table: Table) -> Callable:
         """Plackett–Luce over each list, as a padded table (lists, longest)."""
-        judged = [n for n in range(len(table)) if (table.ranks[table.of_list == n] >= 0).any()]
-        sub = table.take(np.array(judged, dtype=int)) if len(judged) < len(table) else table
-        kept = torch.from_numpy(np.isin(table.of_list, judged))
-        place = np.arange(len(sub.base)) - sub.starts[sub.of_list]
-        where = torch.from_numpy(sub.of_list), torch.from_numpy(place)
-        shape = len(sub), int(place.max()) + 1
-        tiers = torch.zeros(shape, dtype=torch.int64).index_put(where, torch.from_numpy(sub.ranks))
-        mask = torch.zeros(shape, dtype=torch.bool).index_put(where, torch.from_numpy(sub.ranks >= 0))
-        fixed = base if self.anchor == "offset" else torch.zeros_like(base)
+        judged = np.unique(table.of_list[table.ranks >= 0])  # a list that nobody judged is no row
+        kept = np.flatnonzero(np.isin(table.of_list, judged))
+        row = np.searchsorted(judged, table.of_list[kept])
+        column = kept - table.starts[table.of_list[kept]]
+        where, shape = (torch.from_numpy(row), torch.from_numpy(column)), (len(judged), int(column.max()) + 1)
+        documents, ranks = torch.from_numpy(kept), torch.from_numpy(table.ranks[kept])
+        tiers = torch.zeros(shape, dtype=torch.int64).index_put(where, ranks)
+        mask = torch.zeros(shape, dtype=torch.bool).index_put(where, ranks >= 0)
+        fixed = torch.from_numpy(table.base) if self.anchor == "offset" else 0.0
         shown = torch.from_numpy(np.nan_to_num(table.places))
 
         def loss(residual: Tensor, first: Tensor | float = 0.0) -> Tensor:
             utility = self.beta * (residual + fixed)
             if self.first:
                 utility = utility - first * shown
-            rows = torch.zeros(shape, dtype=utility.dtype).index_put(where, utility[kept])
+            rows = torch.zeros(shape, dtype=utility.dtype).index_put(where, utility[documents])
             return pairwise.plackett_luce_loss(rows, tiers, mask, beta=1.0, reduction="none")
 
         return loss

@@ -60,7 +60,7 @@ class Explanation:
     """Why one query's documents stand where they do; they are in the order they came in.
 
     `base`, (K,): s_0 less its mean over the list; `parts`: what each feature added, (K,) each; all in logits.
-    `shares`: the part of the residual that the bound on the KL let through. `after`: places from 1.
+    `share`: the part of the residual that the bound on the KL let through. `after`: places from 1.
     """
 
     query: str
@@ -78,9 +78,8 @@ class Explanation:
     def largest(self, most: int = MOST) -> dict[str, np.ndarray]:
         """The parts that differ most between the documents, and "others" for the rest."""
         names = sorted(self.parts, key=lambda name: -np.ptp(self.parts[name]))
-        rest = [self.parts[name] for name in names[most:]]
-        others = {"others": np.sum(rest, axis=0)} if rest else {}
-        return {name: self.parts[name] for name in names[:most]} | others
+        rest = sum(self.parts[name] for name in names[most:])
+        return {name: self.parts[name] for name in names[:most]} | ({"others": rest} if names[most:] else {})
 
     def plot(self, most: int = MOST):
         """A small bar figure, one row of bars for each document, in the order after reranking."""

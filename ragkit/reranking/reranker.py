@@ -1,21 +1,20 @@
 """A reranker, trained on people's rankings: it starts as the retriever, and stays it where nothing helps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
-from ragkit.evaluation.rankings import Gain, compare
+from ragkit.evaluation.rankings import compare
 from ragkit.losses.strengths import Strength
 from ragkit.preferences.judgements import Ranking
 from ragkit.reranking.features import NAMES, Described, describe, describe_all
-from ragkit.reranking.guard import Domain, Fitted, kl_from_base
-from ragkit.reranking.linear import CAPACITIES, LinearResidual, solve
+from ragkit.reranking.guard import Domain, kl_from_base
+from ragkit.reranking.linear import CAPACITIES, LinearResidual, one_thread, solve
 from ragkit.reranking.objective import ANCHORS, Objective
-from ragkit.reranking.one_thread import one_thread
 from ragkit.reranking.report import Explanation, FitReport, explain
-from ragkit.reranking.selection import Settings, fit_linear, pair_losses
+from ragkit.reranking.selection import Fitted, Settings, fit_linear, pair_losses
 from ragkit.reranking.table import Table, base_scores
 from ragkit.retrieval.corpus import Hit, Passage, ranked
 from ragkit.retrieval.storage import digest, load_tensors, save_tensors
@@ -36,13 +35,7 @@ class Reranker:
     """
 
     def __init__(
-        self,
-        encoder,
-        capacity: str = "auto",
-        *,
-        anchor: str = "offset",
-        max_kl: float = 2.0,
-        seed: int = 0,
+        self, encoder, capacity: str = "auto", *, anchor: str = "offset", max_kl: float = 2.0, seed: int = 0
     ):
         if capacity not in (*CAPACITIES, CROSS, "auto"):
             raise ValueError(f"capacity={capacity!r}: one of {', '.join((*CAPACITIES, CROSS))}, auto")
@@ -80,12 +73,11 @@ class Reranker:
         first = any(ranking.shown_order is not None for ranking in useful)
         objective = Objective(loss, strength, weight, offset, anchor=self.anchor, first=first)
         report = FitReport(len(useful), len({ranking.query for ranking in useful}), kept_base=True)
-        if useful:
-            # Set at the end: a fit that fails, or is stopped, leaves what there was.
-            self.fitted, report = self._fit(useful, objective, report, progress)
-        else:
+        if not useful:
             self.fitted = Fitted(objective)
-            report = report.kept(f"Of {len(rankings)} rankings none has two judged documents")
+            return report.kept(f"Of {len(rankings)} rankings none has two judged documents")
+        # Set at the end: a fit that fails, or is stopped, leaves what there was.
+        self.fitted, report = self._fit(useful, objective, report, progress)
         return report
 
     def _fit(
@@ -102,8 +94,9 @@ class Reranker:
         if self.capacity == CROSS:
             from ragkit.reranking.cross_encoder import fit_cross
 
-            limits = {"max_kl": self.max_kl, "seed": self.seed, "progress": progress}
-            fitted, tested, scores = fit_cross(self.encoder, rankings, described, base, **limits)
+            fitted, tested, scores = fit_cross(
+                self.encoder, rankings, described, base, max_kl=self.max_kl, seed=self.seed, progress=progress
+            )
         else:
             capacities = CAPACITIES if self.capacity == "auto" else (self.capacity,)
             with one_thread():
@@ -111,21 +104,20 @@ class Reranker:
             tested, report = table, replace(report, **more)
         gain = pair_losses(tested.base, tested)[0] - pair_losses(scores, tested)[0]
         error = float(np.std(gain, ddof=1)) / len(gain) ** 0.5 if len(gain) > 1 else float("inf")
-        report = replace(report, **vars(_gain(tested, scores)))
+        # By the tiers of the table's own rankings.
+        gains = np.where(tested.ranks < 0, np.nan, -tested.ranks.astype(float))
+        lists = [np.split(column, tested.starts[1:]) for column in (tested.base, scores, gains)]
+        report = replace(report, **vars(compare(*lists, tested.queries)))
         reason = f"Held-out pairs are predicted better by {gain.mean():+.4f} ± {error:.4f} nats"
         if not gain.mean() > SURE * error:
             return replace(fitted, residual=None, domain=None), report.kept(f"{reason}, which is not enough")
         fitted = replace(fitted, domain=Domain.fit(table))
         moves = np.array([kl_from_base(fitted.added(one), base_scores(one)) for one in described])
         settings = asdict(fitted.settings) if fitted.settings else {"capacity": self.capacity}
-        return fitted, replace(
-            report,
-            kept_base=False,
-            reason=f"{reason}.",
-            settings=settings | {"loss": objective.loss, "anchor": self.anchor},
-            kl=float(np.minimum(moves, self.max_kl).mean()),
-            held_back=int((moves > self.max_kl).sum()),
-        )
+        settings |= {"loss": objective.loss, "anchor": self.anchor}
+        kl, held_back = float(np.minimum(moves, self.max_kl).mean()), int((moves > self.max_kl).sum())
+        report = replace(report, reason=f"{reason}.", settings=settings, kl=kl, held_back=held_back)
+        return fitted, replace(report, kept_base=False)
 
     def update(self, ranking: Ranking) -> None:
         """Take in one more ranking: refit from the present weights, with the settings of the last fit.
@@ -143,14 +135,14 @@ class Reranker:
             return
         new = Table.build([ranking], self._described([ranking], progress=False))
         table = new if fitted.table is None else Table.join([fitted.table, new])
-        residual, domain = fitted.residual, fitted.domain
-        if residual is not None:
+        if residual := fitted.residual:
             objective = fitted.objective.at(fitted.settings.beta)
             start = np.append(residual.weights, residual.first)
             with one_thread():
                 w = solve(residual.inputs(table), table, objective, fitted.settings.ridge, start)
-            residual, domain = replace(residual, weights=w[:-1], first=float(w[-1])), Domain.fit(table)
-        self.fitted = replace(fitted, table=table, residual=residual, domain=domain)
+            residual = replace(residual, weights=w[:-1], first=float(w[-1]))
+            fitted = replace(fitted, residual=residual, domain=Domain.fit(table))
+        self.fitted = replace(fitted, table=table)
 
     @property
     def seen(self) -> int:
@@ -244,6 +236,17 @@ class Reranker:
         return describe_all(self.encoder, lists, progress=progress)
 
 
+def fit_each(make: Callable[[], Reranker], rankings: Sequence[Ranking], **settings) -> dict[str, tuple]:
+    """One reranker for each annotator: {annotator: (reranker, report)}; `make()` gives a new one."""
+    rankings = _checked(rankings)
+    found = {}
+    for name in sorted({ranking.annotator for ranking in rankings}):
+        reranker = make()
+        report = reranker.fit([one for one in rankings if one.annotator == name], **settings)
+        found[name] = reranker, report
+    return found
+
+
 def _checked(rankings) -> list[Ranking]:
     """The rankings of a log, or of a list, each of which must be one. Raises TypeError with its index."""
     if isinstance(rankings, Ranking):
@@ -260,10 +263,3 @@ def _checked(rankings) -> list[Ranking]:
 def _file(path: str | Path) -> Path:
     path = Path(path).expanduser()
     return path / "reranker.safetensors" if path.is_dir() else path
-
-
-def _gain(table: Table, scores: np.ndarray) -> Gain:
-    """Base and after by the tiers of the table's own rankings."""
-    gains = np.where(table.ranks < 0, np.nan, -table.ranks.astype(float))
-    columns = [np.split(column, table.starts[1:]) for column in (table.base, scores, gains)]
-    return compare(*columns, table.queries)

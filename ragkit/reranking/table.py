@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from ragkit.preferences.judgements import Ranking
 from ragkit.preferences.pairs import Pairs, pairs_of
 from ragkit.reranking.features import Described
 
+DOCUMENTS = ("features", "vectors", "asked", "base", "ranks", "places")  # columns with a row a document
 TEMPERATURE = 0.05  # of cosines: a difference of 0.05 between two documents is one logit of s_0
 
 
@@ -58,40 +60,29 @@ class Table:
     @classmethod
     def join(cls, tables: Sequence["Table"]) -> "Table":
         """One after another; pairs of one query are one group again."""
-        lists = np.cumsum([0, *(len(table) for table in tables)])
-        joined = {
-            name: np.concatenate([getattr(table, name) for table in tables])
-            for name in ("features", "vectors", "asked", "base", "ranks", "places")
-        }
-        queries = [query for table in tables for query in table.queries]
+        lists = np.cumsum([0, *map(len, tables)])
+        queries = list(chain(*(table.queries for table in tables)))
         number = {query: n for n, query in enumerate(dict.fromkeys(queries))}
-        columns = {}
-        for name in (field.name for field in fields(Pairs)):
-            parts = [getattr(table.pairs, name) for table in tables]
-            listed = isinstance(parts[0], list)
-            columns[name] = [one for part in parts for one in part] if listed else np.concatenate(parts)
         judgement = np.concatenate([table.pair_list + n for table, n in zip(tables, lists)])
-        columns["judgement"] = judgement
-        columns["group"] = np.array([number[query] for query in queries], dtype=int)[judgement]
+        pairs = _joined([table.pairs for table in tables], [field.name for field in fields(Pairs)])
+        group = np.array([number[query] for query in queries])[judgement]
         return cls(
-            **joined,
+            **_joined(tables, DOCUMENTS),
             of_list=np.concatenate([table.of_list + n for table, n in zip(tables, lists)]),
-            pairs=Pairs(**columns),
+            pairs=Pairs(**pairs | {"judgement": judgement, "group": group}),
             queries=queries,
         )
 
     def take(self, lists: np.ndarray) -> "Table":
         """Some of the rankings, by increasing index."""
-        kept = np.zeros(len(self), dtype=bool)
-        kept[lists] = True
+        kept = np.isin(np.arange(len(self)), lists)
         rows, pairs = kept[self.of_list], self.pairs[kept[self.pair_list]]
         new_list = np.cumsum(kept) - 1
-        documents = ("features", "vectors", "asked", "base", "ranks", "places")
         return Table(
-            **{name: getattr(self, name)[rows] for name in documents},
+            **{name: getattr(self, name)[rows] for name in DOCUMENTS},
             of_list=new_list[self.of_list[rows]],
             pairs=replace(pairs, judgement=new_list[pairs.judgement]),
-            queries=[query for query, keep in zip(self.queries, kept) if keep],
+            queries=[self.queries[n] for n in np.flatnonzero(kept)],
         )
 
     def with_pairs(self, rows: np.ndarray) -> "Table":
@@ -102,6 +93,14 @@ class Table:
 def base_scores(described: Described) -> np.ndarray:
     """s_0, (K,): the retriever's cosines in logits."""
     return described.similarity / TEMPERATURE
+
+
+def _joined(parts: Sequence, names: Sequence[str]) -> dict:
+    """Columns of the same names, one part after another."""
+    columns = {name: [getattr(part, name) for part in parts] for name in names}
+    return {
+        name: list(chain(*x)) if isinstance(x[0], list) else np.concatenate(x) for name, x in columns.items()
+    }
 
 
 def _one(ranking: Ranking, described: Described) -> Table:

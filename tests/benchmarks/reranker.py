@@ -20,10 +20,10 @@ from ragkit.preferences.judgements import Ranking
 from ragkit.preferences.log import PreferenceLog
 from ragkit.reranking.active import MostInformative
 from ragkit.reranking.features import NAMES, describe_all
-from ragkit.reranking.guard import Domain, Fitted
+from ragkit.reranking.guard import Domain
 from ragkit.reranking.linear import DIRECTIONS
 from ragkit.reranking.reranker import Reranker
-from ragkit.reranking.selection import train
+from ragkit.reranking.selection import Fitted, train
 from ragkit.retrieval.corpus import DATA, Hit, Passage, load_passages
 from ragkit.retrieval.encoder import Encoder
 
