@@ -18,6 +18,7 @@ from ragkit.retrieval.library import Library, hybrid_search, retrieve
 from ragkit.retrieval.text import split_sentences
 from tests.conftest import PASSAGES
 from tests.helpers import FakeEncoder
+from tests.simulated_rankings import simulated
 from tests.words_encoder import WordsEncoder
 
 QUESTION = "What does beta control in DPO?"
@@ -148,7 +149,7 @@ def test_the_reranker_may_choose_from_more_than_it_passes_on(encoder, library, t
 
 
 def test_a_reranker_that_was_never_fitted_keeps_the_hits_as_they_came(encoder, library, tiny):
-    query = "Milvus or DPO?"  # cosines alone would put them in another order
+    query = "What is the reward of FAISS?"  # cosines alone would put them in another order
     plain = Assistant(encoder, library, tiny).find(query, 5)
     assert [hit.passage for hit in plain] != [
         hit.passage for hit in retrieve(library, encoder.encode_query(query), 5)
@@ -166,9 +167,12 @@ def test_words_count_beside_meaning(encoder, tiny):
 
 
 def test_a_reranker_with_another_encoder_makes_its_own_vectors(encoder, library, tiny):
-    other = Reranker(stranger := WordsEncoder())  # the library's vectors are none of its
+    other = Reranker(stranger := WordsEncoder(), "features")  # the library's vectors are none of its
+    other.fit(simulated(40), progress=False)
+    assert other.fitted.residual is not None
+    before = stranger.encoded
     Assistant(encoder, library, tiny, other).ask(QUESTION)
-    assert stranger.encoded > 3
+    assert stranger.encoded > before + 3
 
 
 def test_a_saved_reranker_is_loaded_by_its_path(encoder, library, tiny_folder, tmp_path):
