@@ -15,9 +15,8 @@ import torch
 
 import ragkit.generation.generator
 from ragkit.generation.decoding import PRIOR_SCALE, grounded, sampled
-from ragkit.generation.evidence import Evidence
 from ragkit.generation.generator import ABSTENTION, Generator
-from ragkit.generation.prompt import build_prompt, plain_ids
+from ragkit.generation.prompt import Evidence, build_prompt, plain_ids
 from ragkit.retrieval.corpus import Hit, Passage
 
 QUESTION = "What does beta control in DPO?"
@@ -400,7 +399,7 @@ def test_on_a_gpu_quotes_are_verbatim_too(tiny_folder, encoder, hits):
         ("Neighbours [3][1], lenticular 【2】 and 【1†source】.", [3, 1, 2]),
         ("In words [passage 2; passage 3] and [Sources: 1 and 3].", [2, 3, 1]),
         ("Full width ［２］, turned round [3-1], a date [2020-01-02], steps (1) and (2).", [2]),
-        ("Far [2–99999999999], open [1, [ 1  2", [2, 3]),
+        ("Far [2–99999999999], open [1, [ 1  2", [2, 3, 4, 5]),
     ],
 )
 def test_citations_are_those_that_exist_in_order_once_each(generator_free, hits, text, citations):
@@ -458,7 +457,7 @@ def test_a_quote_cut_by_the_limit_is_verbatim(tiny, size):
     hit = Hit(Passage("p", "損🙃損🙃 is what they write."), 1.0, 1)
     spans = plain_ids(tiny.tokenizer, hit.passage.text)
     with writing(tiny, [tiny.tokenizer.convert_tokens_to_ids("[1]"), *spans]):
-        answer = tiny.answer("What?", [hit], max_new_tokens=size)
+        answer = tiny.answer("What do they write?", [hit], max_new_tokens=size)
     assert hit.passage.text.startswith(answer.text)
 
 
@@ -475,7 +474,7 @@ def test_a_phrase_holds_at_least_one_character_however_early_it_ends(tiny, text)
     noise = torch.Generator().manual_seed(0)
     for _ in range(12):
         with logits(tiny, hasty):
-            answer = tiny.answer("What?", [Hit(Passage("p", text), 1.0, 1)], style="phrase")
+            answer = tiny.answer(f"Is it {text}?", [Hit(Passage("p", text), 1.0, 1)], style="phrase")
         assert answer.text and answer.text in text
 
 

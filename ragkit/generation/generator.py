@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ragkit.generation.decoding import PRIOR_SCALE, grounded, sampled, token_streamer
-from ragkit.generation.evidence import Evidence, select_evidence
-from ragkit.generation.prompt import Prompt, build_prompt, plain_ids
+from ragkit.generation.prompt import Evidence, Prompt, build_prompt, plain_ids, select_evidence
 from ragkit.retrieval.corpus import DATA, Hit
 from ragkit.retrieval.encoder import Encoder, loading
 
