@@ -60,6 +60,7 @@ class JudgingPanel(Panel):
     def draw(self) -> None:
         session = self.session
         self._progress.value = block(str(session.progress))
+        self.describe("undo", aria_disabled=not session.can_undo)
         for each in self._work:
             show(each, session.view is not None)
         if session.view is not None:
