@@ -83,7 +83,8 @@ class Assistant:
         count = k if self.reranker is None else max(k, candidates or k)
         hits = hybrid_search(self.library, query, query_vector, count)
         vectors = self.library.vectors_of(hit.passage.id for hit in hits)
-        self.encoder.remember([hit.passage.full_text for hit in hits], vectors)  # for the steps to come
+        if isinstance(self.encoder, Encoder):  # the steps to come need not encode them again
+            self.encoder.remember([hit.passage.full_text for hit in hits], vectors)
         clock.append(time.perf_counter())
 
         # 3. A reranker, where there is one, puts them into the order that people prefer.

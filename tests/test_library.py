@@ -503,8 +503,8 @@ def test_saving_again_leaves_three_files(library, tmp_path):
 
 
 def test_nothing_in_the_package_reads_pickles():
-    sources = list(Path(ragkit.__file__).parent.glob("*.py"))
-    assert len(sources) > 5
+    sources = list(Path(ragkit.__file__).parent.rglob("*.py"))
+    assert len(sources) > 30
     for source in sources:
         code = source.read_text(encoding="utf-8")
         assert not re.search(r"\b(pickle|joblib|dill|shelve|marshal|allow_pickle|torch\.load)\b", code), (

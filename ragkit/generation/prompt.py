@@ -12,8 +12,8 @@ from ragkit.retrieval.corpus import Hit
 from ragkit.retrieval.text import readable, sentences_with_sections, split_sentences, words
 
 SENTENCE, CONTEXT, PASSAGE = 0.35, 0.5, 0.15  # the shares of a score
-# Below it, nothing was found. Of questions that can be answered it declines 0.4 % (2 of 466: test topics,
-# topics kept back, SQuADShifts), of off-topic ones 78 % (14 of 18): `python -m tests.benchmarks.reading`.
+# A best score below it is nothing found. Of 466 questions that can be answered (test topics, topics kept
+# back, SQuADShifts) it declines 2, 0.4 %, of 18 off-topic ones 14: `python -m tests.benchmarks.reading`.
 FLOOR = 0.27
 _OPEN = re.compile(r"\W*(?:what|why|how|when|where|who)\b", re.I)
 _INSTRUCTION = (
