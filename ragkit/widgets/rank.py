@@ -184,8 +184,8 @@ class RankDocuments(RankingPanel):
         if k < 2:
             raise ValueError(f"k={k}: an order needs two documents at the least")
         settings = {"seed": seed, "repeat_share": repeat_share, "choose": choose}
-        find = lambda query: assistant.find(query, k)  # noqa: E731
-        super().__init__(RankingSession(queries, find, log, facts=lambda: facts(assistant), **settings), k)
+        settings["facts"] = lambda: facts(assistant)
+        super().__init__(RankingSession(queries, lambda query: assistant.find(query, k), log, **settings), k)
         self.check_name(log)
 
 
