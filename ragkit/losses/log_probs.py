@@ -44,12 +44,13 @@ def completion_log_probs(
     refuse_rows(~mask.any(1), " has no completion token")
     real = attention_mask.bool() if decoder_input_ids is None else torch.ones_like(mask)
     refuse_rows(mask & ~real, ": its completion_mask covers padding, which attention_mask leaves out")
-    first = real & (real.cumsum(1) == 1)
+    first = real & (real.cumsum(1) == 1)  # in each row
     refuse_rows(mask & first, ": its first token has nothing before it, no prompt")
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk={chunk}: a number of entries of the vocabulary, at least 1")
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-    inputs |= {} if decoder_input_ids is None else {"decoder_input_ids": decoder_input_ids}
+    if decoder_input_ids is not None:
+        inputs["decoder_input_ids"] = decoder_input_ids
     states, head, dtype = _states(model, inputs)  # (B, T, H)
     counted = mask[:, 1:]  # token t is predicted at position t − 1
     targets = ids[:, 1:][counted]
