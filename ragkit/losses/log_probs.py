@@ -44,7 +44,7 @@ def completion_log_probs(
     refuse_rows(~mask.any(1), " has no completion token")
     real = attention_mask.bool() if decoder_input_ids is None else torch.ones_like(mask)
     refuse_rows(mask & ~real, ": its completion_mask covers padding, which attention_mask leaves out")
-    first = real & (real.cumsum(1) == 1)  # in each row
+    first = real & (real.cumsum(1) == 1)  # of each row the first real token
     refuse_rows(mask & first, ": its first token has nothing before it, no prompt")
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk={chunk}: a number of entries of the vocabulary, at least 1")

@@ -91,11 +91,10 @@ class CompareAnswers(JudgingPanel):
     @handler("NOT DONE")
     def next(self) -> None:
         """Show the next pair; one that is neither saved nor skipped stays."""
-        view = self.session.view
-        if view is None or view.saved is not None:
-            self._next("")
-        else:
+        if self._waits:
             self.tell("Save or skip this one first.")
+        else:
+            self._next("")
 
     # Drawing
 
@@ -112,25 +111,22 @@ class CompareAnswers(JudgingPanel):
             self.mark(f"rate-{each + 4}", button, each == rating)
         self.mark("bad", self._bad, bad)
         for name in ("bad", "skip", *(f"rate-{each + 4}" for each in self._scale)):
-            self.describe(name, aria_disabled=view is None or saved)
+            self.describe(name, aria_disabled=not self._waits)
         self.describe("save", aria_disabled=saved or (rating is None and not bad))
         self.describe("next", aria_disabled=not saved)
 
     # The state
 
     def _save_or_next(self) -> None:
-        view = self.session.view
-        if view is not None and view.saved is None:
+        if self._waits:
             self.save()
         else:
             self.next()
 
     def _check_open(self) -> None:
-        view = self.session.view
-        if view is None:
-            raise ValueError("nothing is shown")
-        if view.saved is not None:
-            raise ValueError("this one is saved; Undo takes it back")
+        if not self._waits:
+            saved = self.session.view is not None
+            raise ValueError("this one is saved; Undo takes it back" if saved else "nothing is shown")
 
     _check_skip = _check_open
 

@@ -75,6 +75,11 @@ class JudgingPanel(Panel):
 
     # The state
 
+    @property
+    def _waits(self) -> bool:
+        """Whether an item is shown that is not judged yet."""
+        return self.session.view is not None and self.session.view.saved is None
+
     def _check_skip(self) -> None:
         """Raise ValueError where there is nothing to skip."""
 

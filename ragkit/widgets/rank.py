@@ -77,7 +77,7 @@ class RankingPanel(JudgingPanel):
     @handler("NOT DONE")
     def next(self) -> None:
         """Show the next item, or again the one that is not judged yet."""
-        if self.session.view is None or self.session.view.saved is not None:
+        if not self._waits:
             self._next("")
 
     # Drawing
