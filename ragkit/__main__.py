@@ -146,12 +146,9 @@ def _index(arguments) -> None:
         library.add(new)
         told = f": {len(new)} new, {len(changed)} changed, {len(gone)} gone since the last time"
     library.save(out)
-    cut = (
-        f"; {encoder.truncated} were longer than the encoder's window and cut there"
-        if encoder.truncated
-        else ""
-    )
-    print(f"{len(library):,} passages in {out} ({time.perf_counter() - started:.0f} s){told}{cut}")
+    if encoder.truncated:
+        told += f"; {encoder.truncated} were longer than the encoder's window and cut there"
+    print(f"{len(library):,} passages in {out} ({time.perf_counter() - started:.0f} s){told}")
     print(f'Ask them: python -m ragkit ask "…" --library {out}')
 
 

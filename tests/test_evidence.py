@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ragkit.generation.evidence import CONTEXT, PASSAGE, SENTENCE, Evidence, select_evidence
+from ragkit.generation.prompt import CONTEXT, PASSAGE, SENTENCE, Evidence, select_evidence
 from ragkit.retrieval.corpus import Hit, Passage
 from tests.helpers import hits
 

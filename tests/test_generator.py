@@ -15,9 +15,8 @@ import torch
 
 import ragkit.generation.generator
 from ragkit.generation.decoding import PRIOR_SCALE, grounded, sampled
-from ragkit.generation.evidence import Evidence
 from ragkit.generation.generator import ABSTENTION, Generator
-from ragkit.generation.prompt import build_prompt, plain_ids
+from ragkit.generation.prompt import Evidence, build_prompt, plain_ids
 from ragkit.retrieval.corpus import Hit, Passage
 
 QUESTION = "What does beta control in DPO?"

@@ -8,8 +8,7 @@ from collections import Counter
 
 import pytest
 
-from ragkit.generation.evidence import Evidence
-from ragkit.generation.prompt import build_prompt, plain_ids
+from ragkit.generation.prompt import Evidence, build_prompt, plain_ids
 
 # What the templates put there by themselves, without any evidence.
 MARKERS = {

@@ -1,10 +1,9 @@
 """From a question and its hits to an answer with sources."""
 
 from ragkit.generation.decoding import PRIOR_SCALE
-from ragkit.generation.evidence import Evidence, select_evidence
 from ragkit.generation.follow_up import asks_nothing, complete_follow_up
 from ragkit.generation.generator import Answer, Generator
-from ragkit.generation.prompt import Prompt, build_prompt, plain_ids
+from ragkit.generation.prompt import Evidence, Prompt, build_prompt, plain_ids, select_evidence
 
 __all__ = [
     "PRIOR_SCALE",

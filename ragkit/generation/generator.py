@@ -10,15 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from ragkit.generation.decoding import PRIOR_SCALE, grounded, sampled, token_streamer
-from ragkit.generation.evidence import Evidence, select_evidence
-from ragkit.generation.prompt import Prompt, build_prompt, plain_ids
+from ragkit.generation.prompt import Evidence, Prompt, build_prompt, plain_ids, select_evidence
 from ragkit.retrieval.corpus import DATA, Hit
 from ragkit.retrieval.encoder import Encoder, loading
 
 DEFAULT = "tiny-rag-lm"
 ABSTENTION = "I don't know: the passages found do not answer this."
-
-
 _NUMBER = r"(?:(?:passages?|sources?|documents?|docs?):?\s*)?[#^]?[1-9]\d*\^?"
 _CITED = re.compile(
     rf"[\[【]\s*({_NUMBER}(?:[\s,;&–—‐-]+(?:(?:and|to)\s+)?{_NUMBER})*)\s*(?:†[^\]】]*)?[\]】]", re.I
@@ -55,8 +52,7 @@ class Generator:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-        self.name, self.grounded = name, grounded
-        self.encoder = encoder
+        self.name, self.grounded, self.encoder = name, grounded, encoder
         path = DATA / DEFAULT if name == DEFAULT else Path(name).expanduser()
         local = path.is_dir()
         if name == DEFAULT and not local:
@@ -69,8 +65,7 @@ class Generator:
         with loading("generator", name, DEFAULT):
             self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
             model = AutoModelForCausalLM.from_pretrained(source, local_files_only=local, dtype=dtype)
-        self.model = model.to(device).eval()
-        config = model.config
+        self.model, config = model.to(device).eval(), model.config
         # Of the model's own settings for generating only the tokens that end a text stay: what it recommends
         # beside them (sampling, penalties, a maximal length) would bend greedy decoding, or warn.
         ends = model.generation_config.eos_token_id
@@ -123,8 +118,9 @@ class Generator:
         def build(evidence: list[Evidence]) -> Prompt:
             return build_prompt(self.tokenizer, query, evidence, style, documents=bool(self.sentences))
 
-        room = self.window - max_new_tokens - len(build([]).ids)
-        if room < 1:
+        room = self.window - max_new_tokens
+        left = room - len(build([]).ids)
+        if left < 1:
             raise ValueError(
                 f"the query leaves no room: the model's window is {self.window} tokens, of which "
                 f"{max_new_tokens} are kept for the answer; ask a shorter question"
@@ -133,20 +129,19 @@ class Generator:
             count = lambda text: 1 + len(self._ids(text))  # noqa: E731  (a sentence and its number)
             self.encoder = self.encoder or Encoder()
             settings = {"most": self.sentences, "count_tokens": count}
-            return build(select_evidence(query, hits, self.encoder, room, **settings))
-        evidence = [Evidence(hit.passage.full_text, n, hit.score) for n, hit in enumerate(hits, 1)]
-        kept = list(evidence)
+            return build(select_evidence(query, hits, self.encoder, left, **settings))
+        kept = [Evidence(hit.passage.full_text, n, hit.score) for n, hit in enumerate(hits, 1)]
         prompt = build(kept)
-        while len(kept) > 1 and len(prompt.ids) > self.window - max_new_tokens:
+        while len(kept) > 1 and len(prompt.ids) > room:
             kept.pop()
             prompt = build(kept)
-        if len(kept) < len(evidence):
+        if len(kept) < len(hits):
             warnings.warn(
-                f"{len(kept)} of {len(evidence)} passages fit in the model's window of {self.window} tokens; "
+                f"{len(kept)} of {len(hits)} passages fit in the model's window of {self.window} tokens; "
                 "the lowest were dropped",
                 stacklevel=3,
             )
-        if (over := len(prompt.ids) - (self.window - max_new_tokens)) > 0:
+        if (over := len(prompt.ids) - room) > 0:
             ids = self._ids(kept[0].text)
             text = self.tokenizer.decode(ids[: max(0, len(ids) - over - 8)])
             warnings.warn(
@@ -228,8 +223,7 @@ class Generator:
         if chosen is None:
             return self._abstain(prompt, on_text)
         cited = prompt.evidence[chosen]
-        span = self._ids(cited.text)
-        emit = self._emitter(on_text) if on_text else None
+        span, emit = self._ids(cited.text), self._emitter(on_text)
         ids: list[int] = []
         if self.grounded and prompt.style == "sentence":
             for token in span:  # nothing is left to decide: its words need no model
@@ -251,9 +245,8 @@ class Generator:
 
     def _write(self, prompt: Prompt, seed, temperature, max_new_tokens, on_text) -> Answer:
         """Any other model: free text, in which it cites by [n]."""
-        emit = self._emitter(on_text) if on_text else None
-        ids = self._generate(prompt.ids, seed, temperature, max_new_tokens, emit)
-        text = self._text(ids)
+        emit = self._emitter(on_text)
+        text = self._text(self._generate(prompt.ids, seed, temperature, max_new_tokens, emit))
         if not text:
             return self._abstain(prompt, on_text)
         cited = citations_in(text, [piece.hit for piece in prompt.evidence])
@@ -265,8 +258,10 @@ class Generator:
             on_text(ABSTENTION)
         return Answer(ABSTENTION, [], prompt.evidence, True, prompt.text)
 
-    def _emitter(self, on_text: Callable[[str], None]) -> Callable[[list[int]], None]:
+    def _emitter(self, on_text: Callable[[str], None] | None) -> Callable[[list[int]], None] | None:
         """A function of all new ids so far that passes on what is new of their text."""
+        if on_text is None:
+            return None
         shown = ""
 
         def emit(ids: list[int]) -> None:

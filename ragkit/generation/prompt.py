@@ -1,13 +1,21 @@
-"""One prompt builder for every model: the chat template's markers as tokens, all other text as mere text."""
+"""What a model reads: the sentences nearest to the query, or whole passages, in its own chat template."""
 
 import re
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 
-from ragkit.generation.evidence import Evidence
-from ragkit.retrieval.text import readable
+import numpy as np
 
+from ragkit.retrieval.corpus import Hit
+from ragkit.retrieval.text import readable, sentences_with_sections, split_sentences, words
+
+SENTENCE, CONTEXT, PASSAGE = 0.35, 0.5, 0.15  # the shares of a score
+# A best score below it is nothing found. Of 466 questions that can be answered (test topics, topics kept
+# back, SQuADShifts) it declines 2, 0.4 %, of 18 off-topic ones 14: `python -m tests.benchmarks.reading`.
+FLOOR = 0.27
+_OPEN = re.compile(r"\W*(?:what|why|how|when|where|who)\b", re.I)
 _INSTRUCTION = (
     "Answer the question from the numbered passages below and from nothing else. {style} Cite the passages "
     "that you use by their numbers, like this: [1]. If the passages do not hold the answer, say only: "
@@ -18,6 +26,81 @@ STYLES = {
     "sentence": "Answer in one or two sentences.",
     "phrase": "Answer in as few words as you can.",
 }
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A piece of text that the generator reads. `hit`: the 1-based position of its hit, as in citations.
+
+    `section`: the headings above it in the hit, "Install > Linux".
+    """
+
+    text: str
+    hit: int
+    score: float
+    section: str = ""
+
+
+def select_evidence(
+    query: str,
+    hits: list[Hit],
+    encoder,
+    budget: int = 256,
+    *,
+    most: int | None = None,
+    count_tokens: Callable[[str], int] | None = None,
+) -> list[Evidence]:
+    """The sentences of the hits that are nearest to the query, nearest first, within `budget` tokens.
+
+    A sentence that would not fit is passed over and a shorter one may take its place; `most` bounds their
+    number. `count_tokens` says how the budget is counted (default: the encoder's tokens). What can be quoted:
+    `text.sentences_with_sections`; a sentence that two hits share counts for the better hit. One that only
+    asks, or repeats the query, answers nothing, but tells what the sentences after it are about.
+
+    `score`, from cosines with the query: 0.35 · sentence + 0.5 · sentence under its title, section and
+    question + 0.15 · its whole passage. Where the best score is below FLOOR, there is no evidence.
+    """
+    if not isinstance(budget, int) or budget < 1:
+        raise ValueError(f"budget={budget!r}: a number of tokens, at least 1")
+    if count_tokens is None:
+        count_tokens = lambda text: len(encoder.tokenizer(text, add_special_tokens=False)["input_ids"])  # noqa: E731
+    found: dict[str, tuple[int, str, str]] = {}  # hit, section, in its context
+    for position, hit in enumerate(hits, 1):
+        under, asked = "", ""
+        for sentence, section in sentences_with_sections(hit.passage.text):
+            if section != under:
+                under, asked = section, ""
+            if _only_asks(sentence, query):
+                asked = sentence
+                continue
+            context = (hit.passage.title, section.replace(" > ", " "), asked, sentence)
+            found.setdefault(sentence, (position, section, " ".join(filter(None, context))))
+    if not found:
+        return []
+    positions, sections, contexts = zip(*found.values())
+    texts = [*found, *contexts, *(hit.passage.full_text for hit in hits)]
+    nearness = encoder.encode_passages(texts, progress=False) @ encoder.encode_query(query)
+    alone, within, whole = np.split(nearness, [len(found), 2 * len(found)])
+    scores = SENTENCE * alone + CONTEXT * within + PASSAGE * whole[np.array(positions) - 1]
+    if scores.max() < FLOOR:
+        return []
+    pieces = map(Evidence, found, positions, scores.tolist(), sections)
+    chosen: list[Evidence] = []
+    for piece in sorted(pieces, key=lambda piece: -piece.score):  # of equal scores, the better hit's first
+        if len(chosen) == most:
+            break
+        cost = count_tokens(piece.text)
+        if cost <= budget:
+            budget -= cost
+            chosen.append(piece)
+    return chosen
+
+
+def _only_asks(sentence: str, query: str) -> bool:
+    if sentence.endswith("?") and len(split_sentences(sentence)) == 1:
+        return True
+    said, asked = set(words(sentence)), set(words(query))
+    return bool(_OPEN.match(query)) and said <= asked and 4 * len(said) >= 3 * len(asked)
 
 
 @dataclass(frozen=True)

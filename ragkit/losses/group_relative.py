@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ragkit.losses.pairwise import bounded_exp, finite_number, refuse_infinite, wide
+from ragkit.losses.pairwise import bounded_exp, finite_number, refuse_entries, refuse_rows, refuse_shape, wide
 
 AGGREGATIONS = ("grpo", "dr_grpo", "dapo")
 
@@ -18,7 +18,7 @@ def group_advantages(rewards: Tensor, *, scale: str = "population") -> Tensor:
     """
     if rewards.ndim != 2 or rewards.shape[1] < 2:
         raise ValueError(f"rewards has shape {tuple(rewards.shape)}, not (G, K) with two answers or more")
-    refuse_infinite("rewards", rewards)
+    refuse_entries("rewards", rewards, ~rewards.isfinite())
     rewards = wide(rewards)
     centred = rewards - rewards.mean(1, keepdim=True)
     if scale == "none":
@@ -28,7 +28,7 @@ def group_advantages(rewards: Tensor, *, scale: str = "population") -> Tensor:
     spread = rewards.std(1, correction=int(scale == "sample"), keepdim=True)
     rounding = torch.finfo(rewards.dtype).eps ** 0.75 * rewards.abs().amax(1, keepdim=True)
     equal = rewards.amax(1, keepdim=True) - rewards.amin(1, keepdim=True) <= rounding
-    return torch.where(equal, torch.zeros_like(centred), centred / spread.masked_fill(equal, 1.0))
+    return centred.masked_fill(equal, 0.0) / spread.masked_fill(equal, 1.0)
 
 
 def group_relative_loss(
@@ -71,19 +71,18 @@ def group_relative_loss(
     if (aggregation == "dr_grpo") != (max_length is not None):
         raise ValueError(f"max_length={max_length}: 'dr_grpo' divides by it, and it alone")
     mask = mask.bool()
-    if not empty_rows and not mask.any(1).all():
-        row = int((~mask.any(1)).nonzero()[0])
-        raise ValueError(f"row {row} of the mask is empty: no token was written (empty_rows=True allows it)")
+    if not empty_rows:
+        refuse_rows(~mask.any(1), " of the mask is empty: no token was written (empty_rows=True allows it)")
     now = wide(log_probs)
     if mask.shape != now.shape or advantages.shape != now.shape[:1]:
         raise ValueError(
             f"log_probs {tuple(now.shape)}, mask {tuple(mask.shape)}, advantages {tuple(advantages.shape)}: "
             "(B, T), (B, T) and (B,)"
         )
-    refuse_infinite("advantages", advantages)
+    refuse_entries("advantages", advantages, ~advantages.isfinite())
     for name, value in (("old_log_probs", old_log_probs), ("ref_log_probs", ref_log_probs)):
-        if value is not None and value.shape != now.shape:
-            raise ValueError(f"{name} has shape {tuple(value.shape)}, log_probs has {tuple(now.shape)}")
+        if value is not None:
+            refuse_shape(name, value, "log_probs", now)
     old = now.detach() if old_log_probs is None else wide(old_log_probs).detach()
     # What is masked may hold anything: it is put to 0 before it can become infinite.
     log_ratio = (now - old).masked_fill(~mask, 0.0)

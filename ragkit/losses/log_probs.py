@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ragkit.losses.pairwise import refuse_rows, refuse_shape
+
 HALF = (torch.float16, torch.bfloat16)
 LOGITS_AT_ONCE = {"cpu": 2**22, "cuda": 2**26}  # numbers, 16 MB and 256 MB in float32
 
@@ -37,24 +39,13 @@ def completion_log_probs(
     """
     ids = input_ids if decoder_input_ids is None else decoder_input_ids
     mask = completion_mask.bool()
-    if mask.shape != ids.shape:
-        raise ValueError(f"completion_mask has shape {tuple(mask.shape)}, the ids have {tuple(ids.shape)}")
-    if attention_mask.shape != input_ids.shape:
-        raise ValueError(
-            f"attention_mask has shape {tuple(attention_mask.shape)}, input_ids {tuple(input_ids.shape)}"
-        )
-    if (empty := ~mask.any(1)).any():
-        raise ValueError(f"row {int(empty.nonzero()[0])} has no completion token")
-    real = attention_mask.bool() if decoder_input_ids is None else None
-    if real is not None and (mask & ~real).any():
-        row = int((mask & ~real).any(1).nonzero()[0])
-        raise ValueError(f"row {row}: its completion_mask covers padding, which attention_mask leaves out")
-    first = mask.clone()  # of each row the first real token, if it is a completion's
-    first[:, 1:] &= torch.zeros_like(mask[:, 1:]) if real is None else ~real[:, :-1].cummax(1).values
-    if first.any():
-        raise ValueError(
-            f"row {int(first.any(1).nonzero()[0])}: its first token has nothing before it, no prompt"
-        )
+    refuse_shape("completion_mask", mask, "the batch of ids", ids)
+    refuse_shape("attention_mask", attention_mask, "input_ids", input_ids)
+    refuse_rows(~mask.any(1), " has no completion token")
+    real = attention_mask.bool() if decoder_input_ids is None else torch.ones_like(mask)
+    refuse_rows(mask & ~real, ": its completion_mask covers padding, which attention_mask leaves out")
+    first = real & (real.cumsum(1) == 1)  # of each row the first real token
+    refuse_rows(mask & first, ": its first token has nothing before it, no prompt")
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk={chunk}: a number of entries of the vocabulary, at least 1")
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask}

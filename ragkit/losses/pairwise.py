@@ -66,7 +66,8 @@ def pair_loss(
         raise ValueError(f"shape={shape!r}: one of {', '.join(SHAPES)}")
     margin = wide(margin)
     h = _knob("strength", strength, margin).detach()
-    p = _knob("target", target, margin, low=0.0, high=1.0).detach()
+    p = _knob("target", target, margin).detach()
+    refuse_entries("target", p, (p < 0) | (p > 1), "between 0 and 1")
     w = _knob("weight", weight, margin).detach()
     m = _knob("offset", offset, margin)
     losses = unchecked_pair_loss(margin, strength=h, offset=m, target=p, weight=w, shape=shape)
@@ -165,13 +166,11 @@ def plackett_luce_loss(
     if tiers is None:
         tiers = torch.arange(x.shape[1], device=x.device).expand_as(x)
     mask = torch.ones_like(x, dtype=torch.bool) if mask is None else mask.bool()
-    for name, value in (("tiers", tiers), ("mask", mask)):
-        if value.shape != x.shape:
-            raise ValueError(f"{name} has shape {tuple(value.shape)}, log_ratios has {tuple(x.shape)}")
-    if not mask.any(1).all():
-        raise ValueError(f"row {int((~mask.any(1)).nonzero()[0])} of the mask is empty: no item to rank")
+    refuse_shape("tiers", tiers, "log_ratios", x)
+    refuse_shape("mask", mask, "log_ratios", x)
+    refuse_rows(~mask.any(1), " of the mask is empty: no item to rank")
     if tiers.is_floating_point():
-        refuse_infinite("tiers", tiers.masked_fill(~mask, 0.0))
+        refuse_entries("tiers", tiers, mask & ~tiers.isfinite())
     x = x.masked_fill(~mask, 0.0)
     remaining = (tiers[:, None, :] >= tiers[:, :, None]) & mask[:, None, :]  # (B, K, K): j still there at k
     remaining |= ~mask[:, :, None]  # a row that does not count must still be finite
@@ -222,26 +221,34 @@ def finite_number(name: str, value: float) -> float:
     return value
 
 
-def _knob(name: str, value: Knob, margin: Tensor, low=None, high=None) -> Tensor:
-    """The knob as a tensor that broadcasts over the pairs, once it is finite and within bounds."""
+def _knob(name: str, value: Knob, margin: Tensor) -> Tensor:
+    """The knob as a tensor that broadcasts over the pairs, once it is finite."""
     knob = torch.as_tensor(value, dtype=margin.dtype, device=margin.device)
-    if knob.ndim and knob.shape != margin.shape:
-        raise ValueError(f"{name} has shape {tuple(knob.shape)}, the margin has {tuple(margin.shape)}")
-    good = knob.detach().isfinite()
-    if low is not None:
-        good &= (knob.detach() >= low) & (knob.detach() <= high)
-    if not good.all():
-        where = f"[{int((~good).flatten().nonzero()[0])}]" if knob.ndim else ""
-        wrong = float(knob.detach().flatten()[int((~good).flatten().nonzero()[0])])
-        wanted = f"between {low:g} and {high:g}" if low is not None else "finite"
-        raise ValueError(f"{name}{where} is {wrong:g}; it must be {wanted}")
+    if knob.ndim:
+        refuse_shape(name, knob, "the margin", margin)
+    refuse_entries(name, knob, ~knob.isfinite())
     return knob
 
 
-def refuse_infinite(name: str, value: Tensor) -> None:
-    if not value.isfinite().all():
-        where = (~value.isfinite()).nonzero()[0].tolist()
-        raise ValueError(f"{name}{where} is {float(value[tuple(where)]):g}; it must be finite")
+def refuse_shape(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    """Raises ValueError where the two differ in shape: broadcasting would pair each with each."""
+    if value.shape != other.shape:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}, {other_name} has {tuple(other.shape)}")
+
+
+def refuse_rows(bad: Tensor, why: str) -> None:
+    """Raises ValueError, with the row, where anything in `bad`, (B,) or (B, T), is True."""
+    if bad.any():
+        raise ValueError(f"row {int(bad.nonzero()[0, 0])}{why}")
+
+
+def refuse_entries(name: str, value: Tensor, bad: Tensor, wanted: str = "finite") -> None:
+    """Raises ValueError, with index and value, where anything in `bad`, of the value's shape, is True."""
+    if bad.any():
+        where = bad.nonzero()[0].tolist()
+        raise ValueError(
+            f"{name}{where or ''} is {float(value.detach()[tuple(where)]):g}; it must be {wanted}"
+        )
 
 
 def _reduce(losses: Tensor, reduction: str) -> Tensor:

@@ -67,13 +67,12 @@ def advantage(scale: float = 1.0) -> Strength:
     """
 
     def strength(pairs: Pairs, scores: Tensor | None = None) -> Tensor:
-        chosen = _known(pairs.chosen_reward, "rewards")
-        rejected = _known(pairs.rejected_reward, "rewards")
+        both = _known(np.stack([pairs.chosen_reward, pairs.rejected_reward], 1), "rewards").T  # (2, P)
+        texts = np.array([pairs.chosen, pairs.rejected], dtype=object)
         gaps = np.zeros(len(pairs))
         for group in np.unique(pairs.group):
             rows = np.flatnonzero(pairs.group == group)
-            rewards = {pairs.chosen[row]: chosen[row] for row in rows}
-            rewards |= {pairs.rejected[row]: rejected[row] for row in rows}
+            rewards = dict(zip(texts[:, rows].flat, both[:, rows].flat))
             if len(rewards) > 1:
                 found = group_advantages(torch.tensor([list(rewards.values())], dtype=torch.float64))
                 of = dict(zip(rewards, found[0].tolist()))
@@ -128,10 +127,8 @@ def delta_ndcg() -> Strength:
         weights = np.zeros(len(pairs))
         for judgement in np.unique(pairs.judgement):
             rows = np.flatnonzero(pairs.judgement == judgement)
-            now, gain = {}, {}
-            for row in rows:
-                for side in range(2):
-                    now[texts[row, side]], gain[texts[row, side]] = scores[row, side], gains[row, side]
+            now = dict(zip(texts[rows].flat, scores[rows].flat))
+            gain = dict(zip(texts[rows].flat, gains[rows].flat))
             order = sorted(now, key=lambda text: -now[text])
             discount = {text: 1 / np.log2(2 + place) for place, text in enumerate(order)}
             best = sum(g * d for g, d in zip(sorted(gain.values(), reverse=True), discount.values()))

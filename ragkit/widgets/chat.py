@@ -9,7 +9,7 @@ from ragkit.generation.follow_up import NOTHING_ASKED, asks_nothing, complete_fo
 from ragkit.preferences.judgements import Feedback
 from ragkit.preferences.rank_session import RankingSession
 from ragkit.widgets.compare import sources
-from ragkit.widgets.panel import Field, Panel, block, flag, handler, part, question, row, show
+from ragkit.widgets.panel import Field, Panel, block, handler, part, question, row, show
 from ragkit.widgets.rank import RankingPanel, facts
 
 
@@ -32,20 +32,15 @@ class ChatApp(Panel):
         self._good = self.button("Good answer", "good", lambda: self.good(True))
         self._bad = self.button("Bad answer", "poor", lambda: self.good(False))
         self._note = Field("Note (optional)", "rk-note")
-        buttons = [
-            self._good,
-            self._bad,
-            self.button("Undo", "undo", self.undo),
-            self.button("Rank these documents", "rank", self.rank),
-            self._note.box,
-        ]
-        self._below, self._documents = row(*buttons), ipywidgets.VBox([])
+        undo = self.button("Undo", "undo", self.undo)
+        rank = self.button("Rank these documents", "rank", self.rank)
+        below = row(self._good, self._bad, undo, rank, self._note.box)
         asking = row(self._query.box, self.button("Ask", "ask", self.ask, "rk-main"))
-        card = part(ipywidgets.VBox([self._answer, self._below]), "rk-card")
-        super().__init__("Chat", asking, card, self._documents, fields=[self._query, self._note])
+        self._card = part(ipywidgets.VBox([self._answer, below]), "rk-card")
+        self._documents = ipywidgets.VBox([])
+        super().__init__("Chat", asking, self._card, self._documents, fields=[self._query, self._note])
         self._earlier = part(ipywidgets.HTML(), "rk-earlier")
         self.box.children += (self._earlier,)  # below the status line, which it would push out of sight
-        self._card = card
         self.on_keys = {"enter": lambda *_: self.ask()}
         self.check_name(log)
         self.redraw()
@@ -87,10 +82,13 @@ class ChatApp(Panel):
         if self._said is not None and (self._said.good, self._said.note) == (good, note):
             return None  # a double click says nothing new
         event = uuid.uuid4().hex
-        latency = round(1000 * (time.monotonic() - self._shown_at))
-        details = facts(self.assistant) | {"view_id": event, "latency_ms": latency}
-        details |= {"generator": getattr(self.assistant.generator, "name", None)}
-        details |= {"citations": list(turn.answer.citations), "abstained": turn.answer.abstained}
+        details = facts(self.assistant) | {
+            "view_id": event,
+            "latency_ms": round(1000 * (time.monotonic() - self._shown_at)),
+            "generator": getattr(self.assistant.generator, "name", None),
+            "citations": list(turn.answer.citations),
+            "abstained": turn.answer.abstained,
+        }
         said = Feedback(turn.query, turn.answer.text, good, note, turn.hits, event_id=event, details=details)
         number = self.log.record(said)
         self._said = said
@@ -119,8 +117,8 @@ class ChatApp(Panel):
             return None
         if len(turn.hits) < 2:
             raise ValueError(f"{len(turn.hits)} documents were found, and an order needs two")
-        settings = {"repeat_share": 0, "facts": lambda: facts(self.assistant)}
-        session = RankingSession([turn.query], lambda query: turn.hits, self.log, **settings)
+        found, known = lambda query: turn.hits, lambda: facts(self.assistant)
+        session = RankingSession([turn.query], found, self.log, repeat_share=0, facts=known)
         self.ranking = RankingPanel(session, len(turn.hits))
         self._documents.children = [self.ranking.box]
         return self.ranking
@@ -134,16 +132,11 @@ class ChatApp(Panel):
             return
         self._answer.value = question(turn.query) + _answered(turn)
         self._earlier.value = earlier(self.turns[:-1])
-        chosen = {True: self._said is not None and self._said.good}
-        chosen[False] = self._said is not None and not self._said.good
-        self._good.description = ("✓ " if chosen[True] else "") + "Good answer"
-        self._bad.description = ("✓ " if chosen[False] else "") + "Bad answer"
-        self.describe(
-            good={"aria-pressed": flag(chosen[True])},
-            poor={"aria-pressed": flag(chosen[False])},
-            undo={"aria-disabled": flag(self._said is None)},
-            rank={"aria-expanded": flag(self.ranking is not None)},
-        )
+        said = self._said
+        self.mark("good", self._good, said is not None and said.good)
+        self.mark("poor", self._bad, said is not None and not said.good)
+        self.describe("undo", aria_disabled=said is None)
+        self.describe("rank", aria_expanded=self.ranking is not None)
 
     # The state
 

@@ -7,7 +7,7 @@ import ipywidgets
 from ragkit.generation.generator import Answer
 from ragkit.preferences.compare_session import ComparisonSession, text
 from ragkit.widgets.judging import JudgingPanel
-from ragkit.widgets.panel import block, flag, handler, part, row
+from ragkit.widgets.panel import block, handler, part, row
 
 SCALE = {
     -3: "A much better",
@@ -46,18 +46,18 @@ class CompareAnswers(JudgingPanel):
             for rating, name in SCALE.items()
         }
         self._bad = self.button("Both bad", "bad", self.both_bad)
-        go = self.settled(self._save_or_next)
-        buttons = [
-            self.button("Save", "save", self.settled(self.save), "rk-main"),
-            self.button("Next", "next", self.settled(self.next)),
-        ]
+        save = self.button("Save", "save", self.settled(self.save), "rk-main")
+        following = self.button("Next", "next", self.settled(self.next))
         scale = row(*self._scale.values(), self._bad, classes="rk-scale")
         work = [row(*cards, classes="rk-panes"), scale, ipywidgets.HTML(block(HINT, "rk-hint"))]
-        super().__init__("Compare two answers", session, work, *buttons)
+        super().__init__("Compare two answers", session, work, save, following)
+        go = self.settled(self._save_or_next)
         self.on_keys = {"save": lambda *_: go(), "0": lambda *_: self.both_bad()}
         self.on_keys |= {
             str(rating + 4): lambda *_, rating=rating: self.rate(rating) for rating in self._scale
         }
+        for side in "ab":
+            self.describe(f"pane-{side}", role="group", aria_label=f"Answer {side.upper()}")
         self.check_name(log)
         self.next()
 
@@ -91,11 +91,10 @@ class CompareAnswers(JudgingPanel):
     @handler("NOT DONE")
     def next(self) -> None:
         """Show the next pair; one that is neither saved nor skipped stays."""
-        view = self.session.view
-        if view is None or view.saved is not None:
-            self._next("")
-        else:
+        if self._waits:
             self.tell("Save or skip this one first.")
+        else:
+            self._next("")
 
     # Drawing
 
@@ -107,41 +106,27 @@ class CompareAnswers(JudgingPanel):
             for name, pane, answer in zip("AB", self._panes, view.sides):
                 pane.value = block(name, "rk-title") + block(text(answer), "rk-answer")
                 pane.value += sources(answer, view.hits) if saved else ""
-        self._draw_buttons(view, saved)
-
-    def _draw_buttons(self, view, saved: bool) -> None:
-        chosen = {rating: view is not None and view.rating == rating for rating in self._scale}
-        closed = flag(view is None or saved)
-        names = {}
-        for rating, button in self._scale.items():
-            button.description = ("✓ " if chosen[rating] else "") + SCALE[rating]
-            names[f"rate_{rating + 4}"] = {"aria-pressed": flag(chosen[rating]), "aria-disabled": closed}
-        bad = view is not None and view.both_bad
-        self._bad.description = ("✓ " if bad else "") + "Both bad"
-        names["bad"] = {"aria-pressed": flag(bad), "aria-disabled": closed}
-        rated = view is not None and (view.rating is not None or view.both_bad)
-        names["save"] = {"aria-disabled": flag(saved or not rated)}
-        names["next"] = {"aria-disabled": flag(not saved)}
-        names["skip"] = {"aria-disabled": closed}
-        names["undo"] = {"aria-disabled": flag(not self.session.can_undo)}
-        names |= {f"pane_{side}": {"role": "group", "aria-label": f"Answer {side.upper()}"} for side in "ab"}
-        self.describe(**names)
+        rating, bad = (None, False) if view is None else (view.rating, view.both_bad)
+        for each, button in self._scale.items():
+            self.mark(f"rate-{each + 4}", button, each == rating)
+        self.mark("bad", self._bad, bad)
+        for name in ("bad", "skip", *(f"rate-{each + 4}" for each in self._scale)):
+            self.describe(name, aria_disabled=not self._waits)
+        self.describe("save", aria_disabled=saved or (rating is None and not bad))
+        self.describe("next", aria_disabled=not saved)
 
     # The state
 
     def _save_or_next(self) -> None:
-        view = self.session.view
-        if view is not None and view.saved is None:
+        if self._waits:
             self.save()
         else:
             self.next()
 
     def _check_open(self) -> None:
-        view = self.session.view
-        if view is None:
-            raise ValueError("nothing is shown")
-        if view.saved is not None:
-            raise ValueError("this one is saved; Undo takes it back")
+        if not self._waits:
+            saved = self.session.view is not None
+            raise ValueError("this one is saved; Undo takes it back" if saved else "nothing is shown")
 
     _check_skip = _check_open
 

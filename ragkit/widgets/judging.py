@@ -60,6 +60,7 @@ class JudgingPanel(Panel):
     def draw(self) -> None:
         session = self.session
         self._progress.value = block(str(session.progress))
+        self.describe("undo", aria_disabled=not session.can_undo)
         for each in self._work:
             show(each, session.view is not None)
         if session.view is not None:
@@ -73,6 +74,11 @@ class JudgingPanel(Panel):
         self._question.value += block(missing) if missing else ""
 
     # The state
+
+    @property
+    def _waits(self) -> bool:
+        """Whether an item is shown that is not judged yet."""
+        return self.session.view is not None and self.session.view.saved is None
 
     def _check_skip(self) -> None:
         """Raise ValueError where there is nothing to skip."""

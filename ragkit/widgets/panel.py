@@ -144,9 +144,8 @@ class Panel:
         self.box = part(ipywidgets.VBox([self._guard, *parts, self._line]), "rk-panel")
         self._aria: dict[str, dict[str, str]] = {}
         # Whatever is clicked takes the focus, or else the next key would be JupyterLab's.
-        self.describe(
-            panel={"role": "region", "aria-label": name, "tabindex": "-1"}, status={"role": "status"}
-        )
+        self.describe("panel", role="region", aria_label=name, tabindex="-1")
+        self.describe("status", role="status")
 
     def _repr_mimebundle_(self, **settings):
         return self.box._repr_mimebundle_(**settings)
@@ -168,12 +167,17 @@ class Panel:
         reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
         self.tell(reason if reason.startswith(what) else f"{what}: {reason}", failed=True)
 
-    def describe(self, **parts: dict[str, str]) -> None:
-        """ARIA attributes by part: `save={"aria-disabled": "true"}` for the part of class rk-save."""
-        for name, attributes in parts.items():
-            name = f"rk-{name.replace('_', '-')}"
-            told = {key: readable(value) for key, value in attributes.items()}
-            self._aria[name] = self._aria.get(name, {}) | told
+    def describe(self, name: str, **attributes: str | bool) -> None:
+        """Attributes for screen readers: `"save", aria_disabled=True` for the part of class rk-save."""
+        told = self._aria.setdefault(f"rk-{name}", {})
+        for key, value in attributes.items():
+            value = str(value).lower() if isinstance(value, bool) else readable(value)
+            told[key.replace("_", "-")] = value
+
+    def mark(self, name: str, button: ipywidgets.Button, chosen: bool) -> None:
+        """A tick on a button that says what is chosen, or none."""
+        button.description = "✓ " * chosen + button.description.removeprefix("✓ ")
+        self.describe(name, aria_pressed=chosen)
 
     def follow(self, slot: int) -> None:
         """The focus goes where the document went; slots from 0, in class names from 1."""
@@ -245,7 +249,3 @@ def row(*children, classes: str = "rk-buttons") -> ipywidgets.HBox:
 
 def show(widget: ipywidgets.DOMWidget, visible: bool) -> None:
     widget.layout.display = None if visible else "none"
-
-
-def flag(value: bool) -> str:
-    return "true" if value else "false"

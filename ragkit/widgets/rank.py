@@ -6,7 +6,7 @@ import ipywidgets
 
 from ragkit.preferences.rank_session import RankingSession, flat, is_tied, move, place, places, tie
 from ragkit.widgets.judging import JudgingPanel
-from ragkit.widgets.panel import FOLD, block, flag, handler, part, row, show
+from ragkit.widgets.panel import FOLD, block, handler, part, row, show
 
 HINT = (
     "Best first. Click a document: 1 to 9 give it a place, Alt+↑ and Alt+↓ move it, "
@@ -77,7 +77,7 @@ class RankingPanel(JudgingPanel):
     @handler("NOT DONE")
     def next(self) -> None:
         """Show the next item, or again the one that is not judged yet."""
-        if self.session.view is None or self.session.view.saved is not None:
+        if not self._waits:
             self._next("")
 
     # Drawing
@@ -90,11 +90,8 @@ class RankingPanel(JudgingPanel):
             show(parts["card"], slot < len(documents))
             if slot < len(documents):
                 self._draw_slot(slot, parts, documents, numbers)
-        done = flag(view is None)
-        nothing = flag(not self.session.can_undo)
-        self.describe(
-            save={"aria-disabled": done}, skip={"aria-disabled": done}, undo={"aria-disabled": nothing}
-        )
+        for name in ("save", "skip"):
+            self.describe(name, aria_disabled=view is None)
 
     def _draw_slot(self, slot: int, parts: dict, documents: list[int], numbers: list[int]) -> None:
         view, n = self.session.view, slot + 1
@@ -112,22 +109,18 @@ class RankingPanel(JudgingPanel):
         show(parts["more"], long)
         tied = is_tied(view.tiers, slot)
         above = view.name(documents[slot - 1]) if slot else ""
-        parts["more"].description = "More" if folded else "Less"
+        parts["more"].description = more = "More" if folded else "Less"
         parts["tie"].description = "≠ Untie" if tied else "= Tie"
         show(parts["tie"], bool(slot))
         last = slot == len(documents) - 1
         label = f"Place {numbers[slot]}: {name}, {passage.title}"
-        ends = [slot == 0 and not shared, last and not shared]
-        self.describe(**{
-            f"slot_{n}": {"role": "group", "aria-label": label, "tabindex": "-1"},
-            f"up_{n}": {"aria-label": f"Move {name} up", "aria-disabled": flag(ends[0])},
-            f"down_{n}": {"aria-label": f"Move {name} down", "aria-disabled": flag(ends[1])},
-            f"tie_{n}": {"aria-label": f"Untie {name} from {above}" if tied else f"Tie {name} with {above}"},
-            f"more_{n}": {
-                "aria-label": f"{'More' if folded else 'Less'} of {name}",
-                "aria-expanded": flag(not folded),
-            },
-        })  # fmt: skip
+        self.describe(f"slot-{n}", role="group", aria_label=label, tabindex="-1")
+        self.describe(f"up-{n}", aria_label=f"Move {name} up", aria_disabled=slot == 0 and not shared)
+        self.describe(f"down-{n}", aria_label=f"Move {name} down", aria_disabled=last and not shared)
+        self.describe(
+            f"tie-{n}", aria_label=f"Untie {name} from {above}" if tied else f"Tie {name} with {above}"
+        )
+        self.describe(f"more-{n}", aria_label=f"{more} of {name}", aria_expanded=not folded)
 
     def _slot(self, slot: int) -> dict:
         """The widgets of one slot; which document they show comes later."""
@@ -191,8 +184,8 @@ class RankDocuments(RankingPanel):
         if k < 2:
             raise ValueError(f"k={k}: an order needs two documents at the least")
         settings = {"seed": seed, "repeat_share": repeat_share, "choose": choose}
-        find = lambda query: assistant.find(query, k)  # noqa: E731
-        super().__init__(RankingSession(queries, find, log, facts=lambda: facts(assistant), **settings), k)
+        settings["facts"] = lambda: facts(assistant)
+        super().__init__(RankingSession(queries, lambda query: assistant.find(query, k), log, **settings), k)
         self.check_name(log)
 
 

@@ -20,8 +20,8 @@ import numpy as np
 
 from ragkit.evaluation.measures import load_qrels, paired_interval
 from ragkit.generation.decoding import PRIOR_SCALE
-from ragkit.generation.evidence import FLOOR
 from ragkit.generation.generator import Generator
+from ragkit.generation.prompt import FLOOR
 from ragkit.retrieval.corpus import DATA, Hit, Passage, read_jsonl
 from ragkit.retrieval.encoder import Encoder
 from ragkit.retrieval.library import Library, hybrid_search
