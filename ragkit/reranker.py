@@ -277,6 +277,7 @@ class Reranker:
         """
         hits = list(hits)
         if self.residual is None:
+            _check_query(query)
             return ranked((hit.passage, hit.score) for hit in hits)
         scores = self.score(query, [hit.passage for hit in hits])
         order = np.argsort(-scores, kind="stable").tolist()
@@ -347,8 +348,7 @@ class Reranker:
         return self._describe(ranking.query, ranking.passages)
 
     def _describe(self, query: str, passages: Sequence[Passage]) -> Described:
-        if not isinstance(query, str) or not query.strip():
-            raise ValueError(f"query={query!r}: a question, as a string that is not empty")
+        _check_query(query)
         return describe(self.encoder, query, [passage.full_text for passage in passages])
 
     def _added(self, described: Described) -> np.ndarray:
@@ -357,6 +357,11 @@ class Reranker:
     def _moves(self, rankings: Sequence[Ranking]) -> np.ndarray:
         described = [self._described(ranking) for ranking in rankings]
         return np.array([kl_from_base(self._added(one), base_scores(one)) for one in described])
+
+
+def _check_query(query: str) -> None:
+    if not isinstance(query, str) or not query.strip():
+        raise ValueError(f"query={query!r}: a question, as a string that is not empty")
 
 
 def checked(rankings) -> list[Ranking]:
