@@ -82,8 +82,12 @@ class Assistant:
         # 2. f(library, query vector, k) returns k documents; here, the query's words count too.
         count = k if self.reranker is None else max(k, candidates or k)
         hits = hybrid_search(self.library, query, query_vector, count)
-        vectors = self.library.vectors_of(hit.passage.id for hit in hits)
-        self.encoder.remember([hit.passage.full_text for hit in hits], vectors)  # for the steps to come
+        steps = (self.reranker, self.generator)
+        if self.encoder in [
+            getattr(step, "encoder", None) for step in steps
+        ]:  # not encoded again
+            vectors = self.library.vectors_of(hit.passage.id for hit in hits)
+            self.encoder.remember([hit.passage.full_text for hit in hits], vectors)
         clock.append(time.perf_counter())
 
         # 3. A reranker, where there is one, puts them into the order that people prefer.
