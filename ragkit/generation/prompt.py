@@ -12,9 +12,10 @@ from ragkit.retrieval.corpus import Hit
 from ragkit.retrieval.text import readable, sentences_with_sections, split_sentences, words
 
 SENTENCE, CONTEXT, PASSAGE = 0.35, 0.5, 0.15  # the shares of a score
-# A best score below it is nothing found. Of 466 questions that can be answered (test topics, topics kept
-# back, SQuADShifts) it declines 2, 0.4 %, of 18 off-topic ones 14: `python -m tests.benchmarks.reading`.
-FLOOR = 0.27
+# A best score below it: nothing was found. The highest that declines at most 1 % of what can be answered:
+# 4 of 466 questions (test topics, topics kept back, SQuADShifts) and 14 of 18 off-topic ones. Measured by
+# `python -m tests.benchmarks.reading --questions FOLDER`.
+FLOOR = 0.29
 _OPEN = re.compile(r"\W*(?:what|why|how|when|where|who)\b", re.I)
 _INSTRUCTION = (
     "Answer the question from the numbered passages below and from nothing else. {style} Cite the passages "

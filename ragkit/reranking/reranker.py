@@ -169,6 +169,7 @@ class Reranker:
         """
         hits = list(hits)
         if self.fitted.residual is None:
+            _check_query(query)
             return ranked((hit.passage, hit.score) for hit in hits)
         scores = self.score(query, [hit.passage for hit in hits])
         order = np.argsort(-scores, kind="stable").tolist()
@@ -185,8 +186,7 @@ class Reranker:
 
     def describe(self, query: str, passages: Sequence[Passage]) -> Described:
         """What it knows of these documents. Raises ValueError for an empty query."""
-        if not isinstance(query, str) or not query.strip():
-            raise ValueError(f"query={query!r}: a question, as a string that is not empty")
+        _check_query(query)
         return describe(self.encoder, query, [passage.full_text for passage in passages])
 
     # On disk
@@ -245,6 +245,11 @@ def fit_each(make: Callable[[], Reranker], rankings: Sequence[Ranking], **settin
         report = reranker.fit([one for one in rankings if one.annotator == name], **settings)
         found[name] = reranker, report
     return found
+
+
+def _check_query(query: str) -> None:
+    if not isinstance(query, str) or not query.strip():
+        raise ValueError(f"query={query!r}: a question, as a string that is not empty")
 
 
 def _checked(rankings) -> list[Ranking]:

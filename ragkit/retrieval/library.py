@@ -252,14 +252,15 @@ def hybrid_search(library: Library, query: str, query_vector: np.ndarray, k: int
     counts little where it shares only common words, or few of many. Equal scores keep the library's order.
     Raises what `retrieve` raises.
     """
+    import faiss
+
     lexical, bound = _bm25(library, query)
-    scores = np.zeros(len(library))
-    numbers = np.array(list(library._passages))  # ascending
     vector = _checked_vector(library, query_vector)
-    if len(library):
-        cosines, found = library._index.search(vector[None], len(library))
-        scores[np.searchsorted(numbers, found[0])] = cosines[0]
-    return _best(library, (1 - LEXICAL) * scores + LEXICAL * lexical / bound, k)
+    flat = faiss.downcast_index(library._index.index)  # its rows are in the order of the passages
+    rows = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d) if flat.ntotal else np.empty(0)
+    # Row by row: a matrix product rounds equal rows differently by where they stand.
+    cosines = np.einsum("nd,d->n", rows.reshape(-1, library.dimension), vector)
+    return _best(library, (1 - LEXICAL) * cosines + LEXICAL * lexical / bound, k)
 
 
 def _bm25(library: Library, query: str) -> tuple[np.ndarray, float]:
