@@ -83,9 +83,7 @@ class Assistant:
         count = k if self.reranker is None else max(k, candidates or k)
         hits = hybrid_search(self.library, query, query_vector, count)
         steps = (self.reranker, self.generator)
-        if self.encoder in [
-            getattr(step, "encoder", None) for step in steps
-        ]:  # not encoded again
+        if self.encoder in [getattr(step, "encoder", None) for step in steps]:  # not encoded again
             vectors = self.library.vectors_of(hit.passage.id for hit in hits)
             self.encoder.remember([hit.passage.full_text for hit in hits], vectors)
         clock.append(time.perf_counter())
