@@ -625,6 +625,8 @@ def test_equal_scores_keep_one_order_whatever_k_is():
         lambda k: hybrid_search(library, "1 4", query, k),
     ):
         whole = search(400)
+        places = [(-hit.score, int(hit.passage.id[1:])) for hit in whole]
+        assert places == sorted(places)  # that of the library
         for k in (1, 2, 10, 99, 101, 250):
             assert search(k) == whole[:k]
 
