@@ -26,6 +26,7 @@ ENVIRONMENT = {
     "TZ": "UTC",
     "COLUMNS": "80",
 }
+Path(ENVIRONMENT["IPYTHONDIR"]).mkdir(parents=True, exist_ok=True)  # else IPython warns, and takes another
 
 
 def run(path: Path, timeout: int = 600) -> float:
