@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -68,20 +69,19 @@ def from_qrels(
 ) -> list[Ranking]:
     """A ranking for each judged query, equal grades tied: what a BEIR qrels file says as preferences.
 
-    Raises KeyError for a query or passage that is not there. Queries with one grade alone say nothing and are
-    left out.
+    Queries with one grade alone say nothing. Judgements of a query or passage that is not there are left out,
+    with one warning; `load_qrels`, which knows their lines, says where they stand.
     """
     by_id = {passage.id: passage for passage in passages}
-    rankings = []
+    rankings, lost = [], []
     for query_id, grades in qrels.items():
-        if len(set(grades.values())) < 2:
-            continue
-        if missing := [passage_id for passage_id in grades if passage_id not in by_id]:
-            raise KeyError(
-                f"qrels of query {query_id!r} name passage {missing[0]!r}, which is not among them"
-            )
-        judged = [by_id[passage_id] for passage_id in grades]
-        rankings.append(Ranking(queries[query_id], judged, _tiers(grades.values()), annotator="qrels"))
+        known = {id: grade for id, grade in grades.items() if id in by_id and query_id in queries}
+        lost += [f"query {query_id!r}, passage {id!r}" for id in grades.keys() - known.keys()]
+        if len(set(known.values())) > 1:
+            judged = [by_id[id] for id in known]
+            rankings.append(Ranking(queries[query_id], judged, _tiers(known.values()), annotator="qrels"))
+    if lost:
+        warnings.warn(f"{len(lost)} judgements name what is not there, as {min(lost)}", stacklevel=2)
     return rankings
 
 
