@@ -9,10 +9,11 @@ from importlib import import_module
 from importlib.util import find_spec
 
 # OpenMP's threads spin while they wait for each other; where more runs than there are cores, they spin away
-# the time that the others need, and encoding is ten times slower (tests/benchmarks/busy.py). It is read once,
+# the time that the others need, and encoding is ten times slower. A thousand turns and then to sleep cost an
+# idle machine next to nothing; never to spin costs it a tenth (tests/benchmarks/busy.py). It is read once,
 # when torch is loaded, so import ragkit before torch; later it changes nothing. What is set stays.
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ["GOMP_SPINCOUNT"] = "1000"
 
 _NAMES = {
     "retrieval": "Encoder Hit Library Passage fuse hybrid_search lexical_search load_passages retrieve "

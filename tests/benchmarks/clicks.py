@@ -19,12 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from ragkit.assistant import Assistant
-from ragkit.preferences.judgements import Ranking
-from ragkit.preferences.log import PreferenceLog
-from ragkit.retrieval.corpus import Passage
-from ragkit.retrieval.library import Library
-from ragkit.widgets.rank import RankDocuments
+# By names that every version has, since another checkout runs this file too.
+from ragkit import Assistant, Library, Passage, PreferenceLog, RankDocuments, Ranking
 from tests.helpers import FakeEncoder
 
 PASSAGES = [Passage(f"c{n}", f"text {n} " * 40, f"title {n}") for n in range(1, 4)]
