@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ragkit.generation.generator import DEFAULT, Answer, Generator
-from ragkit.retrieval.corpus import DATA, Hit, ranked
+from ragkit.retrieval.corpus import DATA, Hit, check_query, ranked
 from ragkit.retrieval.encoder import Encoder
 from ragkit.retrieval.library import Library, check_encoder, hybrid_search, library_encoder
 
@@ -71,8 +71,7 @@ class Assistant:
         `candidates`: with a reranker, how many passages it chooses the k from; k unless given. `timings`
         gets each step's seconds.
         """
-        if not isinstance(query, str) or not query.strip():
-            raise ValueError(f"query={query!r}: a question, as a string that is not empty")
+        check_query(query)
         clock = [time.perf_counter()]
 
         # 1. The encoder makes a query vector.
@@ -82,8 +81,8 @@ class Assistant:
         # 2. f(library, query vector, k) returns k documents; here, the query's words count too.
         count = k if self.reranker is None else max(k, candidates or k)
         hits = hybrid_search(self.library, query, query_vector, count)
-        vectors = self.library.vectors_of(hit.passage.id for hit in hits)
         if isinstance(self.encoder, Encoder):  # the steps to come need not encode them again
+            vectors = self.library.vectors_of(hit.passage.id for hit in hits)
             self.encoder.remember([hit.passage.full_text for hit in hits], vectors)
         clock.append(time.perf_counter())
 

@@ -151,6 +151,20 @@ def llama_folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def tokenizer():
+    """The default encoder's, without the model."""
+    from ragkit.retrieval.encoder import default_tokenizer
+
+    return default_tokenizer()
+
+
+@pytest.fixture
+def count(tokenizer):
+    """The number of tokens that the encoder would see, its special tokens included."""
+    return lambda text: len(tokenizer(text, verbose=False)["input_ids"])
+
+
 @pytest.fixture(scope="session")
 def encoder():
     from ragkit.retrieval.encoder import Encoder

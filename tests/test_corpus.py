@@ -77,23 +77,12 @@ READ = [
 ]
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    return default_tokenizer()
-
-
-@pytest.fixture
-def count(tokenizer):
-    """The number of tokens that the encoder would see, its special tokens included."""
-    return lambda text: len(tokenizer(text, verbose=False)["input_ids"])
-
-
 @pytest.fixture
 def no_tokenizer(monkeypatch):
     def fail():
         raise AssertionError("passages with ids must not be split")
 
-    monkeypatch.setattr(ragkit.corpus, "default_tokenizer", fail)
+    monkeypatch.setattr(ragkit.retrieval.corpus, "default_tokenizer", fail)
 
 
 def jsonl(*rows) -> bytes:

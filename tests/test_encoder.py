@@ -70,7 +70,7 @@ def test_rows_keep_the_order_of_the_texts_whatever_the_batches(encoder, forgetfu
     texts = mixed_texts(20, 60)
     alone = np.array([encoder.encode(text) for text in texts])
     for tokens in (4096, 300, 1):  # all in one batch, several, one text a batch
-        monkeypatch.setattr(ragkit.encoder, "TOKENS_PER_BATCH", {encoder.device.type: tokens})
+        monkeypatch.setattr(ragkit.retrieval.encoder, "TOKENS_PER_BATCH", {encoder.device.type: tokens})
         assert np.abs(forgetful.encode(texts, progress=False) - alone).max() < 1e-5
 
 
@@ -271,7 +271,7 @@ def test_other_weights_than_the_published_are_refused(tmp_path, monkeypatch):
     small = shutil.ignore_patterns("model.safetensors")
     folder = shutil.copytree(ragkit.retrieval.encoder.default_folder(), tmp_path / "model", ignore=small)
     (folder / "model.safetensors").write_bytes(b"other weights")
-    monkeypatch.setattr(ragkit.encoder, "default_folder", lambda: folder)
+    monkeypatch.setattr(ragkit.retrieval.encoder, "default_folder", lambda: folder)
     with pytest.raises(OSError, match=r"its sha256 is \w{64}, not 53aa51.*pip install --force-reinstall"):
         Encoder()
 

@@ -349,7 +349,7 @@ def test_an_unknown_name_says_what_to_do(name):
 
 
 def test_the_default_model_missing_is_said_plainly(monkeypatch, tmp_path):
-    monkeypatch.setattr(ragkit.generator, "DATA", tmp_path)
+    monkeypatch.setattr(ragkit.generation.generator, "DATA", tmp_path)
     with pytest.raises(OSError, match=r"no generator 'tiny-rag-lm': .* is missing"):
         Generator()
 

@@ -5,20 +5,8 @@ from itertools import chain, pairwise
 
 import pytest
 
-from ragkit.retrieval.encoder import default_tokenizer
 from ragkit.retrieval.markdown import plain_markdown
 from ragkit.retrieval.text import sentences_with_sections, split_sentences, split_text
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return default_tokenizer()
-
-
-@pytest.fixture
-def count(tokenizer):
-    """The number of tokens that the encoder would see, its special tokens included."""
-    return lambda text: len(tokenizer(text, verbose=False)["input_ids"])
 
 
 def sentences(number: int) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ragkit.generation.decoding import PRIOR_SCALE, grounded, sampled, token_streamer
 from ragkit.generation.prompt import Evidence, Prompt, build_prompt, plain_ids, select_evidence
-from ragkit.retrieval.corpus import DATA, Hit
+from ragkit.retrieval.corpus import DATA, Hit, check_query
 from ragkit.retrieval.encoder import Encoder, loading
 
 DEFAULT = "tiny-rag-lm"
@@ -101,8 +101,7 @@ class Generator:
         """
         if not temperature > 0:
             raise ValueError(f"temperature={temperature!r}: more than 0; without a seed, decoding is greedy")
-        if not isinstance(query, str) or not query.strip():
-            raise ValueError(f"query={query!r}: a question, as a string that is not empty")
+        check_query(query)
         prompt = self.prompt(query, hits, style=style, max_new_tokens=max_new_tokens)
         if not prompt.evidence:
             return self._abstain(prompt, on_text)

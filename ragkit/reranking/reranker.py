@@ -16,7 +16,7 @@ from ragkit.reranking.objective import ANCHORS, Objective
 from ragkit.reranking.report import Explanation, FitReport, explain
 from ragkit.reranking.selection import Fitted, Settings, fit_linear, pair_losses
 from ragkit.reranking.table import Table, base_scores
-from ragkit.retrieval.corpus import Hit, Passage, ranked
+from ragkit.retrieval.corpus import Hit, Passage, check_query, ranked
 from ragkit.retrieval.storage import digest, load_tensors, save_tensors
 
 CROSS = "cross-encoder"
@@ -169,7 +169,7 @@ class Reranker:
         """
         hits = list(hits)
         if self.fitted.residual is None:
-            _check_query(query)
+            check_query(query)
             return ranked((hit.passage, hit.score) for hit in hits)
         scores = self.score(query, [hit.passage for hit in hits])
         order = np.argsort(-scores, kind="stable").tolist()
@@ -186,7 +186,7 @@ class Reranker:
 
     def describe(self, query: str, passages: Sequence[Passage]) -> Described:
         """What it knows of these documents. Raises ValueError for an empty query."""
-        _check_query(query)
+        check_query(query)
         return describe(self.encoder, query, [passage.full_text for passage in passages])
 
     # On disk
@@ -245,11 +245,6 @@ def fit_each(make: Callable[[], Reranker], rankings: Sequence[Ranking], **settin
         report = reranker.fit([one for one in rankings if one.annotator == name], **settings)
         found[name] = reranker, report
     return found
-
-
-def _check_query(query: str) -> None:
-    if not isinstance(query, str) or not query.strip():
-        raise ValueError(f"query={query!r}: a question, as a string that is not empty")
 
 
 def _checked(rankings) -> list[Ranking]:

@@ -47,6 +47,12 @@ def ranked(scored: Iterable[tuple[Passage, float]]) -> list[Hit]:
     return [Hit(passage, score, rank) for rank, (passage, score) in enumerate(scored, 1)]
 
 
+def check_query(query: str) -> None:
+    """Raises ValueError for a query that is no text or an empty one."""
+    if not isinstance(query, str) or not query.strip():
+        raise ValueError(f"query={query!r}: a question, as a string that is not empty")
+
+
 class UnreadableText(ValueError):
     """A file that cannot be read as text."""
 
