@@ -269,7 +269,9 @@ def test_the_shown_first_effect():
     """Ranked exactly as shown: +½; against it: −½; ties say nothing."""
     as_shown = ranking(tiers=[[3], [1], [0]], shown_order=[3, 1, 0, 2, 4])
     against = ranking(tiers=[[0], [1], [3]], shown_order=[3, 1, 0, 2, 4])
-    assert shown_first_effect([as_shown]).mean == pytest.approx(0.5)
+    one = shown_first_effect([as_shown])
+    assert one.mean == pytest.approx(0.5) and np.isnan([one.low, one.high]).all()
+    assert str(one) == "0.500 (n = 1: too early for an interval)"
     assert shown_first_effect([as_shown, against]).mean == pytest.approx(0.0)
     assert shown_first_effect([ranking(tiers=[[0, 1]], shown_order=[0, 1, 2, 3, 4])]).n == 0
 

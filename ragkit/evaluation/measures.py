@@ -44,6 +44,8 @@ class Interval(NamedTuple):
 
     def __str__(self) -> str:
         mean, low, high = (f"{x:{'+' * self.signed}.3f}" for x in self[:3])
+        if self.n == 1:
+            return f"{mean} (n = 1: too early for an interval)"
         return f"{mean} [{low}, {high}] (n = {self.n})"
 
 
@@ -216,7 +218,7 @@ def bootstrap(
     """A statistic of n units, with the percentile interval of it over resamples of the units.
 
     `statistic`: indices of units, (R, n), → R values. NaN, of resamples in which it has no value, is left
-    out of the interval; of no units all is NaN.
+    out of the interval; of no units all is NaN, and of one the limits are.
     """
     if not n:
         return Interval(np.nan, np.nan, np.nan, 0, signed)
@@ -225,5 +227,6 @@ def bootstrap(
     values = np.concatenate([statistic(rng.integers(n, size=(size, n))) for size in sizes])
     values = values[~np.isnan(values)]
     tail = (1 - confidence) / 2
-    low, high = np.quantile(values, [tail, 1 - tail]).tolist() if len(values) else (np.nan, np.nan)
+    known = len(values) and n > 1
+    low, high = np.quantile(values, [tail, 1 - tail]).tolist() if known else (np.nan, np.nan)
     return Interval(float(statistic(np.arange(n)[None])[0]), low, high, n, signed)

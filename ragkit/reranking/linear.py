@@ -142,26 +142,6 @@ def _value_and_gradient(w: np.ndarray, loss: Callable) -> tuple[float, np.ndarra
     return value.item(), torch.autograd.grad(value, w)[0].numpy()
 
 
-def standard_errors(
-    values: np.ndarray, table: Table, objective: Objective, ridge: float, w: np.ndarray
-) -> np.ndarray:
-    """Of the solved weights, (F + 1,): the root of the diagonal of H⁻¹ G H⁻¹, where G sums gradients by query
-    (the sandwich estimator), since pairs of one query are not independent."""
-    at, each = torch.from_numpy(w), _loss_of_weights(values, table, objective, w)
-    number = {query: n for n, query in enumerate(dict.fromkeys(table.queries))}
-    queries = np.array([number[query] for query in table.queries])
-    rows = len(each(at))
-    of = torch.from_numpy(queries[table.pair_list] if rows == len(table.pairs) else queries[:rows])
-
-    def by_query(w):
-        return torch.zeros(len(number), dtype=torch.float64).index_add(0, of, each(w) / rows)
-
-    hessian = torch.autograd.functional.hessian(_with_ridge(each, ridge, len(w)), at)
-    gradients = torch.autograd.functional.jacobian(by_query, at)  # (queries, F + 1)
-    inverse = torch.linalg.pinv(hessian)
-    return (inverse @ gradients.T @ gradients @ inverse).diagonal().clamp(min=0).sqrt().numpy()
-
-
 def _loss_of_weights(values: np.ndarray, table: Table, objective: Objective, w: np.ndarray) -> Callable:
     """The objective's values as a function of weights, (F + 1,); its knobs look at the scores by `w`."""
     loss, values = objective(table, table.base + values @ w[:-1]), torch.from_numpy(values)

@@ -18,7 +18,8 @@ class FitReport:
     `base`, `after`, `intervals`: by measure, from predictions for queries that neither the weights nor the
     choice of settings saw. `kept_base`: whether the retriever's order stays; `reason` says why. `kl`: how far
     the candidates of a query move from the retriever, mean, in nats; `held_back`: rankings cut to the bound.
-    `first`: what it is worth to be shown one place earlier, in logits, where shown orders are known.
+    `first`: what it is worth to be shown one place earlier, in logits, where shown orders are known;
+    `first_unknown`: why there is no such interval.
     `reliability`: of each annotator, where `strength="learned"`.
     """
 
@@ -33,6 +34,7 @@ class FitReport:
     kl: float = 0.0
     held_back: int = 0
     first: Interval | None = None
+    first_unknown: str = ""
     reliability: dict[str, float] = field(default_factory=dict)
 
     def kept(self, reason: str) -> "FitReport":
@@ -49,6 +51,8 @@ class FitReport:
             lines.append(f"{moved}; {self.held_back} of {self.rankings} held back at the bound")
         if self.first:
             lines.append(f"Shown one place earlier: {self.first} logits")
+        elif self.first_unknown:
+            lines.append(f"Shown one place earlier: {self.first_unknown}")
         if self.reliability:
             named = ", ".join(f"{name} {value:.2f}" for name, value in self.reliability.items())
             lines.append(f"Reliability: {named}")

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 
-from ragkit.evaluation.measures import Interval
 from ragkit.losses.pairwise import unchecked_pair_loss
 from ragkit.losses.strengths import learned
 from ragkit.reranking.features import Described
 from ragkit.reranking.guard import Domain, bounded
-from ragkit.reranking.linear import Inputs, LinearResidual, solve, standard_errors
+from ragkit.reranking.linear import Inputs, LinearResidual, solve
 from ragkit.reranking.objective import Objective
+from ragkit.reranking.shown_place import shown_first
 from ragkit.reranking.table import Table, base_scores
 
 RIDGES = (0.1, 0.03, 0.01, 0.003)  # from the strongest on: each fit starts from the one before
@@ -135,19 +135,6 @@ def reliabilities(table: Table, objective: Objective) -> dict[str, float]:
     return {name: float(np.exp(log_scale - everybody)) for name, log_scale in own.items()}
 
 
-def shown_first(table: Table, objective: Objective, capacity: str) -> Interval:
-    """What a place is worth, beside the richest model of the taste: one that it misses pulls it to 0.
-
-    Without s_0, which would be noise to it; similarity is among the inputs.
-    """
-    values = Inputs.fit(capacity, table)(table)
-    objective = replace(objective, anchor="reference")
-    w = solve(values, table, objective, RIDGES[-1])
-    error = 1.96 * float(standard_errors(values, table, objective, RIDGES[-1], w)[-1])
-    first = float(w[-1])
-    return Interval(first, first - error, first + error, len(set(table.queries)))
-
-
 def choose(
     table: Table, objective: Objective, capacities: Sequence[str], max_kl: float, seed: int
 ) -> Settings:
@@ -192,7 +179,7 @@ def fit_linear(
     base: Fitted, capacities: Sequence[str], max_kl: float, seed: int
 ) -> tuple[Fitted, np.ndarray, dict]:
     """A linear residual for `base`'s table and objective; scores, (N,), of models that did not see a list's
-    query; and, for the report, `first` and `reliability` where they were fitted."""
+    query; and, for the report, what it says of the shown place and of reliabilities."""
     table, objective, facts = base.table, base.objective, {}
     scores = out_of_fold(table, objective, capacities, max_kl, seed)
     if objective.strength == "learned":
@@ -200,7 +187,7 @@ def fit_linear(
         objective = replace(objective, strength=learned(facts["reliability"]))
     settings = choose(table, objective, capacities, max_kl, seed)
     if objective.first:
-        facts["first"] = shown_first(table, objective, capacities[-1])
+        facts["first"], facts["first_unknown"] = shown_first(table)
     return Fitted(objective, table, settings, train(table, objective, settings)), scores, facts
 
 
