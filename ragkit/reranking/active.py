@@ -49,7 +49,7 @@ def information(reranker, query: str, passages: Sequence[Passage]) -> float:
     values = inputs(described)
     weights = residual.weights if residual else np.zeros(values.shape[1])
     known = None if table is None else (inputs(table), table)
-    curvature = precision(known, weights, settings.beta, settings.ridge)
+    curvature = precision(known, weights, settings.beta, settings.spread)
     a, b = np.triu_indices(len(passages), 1)
     scores = base_scores(described) + values @ weights
     more = _fisher(values[a] - values[b], scores[a] - scores[b], settings.beta, len(passages))
@@ -57,22 +57,19 @@ def information(reranker, query: str, passages: Sequence[Passage]) -> float:
 
 
 def precision(
-    known: tuple[np.ndarray, Table] | None, weights: np.ndarray, beta: float, ridge: float
+    known: tuple[np.ndarray, Table] | None, weights: np.ndarray, beta: float, spread: float
 ) -> np.ndarray:
-    """The curvature, (F, F), of the logistic loss summed over the queries of `known` (inputs and table).
-
-    Mean loss + ridge/2 · |w|² is, times the number of queries, a log-likelihood and a normal prior; `ridge`
-    alone stands where nothing is known yet.
-    """
-    prior = ridge * np.eye(len(weights))
+    """The curvature, (F, F), of the logistic loss summed over the queries of `known` (inputs and table), and of
+    the prior on weights, which stands alone where nothing is known yet."""
+    prior = np.eye(len(weights)) / spread**2
     if known is None or not len(known[1].pairs):
         return prior
     values, table = known
     chosen, rejected = table.sides.T
-    scores = table.base + values @ weights
+    scores = table.before + values @ weights
     sizes = np.bincount(table.of_list)[table.pair_list]
     x, z = values[chosen] - values[rejected], scores[chosen] - scores[rejected]
-    return _fisher(x, z, beta, sizes) + prior * len(set(table.queries))
+    return _fisher(x, z, beta, sizes) + prior
 
 
 def _fisher(x: np.ndarray, z: np.ndarray, beta: float, sizes: np.ndarray | int) -> np.ndarray:

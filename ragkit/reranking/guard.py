@@ -1,14 +1,23 @@
 """How far what was learned is trusted, and how far it may move a ranking from the retriever's."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
 
+from ragkit.reranking.features import NAMES
+
 STEPS = 25  # of bisection: α to 3e-8
 # Full trust within the distance that this share of the training lists keep to; none at ENDS times that.
-USUAL, ENDS = 0.95, 1.5
-LEAST = 0.05  # spread of a feature, below which differences count no further
-NEAR = 0.5  # a distance that is near whatever was trained on
+USUAL, ENDS = 0.85, 1.5
+LEAST = 0.05  # added to every spread: below, differences count no further
+READ = {  # what is averaged over a list's documents, by kind
+    "length": ("length", "sentence length"),
+    "match": ("similarity", "best chunk", "best sentence", "BM25", "echo", "shared", "coverage", "BM25 sentence"),
+    "style": ("formulas", "code", "numbers", "instructions", "likening", "speaks to you"),
+}
+BLOCKS = {"question": 3, "topic": 2} | {kind: len(names) for kind, names in READ.items()}  # and how many signs
+ASKS = re.compile(r"(?:what|why|how|who|when|where|which|is|are|can|do|does|should)\b", re.I)
 
 
 def kl_from_base(residual: np.ndarray, base: np.ndarray) -> float:
@@ -44,36 +53,70 @@ def list_means(values: np.ndarray, of_list: np.ndarray) -> tuple[np.ndarray, np.
 
 @dataclass(frozen=True)
 class Domain:
-    """Where the training lists lie: of their features' means, (F,), the `mean`, and the variances `between`
-    the lists and `within` a list; `limit`: the distance within which USUAL of them are.
+    """Where the training lists lie, by five kinds of signs, the BLOCKS: the question's form; the documents'
+    lengths; how well they match; their style; the topic, as cosines to `centre`, (D,).
 
-    A person's taste in one kind of documents says little of another kind: a reranker trained on short answers
-    of laymen makes the order of scientific abstracts far worse than the retriever's.
+    `mean` and `spread`, (B,): of the signs over lists. `limits`, (5,): the distance within which 90 % of lists
+    keep in each kind. `limit`: the same for the kind in which a list is farthest, and USUAL of them. All by
+    leaving a list out of what it is compared with.
+
+    A person's taste in one kind of question says little of another kind: a reranker trained on short answers
+    of laymen makes the order of scientific abstracts far worse than the retriever's. Any one of the kinds can
+    tell; a mean over all signs would drown it.
     """
 
+    centre: np.ndarray
     mean: np.ndarray
-    between: np.ndarray
-    within: np.ndarray
+    spread: np.ndarray
+    limits: np.ndarray
     limit: float
 
     @classmethod
     def fit(cls, table) -> "Domain":
-        means, sizes = list_means(table.features, table.of_list)
-        within = ((table.features - means[table.of_list]) ** 2).sum(0) / max(sizes.sum() - len(sizes), 1)
-        between = np.maximum(means.var(0) - within * np.mean(1 / sizes), 0.0)
-        distances = cls(means.mean(0), between, within, 1.0).distance(table)
-        return cls(means.mean(0), between, within, max(float(np.quantile(distances, USUAL)), NEAR))
+        centre = list_means(table.vectors.astype(float), table.of_list)[0].mean(0)
+        signs = _signs(table, centre)
+        count = len(signs)
+        mean, variance = signs.mean(0), signs.var(0)
+        if count < 3:  # no list can be left out
+            return cls(centre, mean, np.full(len(mean), np.inf), np.ones(len(BLOCKS)), 1.0)
+        away = signs - mean
+        # Mean and variance of the others, for each list.
+        others = mean - away / (count - 1)
+        left = np.maximum(variance * count / (count - 1) - away**2 * count / (count - 1) ** 2, 0.0)
+        spread = np.sqrt(left * (count - 1) / (count - 2) * count / (count - 1)) + LEAST
+        distances = _by_block((signs - others) / spread)
+        limits = np.quantile(distances, 0.9, axis=0) + 1e-9
+        spread = np.sqrt(variance * (count + 1) / (count - 1)) + LEAST
+        return cls(centre, mean, spread, limits, float(np.quantile((distances / limits).max(1), USUAL)))
 
     def distance(self, lists) -> np.ndarray:
-        """(L,), of a `Table` or of one `Described`: the root mean square over the features of
-        (list's mean − mean) / its spread for K documents."""
-        means, sizes = list_means(lists.features, lists.of_list)
-        spread = self.between + self.within / sizes[:, None] + LEAST**2
-        return np.sqrt(((means - self.mean) ** 2 / spread).mean(1))
+        """(L,), of a `Table` or of one `Described`: in the kind of signs in which a list is farthest, the root
+        mean square of (sign − mean) / spread, relative to the limits. 1 is the limit."""
+        found = _by_block((_signs(lists, self.centre) - self.mean) / self.spread)
+        return (found / self.limits).max(1) / self.limit
 
     def trust(self, lists) -> np.ndarray:
         """(L,): the share of a residual to apply, from 1 for a list like those of training down to 0."""
-        return np.clip((ENDS - self.distance(lists) / self.limit) / (ENDS - 1), 0.0, 1.0)
+        return np.clip((ENDS - self.distance(lists)) / (ENDS - 1), 0.0, 1.0)
+
+
+def _signs(lists, centre: np.ndarray) -> np.ndarray:
+    """(L, B), in the order of BLOCKS."""
+    starts, means = _starts(lists.of_list), list_means(lists.features, lists.of_list)[0]
+    asked = [query.strip() for query in lists.queries]
+    question = [[np.log1p(len(q.split())), q.endswith("?"), bool(ASKS.match(q))] for q in asked]
+    vectors = list_means(lists.vectors.astype(float), lists.of_list)[0]
+    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    queries = np.atleast_2d(lists.asked)[np.minimum(starts, len(np.atleast_2d(lists.asked)) - 1)]
+    topic = np.stack([vectors, queries], 1) @ (centre / max(np.linalg.norm(centre), 1e-9))
+    signs = {"question": np.array(question, dtype=float), "topic": topic}
+    signs |= {kind: means[:, [NAMES.index(name) for name in names]] for kind, names in READ.items()}
+    return np.concatenate([signs[kind] for kind in BLOCKS], axis=1)
+
+
+def _by_block(z: np.ndarray) -> np.ndarray:
+    """The root mean square of each block's columns, (L, 5), of z, (L, B)."""
+    return np.stack([np.sqrt((part**2).mean(1)) for part in np.split(z, np.cumsum(list(BLOCKS.values()))[:-1], axis=1)], 1)
 
 
 def _starts(of_list: np.ndarray) -> np.ndarray:

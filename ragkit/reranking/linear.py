@@ -15,7 +15,7 @@ from ragkit.reranking.objective import Objective
 from ragkit.reranking.table import Table
 
 CAPACITIES = ("features", "embeddings")
-DIRECTIONS, CROSSED = 16, 6
+DIRECTIONS = 64
 FARTHEST = 3.0  # in spreads: what is odder than anything seen in training must not decide alone
 LOOSE = 1e-4  # the ridge on the effect of the shown place: a bias of our layout is no taste
 ROUNDS = 4  # of weights that follow the scores
@@ -23,37 +23,31 @@ ROUNDS = 4  # of weights that follow the scores
 
 @dataclass(frozen=True)
 class Inputs:
-    """The numbers that are weighed, (N, F): each centred within its list, and divided by its spread within
-    lists in training, since only differences within a list can change an order; cut at ±FARTHEST.
+    """The numbers that are weighed, (N, F), each centred within its list, since only differences within a list
+    can change an order.
 
-    "features": those of NAMES. "embeddings": these, the documents' coordinates on their DIRECTIONS principal
-    directions (a linear residual on the frozen encoder), and the products of the query's and the document's
-    coordinates on the first CROSSED of them (a bilinear one of low rank).
+    "features": those of NAMES, divided by their spread within lists in training and cut at ±FARTHEST.
+    "embeddings": these, and the documents' coordinates on the DIRECTIONS in which vectors differ most within
+    lists, all divided by the first one's spread: a linear residual on the frozen encoder, whose prior is small
+    where the vectors differ little.
     """
 
-    spread: np.ndarray  # (F,)
-    centre: np.ndarray  # (D,)
+    spread: np.ndarray  # (features,)
     basis: np.ndarray  # (D, DIRECTIONS or fewer; 0 for "features")
 
     @classmethod
     def fit(cls, capacity: str, table) -> "Inputs":
         """Fitted to the documents of a `Table`, or of one `Described`."""
-        vectors = table.vectors.astype(np.float64)
-        centre = vectors.mean(0)
-        embeddings = capacity == "embeddings"
-        basis = _directions(vectors - centre) if embeddings else np.zeros((len(centre), 0))
-        within = cls(np.ones(1), centre, basis)._centred(table)
-        spread = np.sqrt((within**2).mean(0))
-        return cls(np.where(spread > 1e-9, spread, 1.0), centre, basis)
+        spread = np.sqrt((centred(table.features, table.of_list) ** 2).mean(0))
+        basis = np.zeros((table.vectors.shape[1], 0))
+        if capacity == "embeddings":
+            basis = _directions(centred(table.vectors.astype(np.float64), table.of_list))
+        return cls(np.where(spread > 1e-9, spread, 1.0), basis)
 
     def __call__(self, lists) -> np.ndarray:
         """(N, F), of a `Table` or of one `Described`."""
-        return np.clip(self._centred(lists) / self.spread, -FARTHEST, FARTHEST)
-
-    def _centred(self, lists) -> np.ndarray:
-        placed = (lists.vectors - self.centre) @ self.basis  # (N, DIRECTIONS)
-        crossed = placed[:, :CROSSED] * ((lists.asked - self.centre) @ self.basis[:, :CROSSED])
-        return centred(np.concatenate([lists.features, placed, crossed], axis=1), lists.of_list)
+        features = np.clip(centred(lists.features, lists.of_list) / self.spread, -FARTHEST, FARTHEST)
+        return np.concatenate([features, centred(lists.vectors @ self.basis, lists.of_list)], axis=1)
 
 
 def centred(values: np.ndarray, of_list: np.ndarray) -> np.ndarray:
@@ -62,20 +56,22 @@ def centred(values: np.ndarray, of_list: np.ndarray) -> np.ndarray:
 
 
 def _directions(vectors: np.ndarray) -> np.ndarray:
-    """The principal directions of centred vectors as columns, the one of the largest spread first."""
+    """The principal directions of vectors, (N, D), as columns, the one of the largest spread first, which they
+    are divided by."""
     count = min(DIRECTIONS, len(vectors) - 1, vectors.shape[1])
-    directions = np.linalg.eigh(vectors.T @ vectors)[1][:, ::-1][:, :count]
+    variances, directions = np.linalg.eigh(vectors.T @ vectors / len(vectors))
+    directions = directions[:, ::-1][:, :count]
     # The sign of a direction is arbitrary: fix it, so that the same data give the same weights.
-    return directions * np.sign(directions[np.abs(directions).argmax(0), np.arange(count)])
+    signed = directions * np.sign(directions[np.abs(directions).argmax(0), np.arange(count)])
+    return signed / max(np.sqrt(max(variances[-1], 0.0)), 1e-9)
 
 
 @dataclass(frozen=True)
 class LinearResidual:
-    """`weights` (F,) on `inputs`; `first`: what one place earlier in the shown order is worth, in logits."""
+    """`weights` (F,) on `inputs`."""
 
     inputs: Inputs
     weights: np.ndarray
-    first: float = 0.0
 
     def __call__(self, lists) -> np.ndarray:
         """r, (N,), in logits, of a `Table` or of one `Described`."""
@@ -88,12 +84,11 @@ class LinearResidual:
 
     def tensors(self) -> dict[str, np.ndarray]:
         """What it takes to make it again, by name."""
-        return vars(self.inputs) | {"weights": self.weights, "first": np.array(self.first)}
+        return vars(self.inputs) | {"weights": self.weights}
 
     @classmethod
     def from_tensors(cls, encoder, tensors: dict[str, np.ndarray]) -> "LinearResidual":
-        inputs = Inputs(*(tensors[name] for name in ("spread", "centre", "basis")))
-        return cls(inputs, tensors["weights"], float(tensors["first"]))
+        return cls(Inputs(tensors["spread"], tensors["basis"]), tensors["weights"])
 
 
 @contextmanager
@@ -144,7 +139,7 @@ def _value_and_gradient(w: np.ndarray, loss: Callable) -> tuple[float, np.ndarra
 
 def _loss_of_weights(values: np.ndarray, table: Table, objective: Objective, w: np.ndarray) -> Callable:
     """The objective's values as a function of weights, (F + 1,); its knobs look at the scores by `w`."""
-    loss, values = objective(table, table.base + values @ w[:-1]), torch.from_numpy(values)
+    loss, values = objective(table, table.before + values @ w[:-1]), torch.from_numpy(values)
     return lambda w: loss(values @ w[:-1], w[-1])
 
 

@@ -65,6 +65,12 @@ class Objective:
         return self._listwise(table) if self.loss == LISTWISE else self._pairwise(table, scores)
 
     @property
+    def plain(self) -> bool:
+        """Whether it is the logistic loss of pairs, with nothing added: a likelihood."""
+        knobs = (self.strength, self.weight, self.offset)
+        return self.loss in ("grpo", "dpo") and all(knob is None for knob in knobs)
+
+    @property
     def moving(self) -> bool:
         """Whether a knob says that it `needs_scores`, the present ones, as `delta_ndcg` does."""
         return any(getattr(knob, "needs_scores", False) for knob in (self.strength, self.weight, self.offset))
@@ -75,7 +81,7 @@ class Objective:
         two = torch.from_numpy(scores[table.sides]) if seen else None
         fixed = torch.zeros(())
         if self.anchor == "offset":
-            fixed = torch.from_numpy(table.base[table.sides] @ [1.0, -1.0])
+            fixed = torch.from_numpy(table.before[table.sides] @ [1.0, -1.0])
         # Until the reliabilities are known, everybody is believed alike.
         alike = self.strength is None or self.strength == "learned"
         strength = self.beta * _column(constant(1.0) if alike else self.strength, table, two)
@@ -111,7 +117,7 @@ class Objective:
         documents, ranks = torch.from_numpy(kept), torch.from_numpy(table.ranks[kept])
         tiers = torch.zeros(shape, dtype=torch.int64).index_put(where, ranks)
         mask = torch.zeros(shape, dtype=torch.bool).index_put(where, ranks >= 0)
-        fixed = torch.from_numpy(table.base) if self.anchor == "offset" else 0.0
+        fixed = torch.from_numpy(table.before) if self.anchor == "offset" else 0.0
         shown = torch.from_numpy(np.nan_to_num(table.places))
 
         def loss(residual: Tensor, first: Tensor | float = 0.0) -> Tensor:

@@ -1,8 +1,7 @@
-"""Which settings, and does it help at all? Cross-validation by query, nested so that its answer is honest."""
+"""What a linear residual learns, and whether it would have helped on queries that it did not see."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 
 import numpy as np
 import torch
@@ -10,54 +9,67 @@ from scipy.optimize import minimize_scalar
 
 from ragkit.losses.pairwise import unchecked_pair_loss
 from ragkit.losses.strengths import learned
+from ragkit.reranking.evidence import Evidence, Told, refreshed, weigh
 from ragkit.reranking.features import Described
 from ragkit.reranking.guard import Domain, bounded
 from ragkit.reranking.linear import Inputs, LinearResidual, solve
-from ragkit.reranking.objective import Objective
-from ragkit.reranking.shown_place import shown_first
+from ragkit.reranking.objective import LISTWISE, Objective
+from ragkit.reranking.prior import people, people_parts
 from ragkit.reranking.table import Table, base_scores
 
-RIDGES = (0.1, 0.03, 0.01, 0.003)  # from the strongest on: each fit starts from the one before
-BETAS = (0.1, 0.3)
-FOLDS, INNER_FOLDS = 5, 3
-MOST_PAIRS = 60  # of one list, while settings are chosen: pairs of a long list say the same again and again
+FOLDS = 5
+LEAST_BETA = 0.1  # of a loss that is no likelihood: below, an IPO's target is beyond any bound
+MOST_PAIRS = 60  # of one list: pairs of a long list say the same again and again
 SCALES = np.array([0.0, *np.geomspace(0.02, 5.0, 16)])
 PRIOR = 1.0  # standard deviation of an annotator's log reliability, before anything was said
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What cross-validation chooses: the inputs, the loss's β, and the ridge."""
+    """Of the most probable model: its inputs, the β of the loss, the spread of its prior on weights."""
 
     capacity: str
     beta: float
-    ridge: float
+    spread: float
 
 
-MIDDLING = Settings("features", BETAS[0], RIDGES[1])
+MIDDLING = Settings("features", 0.1, 0.7)
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a reranker knows. No `objective`: it was not fitted; no `residual`: the retriever's order stays.
+    """What a reranker knows. No `objective`: it was not fitted; no `residual`: nothing was learned.
 
-    `table`: the rankings that it was given, for `update` and active choice; they are not saved. `settings`:
-    as they were chosen; none of a cross-encoder. `residual`: a LinearResidual or a CrossResidual.
+    `table`: the rankings that it was given, for `update` and active choice, and `evidence`, the models that
+    the residual is the average of; neither is saved. `settings`: none of a cross-encoder. `residual`: a
+    LinearResidual or a CrossResidual. `prior`: whether it starts from what people's rankings have in common.
     """
 
     objective: Objective | None = None
     table: Table | None = None
+    evidence: Evidence | None = None
     settings: Settings | None = None
     residual: Callable[[Described], np.ndarray] | None = None
     domain: Domain | None = None
+    prior: bool = False
 
     def added(self, described: Described) -> np.ndarray:
-        """What the residual adds to s_0, (K,), as far as it is to be trusted here; not bounded yet."""
-        return self.domain.trust(described) * self.residual(described)
+        """What is added to s_0, (K,): the prior, and the residual as far as it is to be trusted here; not
+        bounded yet."""
+        total = people(described) if self.prior else np.zeros(len(described.texts))
+        return total + self.domain.trust(described) * self.residual(described) if self.residual else total
+
+    def parts(self, described: Described) -> dict[str, np.ndarray]:
+        """`added`, taken apart by what each input adds, (K,) each."""
+        parts = people_parts(described) if self.prior else {}
+        if self.residual:
+            trust = self.domain.trust(described)
+            for name, part in self.residual.parts(described).items():
+                parts[name] = parts.get(name, 0.0) + trust * part
+        return parts
 
     def scores(self, described: Described, max_kl: float) -> np.ndarray:
-        base = base_scores(described)
-        return base if self.residual is None else bounded(self.added(described), base, max_kl)
+        return bounded(self.added(described), base_scores(described), max_kl)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """What it takes to rerank, by name."""
@@ -65,16 +77,16 @@ class Fitted:
         return {f"{part}.{name}": np.asarray(x) for part in parts for name, x in parts[part].items()}
 
     @classmethod
-    def from_tensors(cls, kind: type, encoder, settings: Settings | None, tensors: dict) -> "Fitted":
+    def from_tensors(cls, kind: type, encoder, settings: Settings | None, prior: bool, tensors: dict) -> "Fitted":
         """What gave `tensors`; `kind`: of the residual."""
         if not tensors:
-            return cls(settings=settings)
+            return cls(settings=settings, prior=prior)
         residual, domain = (
             {name.removeprefix(part): x for name, x in tensors.items() if name.startswith(part)}
             for part in ("residual.", "domain.")
         )
         residual = kind.from_tensors(encoder, residual)
-        return cls(settings=settings, residual=residual, domain=Domain(**domain))
+        return cls(settings=settings, residual=residual, domain=Domain(**domain), prior=prior)
 
 
 def folds_of(queries: Sequence[str], count: int, seed: int) -> np.ndarray:
@@ -94,11 +106,47 @@ def _splits(table: Table, count: int, seed: int) -> Iterator[tuple[Table, Table,
             yield table.take(np.flatnonzero(~out)), table.take(np.flatnonzero(out)), out[table.of_list]
 
 
-def train(table: Table, objective: Objective, settings: Settings) -> LinearResidual:
-    """The residual that `objective` wants of `table`, with these settings."""
-    inputs = Inputs.fit(settings.capacity, table)
-    w = solve(inputs(table), table, objective.at(settings.beta), settings.ridge)
-    return LinearResidual(inputs, w[:-1], float(w[-1]))
+def train(
+    table: Table, objective: Objective, capacities: Sequence[str], seed: int = 0
+) -> tuple[LinearResidual, Evidence]:
+    """What `objective` wants of `table`, each model's weights counted by its evidence.
+
+    The evidence is the logistic loss's, whatever the loss: others are no likelihoods.
+    """
+    inputs = Inputs.fit(capacities[-1], table)
+    values = inputs(table)
+    evidence = weigh(values, _strict(table, seed), capacities, objective)
+    if not objective.plain:
+        evidence = _by(objective, values, thinned(table, seed), evidence)
+    return LinearResidual(inputs, evidence.weights(values.shape[1])), evidence
+
+
+def renewed(fitted: Fitted, table: Table, seed: int) -> tuple[LinearResidual, Evidence]:
+    """The residual and its models for a table with more rankings, from where they are."""
+    inputs = fitted.residual.inputs
+    values = inputs(table)
+    if fitted.objective.plain:
+        evidence = refreshed(fitted.evidence, values, _strict(table, seed), fitted.objective)
+    else:
+        evidence = _by(fitted.objective, values, thinned(table, seed), fitted.evidence)
+    return LinearResidual(inputs, evidence.weights(values.shape[1])), evidence
+
+
+def _strict(table: Table, seed: int) -> Table:
+    """Without ties: two documents of one grade need not be equal, and their likelihood would say so."""
+    return thinned(table.with_pairs(np.flatnonzero(table.pairs.target != 0.5)), seed)
+
+
+def _by(objective: Objective, values: np.ndarray, table: Table, evidence: Evidence) -> Evidence:
+    """The models with the weights at which `objective` is least, by the prior's ridge."""
+    told = len(table) if objective.loss == LISTWISE else Told(table).weight.sum()
+    models = []
+    for model in evidence.models:
+        some, beta = values[:, model.first : model.end], max(model.beta, LEAST_BETA)
+        start = np.append(model.weights, 0.0)
+        w = solve(some, table, objective.at(beta), 1 / (told * model.spread**2), start, rough=True)
+        models.append(replace(model, weights=w[:-1]))
+    return replace(evidence, models=tuple(models))
 
 
 def resolved(objective: Objective, table: Table) -> Objective:
@@ -111,11 +159,11 @@ def resolved(objective: Objective, table: Table) -> Objective:
 def reliabilities(table: Table, objective: Objective) -> dict[str, float]:
     """By annotator: the scale at which scores predict their pairs best; 1 is everybody together.
 
-    The scores are of a model of middling settings that believes everybody alike. A scale of 2 means
-    differences count double for this person, near 0 that they choose at random. Few pairs leave it near 1 (a
-    normal prior on its logarithm); a query counts once, whatever the length of its lists.
+    The scores are of a model of the features that believes everybody alike. A scale of 2 means differences
+    count double for this person, near 0 that they choose at random. Few pairs leave it near 1 (a normal prior
+    on its logarithm); a query counts once, whatever the length of its lists.
     """
-    scores = table.base + train(table, replace(objective, strength=None), MIDDLING)(table)
+    scores = table.before + train(table, replace(objective, strength=None), ["features"])[0](table)
     z = scores[table.sides] @ [1.0, -1.0]
     names = np.array(table.pairs.annotator)
     # K documents have K − 1 differences in their K (K − 1) / 2 pairs.
@@ -135,42 +183,14 @@ def reliabilities(table: Table, objective: Objective) -> dict[str, float]:
     return {name: float(np.exp(log_scale - everybody)) for name, log_scale in own.items()}
 
 
-def choose(
-    table: Table, objective: Objective, capacities: Sequence[str], max_kl: float, seed: int
-) -> Settings:
-    """The settings whose scores predict held-out pairs best, of all capacities, strengths of ridge and β.
-
-    By the log-loss of pairs, at the best scale; nDCG of fifty rankings is too noisy to choose by.
-    """
-    grid = [Settings(*row) for row in product(capacities, BETAS, RIDGES)]
-    table = thinned(table, seed)
-    scores = np.zeros((len(table.base), len(grid)))
-    for known, new, rows in _splits(table, INNER_FOLDS, seed):
-        if not len(known.pairs):
-            continue
-        residuals = []  # in the order of the grid
-        for capacity in capacities:
-            inputs = Inputs.fit(capacity, known)
-            values, unseen = inputs(known), inputs(new)
-            for beta in BETAS:
-                w = None
-                for ridge in RIDGES:
-                    w = solve(values, known, objective.at(beta), ridge, w, rough=True)
-                    residuals.append(unseen @ w[:-1])
-        scores[rows] = bounded(np.stack(residuals, 1), new.base, max_kl, new.of_list)
-    return grid[int(np.argmin([pair_losses(column, table)[1] for column in scores.T]))]
-
-
 def out_of_fold(
     table: Table, objective: Objective, capacities: Sequence[str], max_kl: float, seed: int
 ) -> np.ndarray:
-    """Scores, (N,), for each list by a model that did not see its query, nor did the choice of settings."""
+    """Scores, (N,), for each list by a model that did not see its query."""
     scores = table.base.copy()
     for known, new, rows in _splits(table, FOLDS, seed):
-        seen = resolved(objective, known)
-        settings = choose(known, seen, capacities, max_kl, seed + 1)
-        residual = train(known, seen, settings)
-        added = Domain.fit(known).trust(new)[new.of_list] * residual(new)
+        residual, _ = train(known, resolved(objective, known), capacities, seed)
+        added = new.prior + Domain.fit(known).trust(new)[new.of_list] * residual(new)
         scores[rows] = bounded(added, new.base, max_kl, new.of_list)
     return scores
 
@@ -179,16 +199,19 @@ def fit_linear(
     base: Fitted, capacities: Sequence[str], max_kl: float, seed: int
 ) -> tuple[Fitted, np.ndarray, dict]:
     """A linear residual for `base`'s table and objective; scores, (N,), of models that did not see a list's
-    query; and, for the report, what it says of the shown place and of reliabilities."""
+    query; and, for the report, `share`, and `reliability` where it was fitted."""
     table, objective, facts = base.table, base.objective, {}
     scores = out_of_fold(table, objective, capacities, max_kl, seed)
     if objective.strength == "learned":
         facts["reliability"] = reliabilities(table, objective)
         objective = replace(objective, strength=learned(facts["reliability"]))
-    settings = choose(table, objective, capacities, max_kl, seed)
-    if objective.first:
-        facts["first"], facts["first_unknown"] = shown_first(table)
-    return Fitted(objective, table, settings, train(table, objective, settings)), scores, facts
+    residual, evidence = train(table, objective, capacities, seed)
+    best = max(evidence.models, key=lambda model: model.share, default=None)
+    fitted = replace(base, objective=objective, evidence=evidence, residual=residual if best else None)
+    if best:
+        settings = Settings(best.capacity, best.beta, best.spread)
+        fitted = replace(fitted, settings=settings, domain=Domain.fit(table))
+    return fitted, scores, facts | {"share": evidence.share}
 
 
 def pair_losses(scores: np.ndarray, table: Table) -> tuple[np.ndarray, float]:

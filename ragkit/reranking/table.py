@@ -1,6 +1,6 @@
 """Many rankings as arrays: their documents one after another, and the pairs among them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import chain
@@ -11,7 +11,7 @@ from ragkit.preferences.judgements import Ranking
 from ragkit.preferences.pairs import Pairs, pairs_of
 from ragkit.reranking.features import Described
 
-DOCUMENTS = ("features", "vectors", "asked", "base", "ranks", "places")  # columns with a row a document
+DOCUMENTS = ("features", "vectors", "asked", "base", "prior", "ranks", "places")  # columns with a row a document
 TEMPERATURE = 0.05  # of cosines: a difference of 0.05 between two documents is one logit of s_0
 
 
@@ -19,8 +19,9 @@ TEMPERATURE = 0.05  # of cosines: a difference of 0.05 between two documents is 
 class Table:
     """L rankings of N documents and P pairs in all.
 
-    Of documents, (N, …): `features`, `vectors`, `asked` (the query's vector), `base` (s_0, in logits),
-    `ranks` (the tier, −1 where not judged), `places` (in the order shown, NaN where not known), `of_list`.
+    Of documents, (N, …): `features`, `vectors`, `asked` (the query's vector), `base` (s_0, in logits), `prior`
+    (what other people's rankings add to it, or 0), `ranks` (the tier, −1 where not judged), `places` (in the
+    order shown, NaN where not known), `of_list`.
     Of pairs: `pairs`, whose `judgement` is the list that each is of. Of rankings, (L,): `queries`.
     """
 
@@ -28,6 +29,7 @@ class Table:
     vectors: np.ndarray
     asked: np.ndarray
     base: np.ndarray
+    prior: np.ndarray
     ranks: np.ndarray
     places: np.ndarray
     of_list: np.ndarray
@@ -36,6 +38,11 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.queries)
+
+    @property
+    def before(self) -> np.ndarray:
+        """(N,): the scores that training starts from."""
+        return self.base + self.prior
 
     @property
     def starts(self) -> np.ndarray:
@@ -54,8 +61,13 @@ class Table:
         return self.starts[self.pair_list][:, None] + own
 
     @classmethod
-    def build(cls, rankings: Sequence[Ranking], described: Sequence[Described]) -> "Table":
-        return cls.join([_one(ranking, what) for ranking, what in zip(rankings, described)])
+    def build(
+        cls,
+        rankings: Sequence[Ranking],
+        described: Sequence[Described],
+        prior: Callable[[Described], np.ndarray] | None = None,
+    ) -> "Table":
+        return cls.join([_one(ranking, what, prior) for ranking, what in zip(rankings, described)])
 
     @classmethod
     def join(cls, tables: Sequence["Table"]) -> "Table":
@@ -103,7 +115,7 @@ def _joined(parts: Sequence, names: Sequence[str]) -> dict:
     }
 
 
-def _one(ranking: Ranking, described: Described) -> Table:
+def _one(ranking: Ranking, described: Described, prior: Callable | None) -> Table:
     size = len(ranking.passages)
     ranks = np.array([-1 if rank is None else rank for rank in ranking.ranks], dtype=int)
     places = np.full(size, np.nan)
@@ -114,6 +126,7 @@ def _one(ranking: Ranking, described: Described) -> Table:
         vectors=described.vectors,
         asked=np.repeat(described.asked[None], size, 0),
         base=base_scores(described),
+        prior=prior(described) if prior else np.zeros(size),
         ranks=ranks,
         places=places,
         of_list=np.zeros(size, dtype=int),

@@ -1,0 +1,32 @@
+"""What people's rankings have in common: weights of features learned from many of them, for a start."""
+
+import numpy as np
+
+from ragkit.reranking.features import NAMES
+from ragkit.reranking.guard import list_means
+
+FLOOR = 0.25  # of a feature's usual spread, added to its spread in a list: small differences are none
+FARTHEST = 3.0  # in spreads
+# By feature: its weight, in logits of s_0 for a standard deviation within the list, and its usual spread in a
+# list.
+PEOPLE: dict[str, tuple[float, float]] = {name: (0.0, 1.0) for name in NAMES}
+WEIGHTS, SPREADS = np.array([PEOPLE[name] for name in NAMES]).T
+
+
+def standardised(lists) -> np.ndarray:
+    """(N, F), of a `Table` or of one `Described`: features relative to their own list, in its own spread, so
+    that a longer or wordier collection is not read as better."""
+    means, _ = list_means(lists.features, lists.of_list)
+    away = lists.features - means[lists.of_list]
+    spread = np.sqrt(list_means(away**2, lists.of_list)[0])[lists.of_list] + FLOOR * SPREADS
+    return np.clip(away / spread, -FARTHEST, FARTHEST)
+
+
+def people(lists) -> np.ndarray:
+    """What the prior adds to s_0, (N,), in logits."""
+    return standardised(lists) @ WEIGHTS
+
+
+def people_parts(described) -> dict[str, np.ndarray]:
+    """The same by feature, (K,) each."""
+    return dict(zip(NAMES, (standardised(described) * WEIGHTS).T))
