@@ -1,13 +1,16 @@
 """What can be read off a document beside its similarity: the numbers that a small reranker weighs."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
+from sys import intern
 
 import numpy as np
+from scipy.stats import rankdata
 
+from ragkit.reranking.style import BOILERPLATE, style
 from ragkit.retrieval.library import K1, B
 from ragkit.retrieval.text import split_sentences, split_text, words
 
@@ -24,27 +27,16 @@ NAMES = (
     "instructions",  # share of the sentences that begin with a verb that tells you to do something
     "likening",  # log(1 + "like a", "imagine", "is a" … in a hundred words)
     "speaks to you",  # log(1 + "you", "your" in a hundred words)
+    "echo",  # share of its words that the question has already
+    "shared",  # share of its distinct words, without the question's, that another document has: its cluster
+    "coverage",  # share of the question's distinct words that it has, weighted by idf in the list
+    "position",  # where its nearest sentence stands: 0 first, 1 last
+    "agreement",  # share of the others that it beats, by similarity or by BM25, whichever is lower
+    "BM25 sentence",  # of its best sentence, with the list's sentences as the collection; log(1 + score)
+    "boilerplate",  # share of its words in sentences that another document has too, or about the page itself
 )
 MOST_SENTENCES = 30  # of a text, that are compared with the query
 KEPT = 8192  # texts, of which what no query changes is kept: some 40 MB
-
-FORMULA = re.compile(r"[=≈≤≥∑∏√∞∂∇±×÷·^]|[α-ωΑ-Ω]|\b(?:log|exp|softmax|argmax)\b|\\[a-z]+")
-CODE = re.compile(r"`|\w\(|\w_\w|==|->|[{}\[\]]|\b(?:import|return|def)\b")
-NUMBER = re.compile(r"\b\d[\d.,]*\b")
-LIKENING = re.compile(
-    r"\b(?:like an?|as if|as though|imagine|think of|picture|just as|much as|is an?)\b", re.I
-)
-YOU = re.compile(r"\b(?:you|your|yours)\b", re.I)
-VERBS = set(
-    """add allow apply ask avoid begin build call cap change check choose clip collect combine compare
-    compute consider copy count create cut decide define discard divide do don't drop embed encode end
-    expect feed fetch find fit fix follow freeze get give go group hold ignore import include index
-    inspect install keep label leave let limit list load log look make mark mask measure merge mind mix
-    move multiply name never note open order pad pass pick plot prefer print pull put raise rank read
-    reduce remember remove repeat replace report rerun return run sample save score search select send
-    set shuffle show skip sort split start stop store subtract sum swap take talk tell test treat
-    truncate try tune turn update use validate vary wait warm watch weigh wrap write""".split()
-)
 
 
 @dataclass(frozen=True)
@@ -73,9 +65,11 @@ class _Text:
     """What no query changes."""
 
     chunks: list[str]
-    sentences: list[str]
+    sentences: list[str]  # the first MOST_SENTENCES
+    said: list[tuple[str, ...]]  # the words of each sentence, of all
+    about_page: list[bool]  # of each sentence
     words: Counter
-    style: list[float]
+    style: dict[str, float]
 
 
 def describe(encoder, query: str, texts: Sequence[str]) -> Described:
@@ -100,26 +94,68 @@ def describe_all(
 
 
 def _described(query: str, texts: list[str], asked: np.ndarray, known: dict, vectors: dict) -> Described:
-    def nearest(pieces: list[str]) -> float:
-        return max(float(vectors[piece] @ asked) for piece in pieces)
+    def near(pieces: list[str]) -> np.ndarray:
+        return np.stack([vectors[piece] for piece in pieces]) @ asked
 
-    lexical = np.log1p(bm25(query, [known[text].words for text in texts]))
+    documents = [known[text] for text in texts]
+    similarity = np.concatenate([near([text]) for text in texts])
+    sentences = [near(one.sentences) for one in documents]
+    lexical = np.log1p(bm25(query, [one.words for one in documents]))
+    columns = {
+        "similarity": similarity,
+        "best chunk": [near(one.chunks or [text]).max() for text, one in zip(texts, documents)],
+        "best sentence": [found.max() for found in sentences],
+        "position": [found.argmax() / max(len(found) - 1, 1) for found in sentences],
+        "BM25": lexical,
+        "agreement": np.minimum(_beaten(similarity), _beaten(lexical)),
+        **_overlaps(query, documents, [known[text] for text in set(texts)]),
+        **{name: [one.style[name] for one in documents] for name in documents[0].style},
+    }
+    features = np.column_stack([columns[name] for name in NAMES])
+    return Described(query, texts, features, np.stack([vectors[text] for text in texts]), asked)
+
+
+def _overlaps(query: str, documents: list[_Text], different: list[_Text]) -> dict[str, Sequence[float]]:
+    """What the documents say again of the query and of each other. `different`: two copies are one."""
+    holders = Counter(word for one in different for word in one.words)
+    sayers = Counter(said for one in different for said in set(one.said))
+    wanted = {word: _idf(holders[word], len(different)) for word in sorted(set(words(query)))}
+    sentences = bm25(query, [Counter(said) for one in documents for said in one.said])
+    starts = np.cumsum([0, *(len(one.said) for one in documents[:-1])])
     rows = []
-    for text, score in zip(texts, lexical):
-        one = known[text]
-        near = [nearest([text]), nearest(one.chunks or [text]), nearest(one.sentences)]
-        rows.append([*near, score, *one.style])
-    return Described(query, texts, np.array(rows), np.stack([vectors[text] for text in texts]), asked)
+    for one in documents:
+        own = one.words.keys() - wanted.keys()
+        known = [said for said, about_page in zip(one.said, one.about_page) if about_page or sayers[said] > 1]
+        size = max(one.words.total(), 1)
+        rows.append(
+            {
+                "echo": sum(one.words[word] for word in wanted) / size,
+                "shared": sum(holders[word] > 1 for word in own) / max(len(own), 1),
+                "coverage": sum(idf for word, idf in wanted.items() if word in one.words)
+                / (sum(wanted.values()) or 1.0),
+                "boilerplate": sum(map(len, known)) / size,
+            }
+        )
+    best = np.log1p(np.maximum.reduceat(sentences, starts))
+    return {"BM25 sentence": best} | {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _beaten(values: np.ndarray) -> np.ndarray:
+    """The share of the other documents that each one beats, ties by half."""
+    return (rankdata(values) - 1) / max(len(values) - 1, 1)
 
 
 @lru_cache(maxsize=KEPT)
 def _read(text: str, tokenizer, window: int) -> _Text:
-    sentences = split_sentences(text)[:MOST_SENTENCES] or [text]
+    sentences = split_sentences(text) or [text]
     chunks = []
     if len(text) > window:  # a token has a letter at least: a shorter text is sure to fit
         tokens = len(tokenizer(text, truncation=False, verbose=False)["input_ids"])
         chunks = split_text(text, tokenizer, max_tokens=window) if tokens > window else []
-    return _Text(chunks, sentences, Counter(words(text)), _style(text, sentences))
+    said = [tuple(map(intern, words(sentence))) for sentence in sentences]
+    about_page = [bool(BOILERPLATE.search(sentence)) for sentence in sentences]
+    counts = Counter(chain(*said))
+    return _Text(chunks, sentences[:MOST_SENTENCES], said, about_page, counts, style(text, sentences))
 
 
 def bm25(query: str, documents: list[Counter]) -> np.ndarray:
@@ -128,20 +164,11 @@ def bm25(query: str, documents: list[Counter]) -> np.ndarray:
     scores = np.zeros(len(documents))
     for word in sorted(set(words(query))):
         counts = np.array([document[word] for document in documents], dtype=float)
-        found = (counts > 0).sum()
-        idf = np.log1p((len(documents) - found + 0.5) / (found + 0.5))
-        scores += idf * counts / (counts + K1 * (1 - B + B * lengths / lengths.mean()))
+        weight = _idf((counts > 0).sum(), len(documents))
+        scores += weight * counts / (counts + K1 * (1 - B + B * lengths / lengths.mean()))
     return scores
 
 
-def _style(text: str, sentences: list[str]) -> list[float]:
-    words = max(len(text.split()), 1)
-    hundred = max(words, 20) / 100  # of a few words, a share would say too much
-    first = [(re.findall(r"[\w']+", sentence.lower()) or [""])[0] for sentence in sentences]
-
-    def rate(pattern: re.Pattern) -> float:
-        return float(np.log1p(len(pattern.findall(text)) / hundred))
-
-    lengths = [float(np.log1p(words)), float(np.log1p(words / len(sentences)))]
-    telling = float(np.mean([word in VERBS for word in first]))
-    return [*lengths, rate(FORMULA), rate(CODE), rate(NUMBER), telling, rate(LIKENING), rate(YOU)]
+def _idf(holders: int, size: int) -> float:
+    """How rare a word is that `holders` of `size` documents have, as Lucene counts it."""
+    return float(np.log1p((size - holders + 0.5) / (holders + 0.5)))
