@@ -12,12 +12,12 @@ from scipy.stats import rankdata
 
 from ragkit.reranking.style import BOILERPLATE, style
 from ragkit.retrieval.library import K1, B
-from ragkit.retrieval.text import split_sentences, split_text, words
+from ragkit.retrieval.text import spans, words
 
 NAMES = (
     "similarity",  # of query and text, as far as the encoder's window goes
-    "best chunk",  # the similarity of the nearest chunk, for a text longer than the window
-    "best sentence",  # the similarity of the nearest sentence, wherever it stands
+    "best chunk",  # the similarity of the nearest window, of a text longer than one
+    "best sentence",  # the similarity of the nearest sentence, read in its context, wherever it stands
     "BM25",  # of the query's words, with the list as the collection; log(1 + score)
     "length",  # log(1 + words)
     "sentence length",  # log(1 + words in a sentence)
@@ -35,7 +35,6 @@ NAMES = (
     "BM25 sentence",  # of its best sentence, with the list's sentences as the collection; log(1 + score)
     "boilerplate",  # share of its words in sentences that another document has too, or about the page itself
 )
-MOST_SENTENCES = 30  # of a text, that are compared with the query
 KEPT = 8192  # texts, of which what no query changes is kept: some 40 MB
 
 
@@ -64,10 +63,9 @@ class Described:
 class _Text:
     """What no query changes."""
 
-    chunks: list[str]
-    sentences: list[str]  # the first MOST_SENTENCES
-    said: list[tuple[str, ...]]  # the words of each sentence, of all
-    about_page: list[bool]  # of each sentence
+    spans: list[tuple[int, int]]  # where each sentence begins and ends
+    said: list[tuple[str, ...]]  # the words of each
+    about_page: list[bool]  # whether each is
     words: Counter
     style: dict[str, float]
 
@@ -81,38 +79,33 @@ def describe_all(
     encoder, lists: Sequence[tuple[str, Sequence[str]]], *, progress: bool = False
 ) -> list[Described]:
     """The same for many queries, each with its documents, all that is new to `encoder` encoded at once."""
-    documents = {text for _, texts in lists for text in texts}
-    known = {text: _read(text, encoder.tokenizer, encoder.max_tokens) for text in documents}
-    pieces = {piece for text, one in known.items() for piece in (text, *one.chunks, *one.sentences)}
-    pieces, queries = sorted(pieces), sorted({query for query, _ in lists})
-    # What lies beyond the window is in the chunks: nothing to warn about.
-    found = encoder.encode_passages(pieces, progress=progress, warn=False)
-    vectors = dict(zip(pieces, found))
+    documents = sorted({text for _, texts in lists for text in texts})
+    known = {text: _read(text) for text in documents}
+    found = encoder.encode_sentences(documents, [known[text].spans for text in documents], progress=progress)
+    vectors = dict(zip(documents, found))
+    queries = sorted({query for query, _ in lists})
     found = encoder.encode([encoder.query_prefix + query for query in queries], progress=False, warn=False)
     asked = dict(zip(queries, found.astype(np.float64)))
     return [_described(query, list(texts), asked[query], known, vectors) for query, texts in lists]
 
 
 def _described(query: str, texts: list[str], asked: np.ndarray, known: dict, vectors: dict) -> Described:
-    def near(pieces: list[str]) -> np.ndarray:
-        return np.stack([vectors[piece] for piece in pieces]) @ asked
-
     documents = [known[text] for text in texts]
-    similarity = np.concatenate([near([text]) for text in texts])
-    sentences = [near(one.sentences) for one in documents]
+    chunks, sentences = zip(*([found @ asked for found in vectors[text]] for text in texts))
+    similarity = np.array([cosines[0] for cosines in chunks])
     lexical = np.log1p(bm25(query, [one.words for one in documents]))
     columns = {
         "similarity": similarity,
-        "best chunk": [near(one.chunks or [text]).max() for text, one in zip(texts, documents)],
-        "best sentence": [found.max() for found in sentences],
-        "position": [found.argmax() / max(len(found) - 1, 1) for found in sentences],
+        "best chunk": [cosines.max() for cosines in chunks],
+        "best sentence": [cosines.max() for cosines in sentences],
+        "position": [cosines.argmax() / max(len(cosines) - 1, 1) for cosines in sentences],
         "BM25": lexical,
         "agreement": np.minimum(_beaten(similarity), _beaten(lexical)),
         **_overlaps(query, documents, [known[text] for text in set(texts)]),
         **{name: [one.style[name] for one in documents] for name in documents[0].style},
     }
     features = np.column_stack([columns[name] for name in NAMES])
-    return Described(query, texts, features, np.stack([vectors[text] for text in texts]), asked)
+    return Described(query, texts, features, np.stack([vectors[text][0][0] for text in texts]), asked)
 
 
 def _overlaps(query: str, documents: list[_Text], different: list[_Text]) -> dict[str, Sequence[float]]:
@@ -146,16 +139,12 @@ def _beaten(values: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=KEPT)
-def _read(text: str, tokenizer, window: int) -> _Text:
-    sentences = split_sentences(text) or [text]
-    chunks = []
-    if len(text) > window:  # a token has a letter at least: a shorter text is sure to fit
-        tokens = len(tokenizer(text, truncation=False, verbose=False)["input_ids"])
-        chunks = split_text(text, tokenizer, max_tokens=window) if tokens > window else []
+def _read(text: str) -> _Text:
+    places = [(span.start, span.end) for span in spans(text)] or [(0, len(text))]
+    sentences = [text[start:end] for start, end in places]
     said = [tuple(map(intern, words(sentence))) for sentence in sentences]
     about_page = [bool(BOILERPLATE.search(sentence)) for sentence in sentences]
-    counts = Counter(chain(*said))
-    return _Text(chunks, sentences[:MOST_SENTENCES], said, about_page, counts, style(text, sentences))
+    return _Text(places, said, about_page, Counter(chain(*said)), style(text, sentences))
 
 
 def bm25(query: str, documents: list[Counter]) -> np.ndarray:
