@@ -107,6 +107,15 @@ def test_a_sentence_counts_wherever_it_stands(encoder):
     assert row(found, 0)["position"] == 1
 
 
+def test_the_nearest_sentence_is_read_with_its_text_and_alone(encoder):
+    texts = ["The letter was long. Ada wrote it.", "Rivers run."]
+    described = describe(encoder, "Who wrote it?", texts)
+    [(_, vectors)] = encoder.encode_sentences(texts[:1], [[(0, 20), (21, 34)]])
+    within, alone = vectors[1] @ described.asked, encoder.encode("Ada wrote it.") @ described.asked
+    assert row(described, 0)["best sentence"] == pytest.approx((within + alone) / 2, abs=1e-6)
+    assert row(described, 0)["position"] == 1 and abs(within - alone) > 0.01
+
+
 def test_bm25_is_what_bm25s_computes():
     texts = ["lamp lamp river", "river stone garden winter", "cloud", "lamp garden lamp lamp paper window"]
     split = [text.replace(",", "").split() for text in texts]
@@ -130,20 +139,24 @@ def test_a_long_text_is_described_without_a_warning(recwarn):
     assert not [w for w in recwarn if "window" in str(w.message)]
 
 
-def test_many_queries_are_described_as_each_alone_and_encoded_at_once(words):
+def test_many_queries_are_described_as_each_alone_and_encoded_at_once(words, monkeypatch):
     lists = [
         ("a lamp", ["river stone. Cloud.", "paper"]),
         ("a river", ["paper", "garden"]),
         ("a lamp", ["x"]),
     ]
     calls = []
-    encode = words.encode_sentences
-    words.encode_sentences = lambda texts, *how, **more: (calls.append(texts), encode(texts, *how, **more))[1]
+    for name in ("encode_sentences", "encode_passages"):
+        plain = getattr(words, name)
+        monkeypatch.setattr(
+            words, name, lambda texts, *a, plain=plain, **k: (calls.append(texts), plain(texts, *a, **k))[1]
+        )
     for found, (query, texts) in zip(describe_all(words, lists), lists):
         alone = describe(WordsEncoder(), query, texts)
         assert (found.query, found.texts) == (query, texts)
         assert (found.features == alone.features).all() and (found.vectors == alone.vectors).all()
-    assert [sorted(texts) for texts in calls] == [["garden", "paper", "river stone. Cloud.", "x"]]
+    assert calls[0] == ["garden", "paper", "river stone. Cloud.", "x"] and len(calls) == 2
+    assert len(calls[1]) == 4  # the nearest sentence of each
 
 
 @pytest.mark.parametrize("text", ["", " ", "?", "日本語のテキスト", "a" * 5000, "\ud800", "<b>&amp;"])

@@ -17,7 +17,7 @@ from ragkit.retrieval.text import spans, words
 NAMES = (
     "similarity",  # of query and text, as far as the encoder's window goes
     "best chunk",  # the similarity of the nearest window, of a text longer than one
-    "best sentence",  # the similarity of the nearest sentence, read in its context, wherever it stands
+    "best sentence",  # of the nearest sentence: the mean of its similarity within the text and alone
     "BM25",  # of the query's words, with the list as the collection; log(1 + score)
     "length",  # log(1 + words)
     "sentence length",  # log(1 + words in a sentence)
@@ -78,26 +78,39 @@ def describe(encoder, query: str, texts: Sequence[str]) -> Described:
 def describe_all(
     encoder, lists: Sequence[tuple[str, Sequence[str]]], *, progress: bool = False
 ) -> list[Described]:
-    """The same for many queries, each with its documents, all that is new to `encoder` encoded at once."""
+    """The same for many queries, each with its documents; each text goes through `encoder` once."""
     documents = sorted({text for _, texts in lists for text in texts})
     known = {text: _read(text) for text in documents}
-    found = encoder.encode_sentences(documents, [known[text].spans for text in documents], progress=progress)
-    vectors = dict(zip(documents, found))
     queries = sorted({query for query, _ in lists})
     found = encoder.encode([encoder.query_prefix + query for query in queries], progress=False, warn=False)
     asked = dict(zip(queries, found.astype(np.float64)))
-    return [_described(query, list(texts), asked[query], known, vectors) for query, texts in lists]
+    found = encoder.encode_sentences(documents, [known[text].spans for text in documents], progress=progress)
+    read = dict(zip(documents, found))
+    # Sentences that are read with their text tell less beside its own similarity: the nearest one of each
+    # document is read alone too, which is a tenth of the work.
+    nearest = {}
+    for query, text in sorted({(query, text) for query, texts in lists for text in texts}):
+        start, end = known[text].spans[(read[text][1] @ asked[query]).argmax()]
+        nearest[query, text] = text[start:end]
+    sentences = sorted(set(nearest.values()))
+    alone = dict(zip(sentences, encoder.encode_passages(sentences, progress=False, warn=False)))
+    described = []
+    for query, texts in lists:
+        vectors = [(*read[text], alone[nearest[query, text]]) for text in texts]
+        described.append(_described(query, list(texts), asked[query], known, vectors))
+    return described
 
 
-def _described(query: str, texts: list[str], asked: np.ndarray, known: dict, vectors: dict) -> Described:
+def _described(query: str, texts: list[str], asked: np.ndarray, known: dict, vectors: list) -> Described:
+    """`vectors`: of each text, those of its windows and its sentences, and of the nearest sentence alone."""
     documents = [known[text] for text in texts]
-    chunks, sentences = zip(*([found @ asked for found in vectors[text]] for text in texts))
+    chunks, sentences, alone = zip(*([found @ asked for found in own] for own in vectors))
     similarity = np.array([cosines[0] for cosines in chunks])
     lexical = np.log1p(bm25(query, [one.words for one in documents]))
     columns = {
         "similarity": similarity,
         "best chunk": [cosines.max() for cosines in chunks],
-        "best sentence": [cosines.max() for cosines in sentences],
+        "best sentence": [(cosines.max() + own) / 2 for cosines, own in zip(sentences, alone)],
         "position": [cosines.argmax() / max(len(cosines) - 1, 1) for cosines in sentences],
         "BM25": lexical,
         "agreement": np.minimum(_beaten(similarity), _beaten(lexical)),
@@ -105,7 +118,7 @@ def _described(query: str, texts: list[str], asked: np.ndarray, known: dict, vec
         **{name: [one.style[name] for one in documents] for name in documents[0].style},
     }
     features = np.column_stack([columns[name] for name in NAMES])
-    return Described(query, texts, features, np.stack([vectors[text][0][0] for text in texts]), asked)
+    return Described(query, texts, features, np.stack([windows[0] for windows, _, _ in vectors]), asked)
 
 
 def _overlaps(query: str, documents: list[_Text], different: list[_Text]) -> dict[str, Sequence[float]]:

@@ -134,6 +134,7 @@ class Encoder:
         new = {key: n for n, key in enumerate(keys) if key not in known}
         made = self._in_context([texts[n] for n in new.values()], [spans[n] for n in new.values()], progress)
         self._memory.put(list(new), made)
+        self._memory.put([self.passage_prefix + texts[n] for n in new.values()], [one[0] for one in made])
         known.update(zip(new, made))
         found = [known[key].copy() for key in keys]  # callers may change theirs
         return [tuple(np.split(vectors, [len(vectors) - len(own)])) for vectors, own in zip(found, spans)]
