@@ -419,6 +419,80 @@ def test_prefixes_stand_before_queries_and_passages(bert):
     assert (e5.encode("clicks") == plain.encode("clicks")).all()
 
 
+# --- sentences in their context
+
+SIZES = (10, 15, 20, 60, 5)  # words, which are tokens, of five sentences
+BOUNDS = np.cumsum([0, *SIZES]).tolist()
+
+
+@pytest.fixture
+def passage():
+    """(text, spans) of sentences of SIZES."""
+    plain = [word for word in WORDS if word.isalpha()]
+    drawn = np.random.default_rng(3).choice(plain, sum(SIZES)).tolist()
+    sentences = [" ".join(drawn[a:b]) for a, b in zip(BOUNDS, BOUNDS[1:])]
+    starts = np.cumsum([0, *(len(sentence) + 1 for sentence in sentences[:-1])]).tolist()
+    return " ".join(sentences), [(at, at + len(sentence)) for at, sentence in zip(starts, sentences)]
+
+
+@pytest.mark.parametrize("prefix", ["", "passage: "])
+@pytest.mark.parametrize("how", ["mean", "cls"])
+def test_sentences_are_pooled_from_windows_that_cover_the_text(sentence_folder, passage, strict, how, prefix):
+    """Worked by hand: the third sentence begins the second window, the fourth the third, and goes on in a
+    fourth; the prefix stands before each window."""
+    import torch
+
+    (text, spans), encoder = passage, Encoder(sentence_folder(switches(how)), passage_prefix=prefix)
+    opening = ["[CLS]", *(["passage", ":"] if prefix else [])]
+    room = 40 - len(opening) - 1
+    windows = [(0, room), (25, 25 + room), (45, 45 + room), (45 + room, 110)]
+
+    def states(begin: int, end: int):
+        tokens = [*opening, *text.split()[begin:end], "[SEP]"]
+        with torch.inference_mode():
+            ids = torch.tensor([encoder.tokenizer.convert_tokens_to_ids(tokens)])
+            return encoder.model(ids).last_hidden_state[0].numpy()
+
+    def pooled(rows) -> np.ndarray:
+        vector = rows[0] if how == "cls" else rows.mean(0)
+        return vector / np.linalg.norm(vector)
+
+    inner = [states(*window)[len(opening) : -1] for window in windows]
+    parts = [inner[0][:10], inner[0][10:25], inner[1][:20], [*inner[2], *inner[3][:-5]], inner[3][-5:]]
+    if how == "cls":
+        parts = [states(a, min(b, a + room)) for a, b in zip(BOUNDS, BOUNDS[1:])]
+    [(whole, sentences)] = encoder.encode_sentences([text], [spans])
+    assert np.abs(whole - [pooled(states(*window)) for window in windows]).max() < 1e-5
+    assert np.abs(sentences - [pooled(np.array(part)) for part in parts]).max() < 1e-5
+    assert np.abs(whole[0] - encoder.encode_passages([text], warn=False)).max() < 1e-5
+
+
+def test_sentences_are_run_once_and_belong_to_who_asks(bert, passage, monkeypatch):
+    (text, spans), encoder, ran, run = passage, Encoder(str(bert)), [], Encoder._run
+    monkeypatch.setattr(
+        Encoder, "_run", lambda self, rows, *how: (ran.extend(rows), run(self, rows, *how))[1]
+    )
+    both = encoder.encode_sentences(["clicks", text], [[(0, 6)], spans])
+    kept, many = both[1][1].copy(), len(ran)
+    assert many == 1 + len(both[1][0]) and [len(v) for v in both[0]] == [1, 1]
+    both[1][1][...] = 0
+    encoder.encode_sentences([text, text], [spans, spans])[0][1][...] = 0
+    assert (encoder.encode_sentences([text], [spans])[0][1] == kept).all() and len(ran) == many
+    assert len(encoder.encode_sentences([text], [spans[:2]])[0][1]) == 2 and len(ran) == 2 * many - 1
+    assert not encoder.encode_sentences([], []) and encoder.encode_sentences(["a"], [[]])[0][1].shape == (
+        0,
+        24,
+    )
+    with pytest.raises(ValueError, match="longer than"):
+        encoder.encode_sentences(["a"], [[], []])
+
+
+@pytest.mark.parametrize("text", ["", " ", "\u200b", "\ud800 a", "漢字。", "x" * 3000])
+def test_odd_sentences_have_vectors_of_length_one(encoder, text):
+    [(whole, sentences)] = encoder.encode_sentences([text], [[(0, len(text)), (0, 0)]])
+    assert np.allclose(np.linalg.norm([*whole, *sentences], axis=1), 1, atol=1e-6) and len(sentences) == 2
+
+
 def test_the_fingerprint_is_stable(bert, tmp_path):
     copy = shutil.copytree(bert, tmp_path / "copy")
     first, second = Encoder(str(bert)), Encoder(str(copy))

@@ -11,7 +11,6 @@ class WordsEncoder:
 
     name = "words"
     dimension = 24
-    max_tokens, tokenizer = 10_000, None  # no text is longer
     query_prefix = passage_prefix = ""
 
     def __init__(self, seed: int = 0):
@@ -32,6 +31,11 @@ class WordsEncoder:
 
     def encode_passages(self, texts: list[str], *, progress: bool = True, warn: bool = True) -> np.ndarray:
         return self.encode(texts)
+
+    def encode_sentences(self, texts, spans, *, progress: bool = True) -> list[tuple[np.ndarray, np.ndarray]]:
+        sentences = [[text[start:end] for start, end in own] for text, own in zip(texts, spans)]
+        self.encode([piece for text, own in zip(texts, sentences) for piece in (text, *own)])
+        return [(self.encode([text]), self.encode(own)) for text, own in zip(texts, sentences)]
 
     def _vector(self, text: str) -> np.ndarray:
         total = np.full(self.dimension, 1e-3)

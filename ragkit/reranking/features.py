@@ -1,20 +1,23 @@
 """What can be read off a document beside its similarity: the numbers that a small reranker weighs."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
+from sys import intern
 
 import numpy as np
+from scipy.stats import rankdata
 
+from ragkit.reranking.style import BOILERPLATE, style
 from ragkit.retrieval.library import K1, B
-from ragkit.retrieval.text import split_sentences, split_text, words
+from ragkit.retrieval.text import spans, words
 
 NAMES = (
     "similarity",  # of query and text, as far as the encoder's window goes
-    "best chunk",  # the similarity of the nearest chunk, for a text longer than the window
-    "best sentence",  # the similarity of the nearest sentence, wherever it stands
+    "best chunk",  # the similarity of the nearest window, of a text longer than one
+    "best sentence",  # of the nearest sentence: the mean of its similarity within the text and alone
     "BM25",  # of the query's words, with the list as the collection; log(1 + score)
     "length",  # log(1 + words)
     "sentence length",  # log(1 + words in a sentence)
@@ -24,27 +27,15 @@ NAMES = (
     "instructions",  # share of the sentences that begin with a verb that tells you to do something
     "likening",  # log(1 + "like a", "imagine", "is a" … in a hundred words)
     "speaks to you",  # log(1 + "you", "your" in a hundred words)
+    "echo",  # share of its words that the question has already
+    "shared",  # share of its distinct words, without the question's, that another document has: its cluster
+    "coverage",  # share of the question's distinct words that it has, weighted by idf in the list
+    "position",  # where its nearest sentence stands: 0 first, 1 last
+    "agreement",  # share of the others that it beats, by similarity or by BM25, whichever is lower
+    "BM25 sentence",  # of its best sentence, with the list's sentences as the collection; log(1 + score)
+    "boilerplate",  # share of its words in sentences that another document has too, or about the page itself
 )
-MOST_SENTENCES = 30  # of a text, that are compared with the query
 KEPT = 8192  # texts, of which what no query changes is kept: some 40 MB
-
-FORMULA = re.compile(r"[=≈≤≥∑∏√∞∂∇±×÷·^]|[α-ωΑ-Ω]|\b(?:log|exp|softmax|argmax)\b|\\[a-z]+")
-CODE = re.compile(r"`|\w\(|\w_\w|==|->|[{}\[\]]|\b(?:import|return|def)\b")
-NUMBER = re.compile(r"\b\d[\d.,]*\b")
-LIKENING = re.compile(
-    r"\b(?:like an?|as if|as though|imagine|think of|picture|just as|much as|is an?)\b", re.I
-)
-YOU = re.compile(r"\b(?:you|your|yours)\b", re.I)
-VERBS = set(
-    """add allow apply ask avoid begin build call cap change check choose clip collect combine compare
-    compute consider copy count create cut decide define discard divide do don't drop embed encode end
-    expect feed fetch find fit fix follow freeze get give go group hold ignore import include index
-    inspect install keep label leave let limit list load log look make mark mask measure merge mind mix
-    move multiply name never note open order pad pass pick plot prefer print pull put raise rank read
-    reduce remember remove repeat replace report rerun return run sample save score search select send
-    set shuffle show skip sort split start stop store subtract sum swap take talk tell test treat
-    truncate try tune turn update use validate vary wait warm watch weigh wrap write""".split()
-)
 
 
 @dataclass(frozen=True)
@@ -72,10 +63,11 @@ class Described:
 class _Text:
     """What no query changes."""
 
-    chunks: list[str]
-    sentences: list[str]
+    spans: list[tuple[int, int]]  # where each sentence begins and ends
+    said: list[tuple[str, ...]]  # the words of each
+    about_page: list[bool]  # whether each is
     words: Counter
-    style: list[float]
+    style: dict[str, float]
 
 
 def describe(encoder, query: str, texts: Sequence[str]) -> Described:
@@ -86,40 +78,86 @@ def describe(encoder, query: str, texts: Sequence[str]) -> Described:
 def describe_all(
     encoder, lists: Sequence[tuple[str, Sequence[str]]], *, progress: bool = False
 ) -> list[Described]:
-    """The same for many queries, each with its documents, all that is new to `encoder` encoded at once."""
-    documents = {text for _, texts in lists for text in texts}
-    known = {text: _read(text, encoder.tokenizer, encoder.max_tokens) for text in documents}
-    pieces = {piece for text, one in known.items() for piece in (text, *one.chunks, *one.sentences)}
-    pieces, queries = sorted(pieces), sorted({query for query, _ in lists})
-    # What lies beyond the window is in the chunks: nothing to warn about.
-    found = encoder.encode_passages(pieces, progress=progress, warn=False)
-    vectors = dict(zip(pieces, found))
+    """The same for many queries, each with its documents; each text goes through `encoder` once."""
+    documents = sorted({text for _, texts in lists for text in texts})
+    known = {text: _read(text) for text in documents}
+    queries = sorted({query for query, _ in lists})
     found = encoder.encode([encoder.query_prefix + query for query in queries], progress=False, warn=False)
     asked = dict(zip(queries, found.astype(np.float64)))
-    return [_described(query, list(texts), asked[query], known, vectors) for query, texts in lists]
+    found = encoder.encode_sentences(documents, [known[text].spans for text in documents], progress=progress)
+    read = dict(zip(documents, found))
+    # Sentences that are read with their text tell less beside its own similarity: the nearest one of each
+    # document is read alone too, which is a tenth of the work.
+    nearest = {}
+    for query, text in sorted({(query, text) for query, texts in lists for text in texts}):
+        start, end = known[text].spans[(read[text][1] @ asked[query]).argmax()]
+        nearest[query, text] = text[start:end]
+    sentences = sorted(set(nearest.values()))
+    alone = dict(zip(sentences, encoder.encode_passages(sentences, progress=False, warn=False)))
+    described = []
+    for query, texts in lists:
+        vectors = [(*read[text], alone[nearest[query, text]]) for text in texts]
+        described.append(_described(query, list(texts), asked[query], known, vectors))
+    return described
 
 
-def _described(query: str, texts: list[str], asked: np.ndarray, known: dict, vectors: dict) -> Described:
-    def nearest(pieces: list[str]) -> float:
-        return max(float(vectors[piece] @ asked) for piece in pieces)
+def _described(query: str, texts: list[str], asked: np.ndarray, known: dict, vectors: list) -> Described:
+    """`vectors`: of each text, those of its windows and its sentences, and of the nearest sentence alone."""
+    documents = [known[text] for text in texts]
+    chunks, sentences, alone = zip(*([found @ asked for found in own] for own in vectors))
+    similarity = np.array([cosines[0] for cosines in chunks])
+    lexical = np.log1p(bm25(query, [one.words for one in documents]))
+    columns = {
+        "similarity": similarity,
+        "best chunk": [cosines.max() for cosines in chunks],
+        "best sentence": [(cosines.max() + own) / 2 for cosines, own in zip(sentences, alone)],
+        "position": [cosines.argmax() / max(len(cosines) - 1, 1) for cosines in sentences],
+        "BM25": lexical,
+        "agreement": np.minimum(_beaten(similarity), _beaten(lexical)),
+        **_overlaps(query, documents, [known[text] for text in set(texts)]),
+        **{name: [one.style[name] for one in documents] for name in documents[0].style},
+    }
+    features = np.column_stack([columns[name] for name in NAMES])
+    return Described(query, texts, features, np.stack([windows[0] for windows, _, _ in vectors]), asked)
 
-    lexical = np.log1p(bm25(query, [known[text].words for text in texts]))
+
+def _overlaps(query: str, documents: list[_Text], different: list[_Text]) -> dict[str, Sequence[float]]:
+    """What the documents say again of the query and of each other. `different`: two copies are one."""
+    holders = Counter(word for one in different for word in one.words)
+    sayers = Counter(said for one in different for said in set(one.said))
+    wanted = {word: _idf(holders[word], len(different)) for word in sorted(set(words(query)))}
+    sentences = bm25(query, [Counter(said) for one in documents for said in one.said])
+    starts = np.cumsum([0, *(len(one.said) for one in documents[:-1])])
     rows = []
-    for text, score in zip(texts, lexical):
-        one = known[text]
-        near = [nearest([text]), nearest(one.chunks or [text]), nearest(one.sentences)]
-        rows.append([*near, score, *one.style])
-    return Described(query, texts, np.array(rows), np.stack([vectors[text] for text in texts]), asked)
+    for one in documents:
+        own = one.words.keys() - wanted.keys()
+        known = [said for said, about_page in zip(one.said, one.about_page) if about_page or sayers[said] > 1]
+        size = max(one.words.total(), 1)
+        rows.append(
+            {
+                "echo": sum(one.words[word] for word in wanted) / size,
+                "shared": sum(holders[word] > 1 for word in own) / max(len(own), 1),
+                "coverage": sum(idf for word, idf in wanted.items() if word in one.words)
+                / (sum(wanted.values()) or 1.0),
+                "boilerplate": sum(map(len, known)) / size,
+            }
+        )
+    best = np.log1p(np.maximum.reduceat(sentences, starts))
+    return {"BM25 sentence": best} | {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _beaten(values: np.ndarray) -> np.ndarray:
+    """The share of the other documents that each one beats, ties by half."""
+    return (rankdata(values) - 1) / max(len(values) - 1, 1)
 
 
 @lru_cache(maxsize=KEPT)
-def _read(text: str, tokenizer, window: int) -> _Text:
-    sentences = split_sentences(text)[:MOST_SENTENCES] or [text]
-    chunks = []
-    if len(text) > window:  # a token has a letter at least: a shorter text is sure to fit
-        tokens = len(tokenizer(text, truncation=False, verbose=False)["input_ids"])
-        chunks = split_text(text, tokenizer, max_tokens=window) if tokens > window else []
-    return _Text(chunks, sentences, Counter(words(text)), _style(text, sentences))
+def _read(text: str) -> _Text:
+    places = [(span.start, span.end) for span in spans(text)] or [(0, len(text))]
+    sentences = [text[start:end] for start, end in places]
+    said = [tuple(map(intern, words(sentence))) for sentence in sentences]
+    about_page = [bool(BOILERPLATE.search(sentence)) for sentence in sentences]
+    return _Text(places, said, about_page, Counter(chain(*said)), style(text, sentences))
 
 
 def bm25(query: str, documents: list[Counter]) -> np.ndarray:
@@ -128,20 +166,11 @@ def bm25(query: str, documents: list[Counter]) -> np.ndarray:
     scores = np.zeros(len(documents))
     for word in sorted(set(words(query))):
         counts = np.array([document[word] for document in documents], dtype=float)
-        found = (counts > 0).sum()
-        idf = np.log1p((len(documents) - found + 0.5) / (found + 0.5))
-        scores += idf * counts / (counts + K1 * (1 - B + B * lengths / lengths.mean()))
+        weight = _idf((counts > 0).sum(), len(documents))
+        scores += weight * counts / (counts + K1 * (1 - B + B * lengths / lengths.mean()))
     return scores
 
 
-def _style(text: str, sentences: list[str]) -> list[float]:
-    words = max(len(text.split()), 1)
-    hundred = max(words, 20) / 100  # of a few words, a share would say too much
-    first = [(re.findall(r"[\w']+", sentence.lower()) or [""])[0] for sentence in sentences]
-
-    def rate(pattern: re.Pattern) -> float:
-        return float(np.log1p(len(pattern.findall(text)) / hundred))
-
-    lengths = [float(np.log1p(words)), float(np.log1p(words / len(sentences)))]
-    telling = float(np.mean([word in VERBS for word in first]))
-    return [*lengths, rate(FORMULA), rate(CODE), rate(NUMBER), telling, rate(LIKENING), rate(YOU)]
+def _idf(holders: int, size: int) -> float:
+    """How rare a word is that `holders` of `size` documents have, as Lucene counts it."""
+    return float(np.log1p((size - holders + 0.5) / (holders + 0.5)))

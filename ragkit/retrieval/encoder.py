@@ -4,8 +4,9 @@ import hashlib
 import importlib.util
 import json
 import warnings
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -116,6 +117,28 @@ class Encoder:
         texts = [self.passage_prefix + text for text in _checked_texts(texts)]
         return self.encode(texts, progress=progress, warn=warn)
 
+    def encode_sentences(
+        self, texts: list[str], spans: list[list[tuple[int, int]]], *, progress: bool = True
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Passages and their sentences: vectors (W, D) and (S, D) of each text, float32, unit norm.
+
+        A text is run once, all of it, in W windows of `max_tokens`; the first one's vector is that of
+        `encode_passages`, and each other begins with the sentence that the one before has cut. A sentence's
+        vector is the mean of its tokens' last states, so that it knows what stands around it (late chunking,
+        arXiv 2409.04701). A model that pools by CLS has trained no other token's state: it runs each sentence
+        alone, as far as its window goes. `spans`: where the S sentences of each text begin and end, in
+        characters, in order. Raises ValueError where there are not as many of them as texts.
+        """
+        keys = [f"{self.passage_prefix}{text}\0{own}" for text, own in zip(texts, spans, strict=True)]
+        known = self._memory.get(keys)
+        new = {key: n for n, key in enumerate(keys) if key not in known}
+        made = self._in_context([texts[n] for n in new.values()], [spans[n] for n in new.values()], progress)
+        self._memory.put(list(new), made)
+        self._memory.put([self.passage_prefix + texts[n] for n in new.values()], [one[0] for one in made])
+        known.update(zip(new, made))
+        found = [known[key].copy() for key in keys]  # callers may change theirs
+        return [tuple(np.split(vectors, [len(vectors) - len(own)])) for vectors, own in zip(found, spans)]
+
     def remember(self, texts: list[str], vectors: np.ndarray) -> None:
         """Passage vectors, (N, D), that this encoder has made already: those of a `Library`, say.
 
@@ -142,24 +165,72 @@ class Encoder:
         return np.stack([known[text] for text in texts])
 
     def _computed(self, texts: list[str], progress: bool, warn: bool) -> np.ndarray:
+        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        for batch, pooled, _ in self._run(self._token_ids(texts, warn) if texts else [], progress):
+            vectors[batch] = pooled
+        return vectors
+
+    def _in_context(self, texts: list[str], spans: list[list[tuple[int, int]]], progress: bool) -> list:
+        """Of each text, (W + S, D): its windows, then its sentences."""
+        made: list[np.ndarray] = []
+        rows, goals = [], []  # token ids; the vector of all of them, and the vectors of some: (vector, a, b)
+        for head, ids, tail, sentences in self._placed(texts, spans):
+            room = max(self.max_tokens - len(head) - len(tail), 1)
+            windows = _windows(len(ids), sentences, room)
+            vectors = np.zeros((len(windows) + len(sentences), self.dimension), dtype=np.float32)
+            of_sentences = vectors[len(windows) :]
+            for vector, (begin, end, inside) in zip(vectors, windows):
+                rows.append(head + ids[begin:end] + tail)
+                shift = len(head) - begin
+                goals.append((vector, [(of_sentences[n], a + shift, b + shift) for n, a, b in inside]))
+            if self.pooling == "cls":
+                goals[-len(windows) :] = [(vector, []) for vector in vectors]
+                rows += [head + ids[a:b][:room] + tail for a, b in sentences]
+            made.append(vectors)
+        for batch, pooled, states in self._run(rows, progress):
+            for row, vector, state in zip(batch, pooled, states.cpu().numpy()):
+                whole, parts = goals[row]
+                whole[:] = vector
+                for part, a, b in parts:  # a sentence beyond a window's end goes on in the next
+                    part += state[a:b].sum(0)
+        for vectors in made:
+            vectors[~vectors.any(1)] = vectors[0]  # a sentence without a token
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return made
+
+    def _placed(self, texts: list[str], spans: list[list[tuple[int, int]]]) -> Iterator[tuple]:
+        """Of each text: token ids that open a window, its own, those that close one; its spans in tokens."""
+        if not texts:
+            return
+        prefixed = [readable(self.passage_prefix + text) for text in texts]
+        found = self.tokenizer(prefixed, return_offsets_mapping=True, truncation=False, verbose=False)
+        for n, own in enumerate(spans):
+            ids = found["input_ids"][n]
+            inner = [i for i, source in enumerate(found.sequence_ids(n)) if source is not None]  # not special
+            starts, ends = np.array([found["offset_mapping"][n][i] for i in inner]).reshape(-1, 2).T
+            starts, ends = starts - len(self.passage_prefix), ends - len(self.passage_prefix)
+            opening = int((ends <= 0).sum())  # the prefix's tokens
+            first = (inner[0] if inner else len(ids)) + opening
+            last = first + len(inner) - opening
+            places = [(bisect_right(ends, a) - opening, bisect_left(starts, b) - opening) for a, b in own]
+            yield ids[:first], ids[first:last], ids[last:], places
+
+    def _run(self, rows: list[list[int]], progress: bool) -> Iterator[tuple]:
+        """(indices, vectors (B, D), last states (B, T, D)) of rows of token ids, batch by batch."""
         import torch
         from tqdm.auto import tqdm
 
-        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
-        if not texts:
-            return vectors
-        rows = self._token_ids(texts, warn)
-        lengths = [len(row) for row in rows]
-        bar = tqdm(total=len(texts), desc="encoding", unit="text", delay=3, disable=not progress, leave=False)
-        with bar, torch.inference_mode():
-            for batch in batches(lengths, TOKENS_PER_BATCH.get(self.device.type, 4096)):
+        bar = tqdm(total=len(rows), desc="encoding", unit="text", delay=3, disable=not progress, leave=False)
+        with bar:
+            for batch in batches(list(map(len, rows)), TOKENS_PER_BATCH.get(self.device.type, 4096)):
                 padded = self.tokenizer.pad({"input_ids": [rows[i] for i in batch]}, return_tensors="pt")
                 padded = padded.to(self.device)
-                states = self.model(**padded).last_hidden_state  # (B, T, D)
-                pooled = pool(states, padded["attention_mask"], self.pooling)
-                vectors[batch] = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
+                with torch.inference_mode():
+                    states = self.model(**padded).last_hidden_state
+                    pooled = pool(states, padded["attention_mask"], self.pooling)
+                    pooled = torch.nn.functional.normalize(pooled, dim=-1)
+                yield batch, pooled.cpu().numpy(), states
                 bar.update(len(batch))
-        return vectors
 
     def _token_ids(self, texts: list[str], warn: bool = True) -> list[list[int]]:
         """Token ids of each text, special tokens included, cut at the window; the cut ones are counted."""
@@ -199,8 +270,8 @@ class _Memory:
                 self._vectors.move_to_end(text)
         return found
 
-    def put(self, texts: list[str], vectors: np.ndarray) -> None:
-        sizes = [_ENTRY + 4 * vectors.shape[1] + getsizeof(text) for text in texts]
+    def put(self, texts: list[str], vectors: Sequence[np.ndarray]) -> None:
+        sizes = [_ENTRY + 4 * np.size(vector) + getsizeof(text) for text, vector in zip(texts, vectors)]
         if sum(sizes) > self.limit / 2:
             return
         with self.lock:
@@ -307,6 +378,34 @@ def batches(lengths: list[int], most: int) -> list[list[int]]:
             width = lengths[index]  # the first of a batch is its longest
         found[-1].append(index)
     return found
+
+
+def _windows(
+    size: int, sentences: list[tuple[int, int]], room: int
+) -> list[tuple[int, int, list[tuple[int, int, int]]]]:
+    """(begin, end, sentences) of the windows, of at most `room` tokens, that cover `size` of them.
+
+    A window begins with the sentence that the one before has cut, unless that one began with it. Of each
+    sentence, (its number, where its tokens begin, and end) in the window that it is pooled in.
+    """
+    found = []
+    begin = at = 0
+    while True:
+        end = next_begin = min(begin + room, size)
+        cut = bisect_left(sentences, (end, 0)) - 1  # the last one that begins before the end
+        if end < size and cut >= 0 and begin < sentences[cut][0] and end < sentences[cut][1]:
+            next_begin = sentences[cut][0]
+        inside = []
+        while at < len(sentences) and sentences[at][0] < next_begin:
+            start, stop = sentences[at]
+            inside.append((at, max(start, begin), min(stop, next_begin)))
+            if stop > next_begin:
+                break  # it goes on in the next window
+            at += 1
+        found.append((begin, end, inside))
+        if end == size:
+            return found
+        begin = next_begin
 
 
 def pool(states, mask, how: str):
