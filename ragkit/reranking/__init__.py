@@ -5,6 +5,7 @@ from ragkit.reranking.features import NAMES, describe, describe_all
 from ragkit.reranking.guard import Domain, bounded, kl_from_base
 from ragkit.reranking.linear import Inputs, one_thread, solve
 from ragkit.reranking.objective import Objective
+from ragkit.reranking.prior import PEOPLE
 from ragkit.reranking.report import Explanation, FitReport
 from ragkit.reranking.reranker import Reranker, fit_each
 from ragkit.reranking.selection import Settings, train
@@ -12,6 +13,7 @@ from ragkit.reranking.table import Table
 
 __all__ = [
     "NAMES",
+    "PEOPLE",
     "Domain",
     "Explanation",
     "FitReport",

@@ -59,8 +59,8 @@ def information(reranker, query: str, passages: Sequence[Passage]) -> float:
 def precision(
     known: tuple[np.ndarray, Table] | None, weights: np.ndarray, beta: float, spread: float
 ) -> np.ndarray:
-    """The curvature, (F, F), of the logistic loss summed over the queries of `known` (inputs and table), and of
-    the prior on weights, which stands alone where nothing is known yet."""
+    """The curvature, (F, F), of the logistic loss summed over the queries of `known` (inputs and table), and
+    of the prior on weights, which stands alone where nothing is known yet."""
     prior = np.eye(len(weights)) / spread**2
     if known is None or not len(known[1].pairs):
         return prior

@@ -24,7 +24,7 @@ BETAS = (0.01, 0.03, 0.1, 0.3, 0.8)  # logits of a person's choice for one of s_
 SPREADS = (0.3, 0.7, 1.5)  # logits of s_0: standard deviations of the prior, where all inputs are weighed
 ALONE = (0.7, 2.0)  # the same, where one is weighed alone
 ODDS = 10.0  # before anything is seen: that the rankings say no more than the retriever
-LEAST = 0.02  # a model with a smaller share is left out, its share with it
+LEAST = 0.005  # a model with a smaller share is left out, its share with it
 PLACE = 3.0  # logits: the prior's standard deviation of what a place is worth
 STEPS = 25  # of Newton's method, which takes three to eight
 
@@ -66,7 +66,7 @@ class Evidence:
 
 
 class Told:
-    """What a table's pairs say, (P,) each, none of them a tie, as a function of documents' scores: likelihood and slopes.
+    """What a table's pairs say, (P,) each, none of them a tie, of documents' scores: likelihood and slopes.
 
     A ranking of K documents is K(K − 1)/2 pairs, which say the same again and again. They are weighed so that
     the score of a list ranked by chance varies as its information says (a calibrated composite likelihood;
@@ -98,7 +98,9 @@ class Told:
     def log_likelihood(self, z: np.ndarray) -> np.ndarray:
         """Of logits z, (P, …), summed over the pairs."""
         loss = np.logaddexp(0, z)
-        return self.weight @ (self.target * z if z.ndim == 1 else self.target[:, None] * z) - self.weight @ loss
+        return (
+            self.weight @ (self.target * z if z.ndim == 1 else self.target[:, None] * z) - self.weight @ loss
+        )
 
     def slope(self, z: np.ndarray) -> np.ndarray:
         """The log-likelihood's derivative by the scores of documents, (N,), at logits z, (P,)."""
@@ -116,7 +118,13 @@ class Told:
 
 
 def most_probable(
-    told: Told, values: np.ndarray, beta: float, precision: np.ndarray, start: np.ndarray, *, steps: int = STEPS
+    told: Told,
+    values: np.ndarray,
+    beta: float,
+    precision: np.ndarray,
+    start: np.ndarray,
+    *,
+    steps: int = STEPS,
 ) -> tuple[np.ndarray, float]:
     """The most probable weights on `values`, (F,), from `start`, and the log-evidence; by Newton's method.
 
@@ -185,7 +193,9 @@ def _alone(told: Told, values: np.ndarray) -> list[Model]:
         for spread in ALONE:
             for _ in range(STEPS):
                 p = expit(base + beta * x * w)
-                slope = beta * np.einsum("p,pf,pf->f", told.weight, told.target[:, None] - p, x) - w / spread**2
+                slope = (
+                    beta * np.einsum("p,pf,pf->f", told.weight, told.target[:, None] - p, x) - w / spread**2
+                )
                 curved = beta**2 * np.einsum("p,pf,pf->f", told.weight, p * (1 - p), x**2) + spread**-2
                 step = np.clip(slope / curved, -1.0, 1.0)
                 w = w + step

@@ -54,6 +54,10 @@ class Described:
         return np.zeros(len(self.texts), dtype=int)
 
     @property
+    def queries(self) -> list[str]:
+        return [self.query]
+
+    @property
     def similarity(self) -> np.ndarray:
         """(K,): cosines of query and documents, what the retriever goes by."""
         return self.features[:, 0]

@@ -13,10 +13,21 @@ USUAL, ENDS = 0.85, 1.5
 LEAST = 0.05  # added to every spread: below, differences count no further
 READ = {  # what is averaged over a list's documents, by kind
     "length": ("length", "sentence length"),
-    "match": ("similarity", "best chunk", "best sentence", "BM25", "echo", "shared", "coverage", "BM25 sentence"),
+    "match": (
+        "similarity",
+        "best chunk",
+        "best sentence",
+        "BM25",
+        "echo",
+        "shared",
+        "coverage",
+        "BM25 sentence",
+    ),
     "style": ("formulas", "code", "numbers", "instructions", "likening", "speaks to you"),
 }
-BLOCKS = {"question": 3, "topic": 2} | {kind: len(names) for kind, names in READ.items()}  # and how many signs
+BLOCKS = {"question": 3, "topic": 2} | {
+    kind: len(names) for kind, names in READ.items()
+}  # and how many signs
 ASKS = re.compile(r"(?:what|why|how|who|when|where|which|is|are|can|do|does|should)\b", re.I)
 
 
@@ -53,12 +64,12 @@ def list_means(values: np.ndarray, of_list: np.ndarray) -> tuple[np.ndarray, np.
 
 @dataclass(frozen=True)
 class Domain:
-    """Where the training lists lie, by five kinds of signs, the BLOCKS: the question's form; the documents'
-    lengths; how well they match; their style; the topic, as cosines to `centre`, (D,).
+    """Where the training lists lie, by five kinds of signs, the BLOCKS: the question's form; the topic, as
+    cosines to `centre`, (D,); the documents' lengths; how well they match; their style.
 
-    `mean` and `spread`, (B,): of the signs over lists. `limits`, (5,): the distance within which 90 % of lists
-    keep in each kind. `limit`: the same for the kind in which a list is farthest, and USUAL of them. All by
-    leaving a list out of what it is compared with.
+    `mean` and `spread`, (B,): of the signs over lists. `limits`, (5,): the distance within which 90 % of
+    lists keep in each kind. `limit`: the same for the kind in which a list is farthest, and USUAL of them.
+    All by leaving a list out of what it is compared with.
 
     A person's taste in one kind of question says little of another kind: a reranker trained on short answers
     of laymen makes the order of scientific abstracts far worse than the retriever's. Any one of the kinds can
@@ -90,8 +101,8 @@ class Domain:
         return cls(centre, mean, spread, limits, float(np.quantile((distances / limits).max(1), USUAL)))
 
     def distance(self, lists) -> np.ndarray:
-        """(L,), of a `Table` or of one `Described`: in the kind of signs in which a list is farthest, the root
-        mean square of (sign − mean) / spread, relative to the limits. 1 is the limit."""
+        """(L,), of a `Table` or of one `Described`: in the kind of signs in which a list is farthest, the
+        root mean square of (sign − mean) / spread, relative to the limits. 1 is the limit."""
         found = _by_block((_signs(lists, self.centre) - self.mean) / self.spread)
         return (found / self.limits).max(1) / self.limit
 
@@ -116,7 +127,9 @@ def _signs(lists, centre: np.ndarray) -> np.ndarray:
 
 def _by_block(z: np.ndarray) -> np.ndarray:
     """The root mean square of each block's columns, (L, 5), of z, (L, B)."""
-    return np.stack([np.sqrt((part**2).mean(1)) for part in np.split(z, np.cumsum(list(BLOCKS.values()))[:-1], axis=1)], 1)
+    return np.stack(
+        [np.sqrt((part**2).mean(1)) for part in np.split(z, np.cumsum(list(BLOCKS.values()))[:-1], axis=1)], 1
+    )
 
 
 def _starts(of_list: np.ndarray) -> np.ndarray:

@@ -23,13 +23,13 @@ ROUNDS = 4  # of weights that follow the scores
 
 @dataclass(frozen=True)
 class Inputs:
-    """The numbers that are weighed, (N, F), each centred within its list, since only differences within a list
-    can change an order.
+    """The numbers that are weighed, (N, F), each centred within its list, since only differences within a
+    list can change an order.
 
     "features": those of NAMES, divided by their spread within lists in training and cut at ±FARTHEST.
     "embeddings": these, and the documents' coordinates on the DIRECTIONS in which vectors differ most within
-    lists, all divided by the first one's spread: a linear residual on the frozen encoder, whose prior is small
-    where the vectors differ little.
+    lists, all divided by the first one's spread: a linear residual on the frozen encoder, which the prior
+    keeps small where the vectors differ little.
     """
 
     spread: np.ndarray  # (features,)
@@ -56,8 +56,8 @@ def centred(values: np.ndarray, of_list: np.ndarray) -> np.ndarray:
 
 
 def _directions(vectors: np.ndarray) -> np.ndarray:
-    """The principal directions of vectors, (N, D), as columns, the one of the largest spread first, which they
-    are divided by."""
+    """The principal directions of vectors, (N, D), as columns, the one of the largest spread first, which
+    they are divided by."""
     count = min(DIRECTIONS, len(vectors) - 1, vectors.shape[1])
     variances, directions = np.linalg.eigh(vectors.T @ vectors / len(vectors))
     directions = directions[:, ::-1][:, :count]

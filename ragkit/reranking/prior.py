@@ -9,7 +9,7 @@ FLOOR = 0.25  # of a feature's usual spread, added to its spread in a list: smal
 FARTHEST = 3.0  # in spreads
 # By feature: its weight, in logits of s_0 for a standard deviation within the list, and its usual spread in a
 # list.
-PEOPLE: dict[str, tuple[float, float]] = {name: (0.0, 1.0) for name in NAMES}
+PEOPLE: dict[str, tuple[float, float]] = dict.fromkeys(NAMES, (0.0, 1.0))
 WEIGHTS, SPREADS = np.array([PEOPLE[name] for name in NAMES]).T
 
 

@@ -1,25 +1,29 @@
 """What a fit did, and how sure that is; why a document stands where it stands."""
 
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from scipy.stats import norm
 
 from ragkit.evaluation.measures import Interval
 from ragkit.evaluation.rankings import Gain
 from ragkit.retrieval.corpus import Hit
 
 MOST = 5  # features shown; the rest count as one
+SAID = "nDCG@10"  # the measure that is put in words
+SURE = 0.95  # that a gain is one
 
 
 @dataclass(frozen=True)
 class FitReport:
     """What a fit did, and how sure that is.
 
-    `base`, `after`, `intervals`: by measure, from predictions for queries that neither the weights nor the
-    choice of settings saw. `kept_base`: whether the retriever's order stays; `reason` says why. `kl`: how far
-    the candidates of a query move from the retriever, mean, in nats; `held_back`: rankings cut to the bound.
-    `first`: what it is worth to be shown one place earlier, in logits, where shown orders are known;
-    `first_unknown`: why there is no such interval.
+    `base`, `after`, `intervals`: by measure, from predictions for queries that the weights did not see.
+    `share`: of the residual that is believed, 0 to 1, and applied; the rest is the retriever's. `kept_base`:
+    whether the retriever's order stays; `reason` says why. `kl`: how far the candidates of a query move from
+    the retriever, mean, in nats; `held_back`: rankings cut to the bound. `first`: what it is worth to be
+    shown one place earlier, in logits, where shown orders are known; else `first_unknown` says why not.
     `reliability`: of each annotator, where `strength="learned"`.
     """
 
@@ -27,6 +31,7 @@ class FitReport:
     queries: int
     kept_base: bool
     reason: str = ""
+    share: float = 0.0
     base: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
     intervals: dict[str, Interval] = field(default_factory=dict)
@@ -39,20 +44,52 @@ class FitReport:
 
     def kept(self, reason: str) -> "FitReport":
         """The same, of a fit that keeps the retriever."""
-        return replace(self, kept_base=True, reason=f"{reason}: the retriever is kept.")
+        return replace(self, kept_base=True, share=0.0, reason=f"{reason}: the retriever is kept.")
+
+    def sure(self, measure: str = SAID) -> float:
+        """How sure it is that new queries of this kind gain, 0 to 1: a normal law's share above 0, by the
+        interval. NaN where nothing was held out."""
+        found = self.intervals.get(measure)
+        if found is None:
+            return float("nan")
+        return float(norm.cdf(found.mean, scale=max(found.high - found.low, 1e-12) / (2 * norm.ppf(0.975))))
+
+    def needed(self, measure: str = SAID) -> int | None:
+        """How many rankings more make it SURE, if the gain is what it seems: an error falls with the root of
+        their number. 0 where it is sure; None where no gain is to be seen."""
+        sure = self.sure(measure)
+        if not sure > 0.5 or not self.intervals[measure].mean > 0:
+            return None
+        return math.ceil(self.rankings * max((norm.ppf(SURE) / norm.ppf(sure)) ** 2 - 1, 0.0))
+
+    @property
+    def verdict(self) -> str:
+        """The gain of SAID in a sentence: how sure it is, and how many rankings would make it surer."""
+        if SAID not in self.intervals:
+            return "Too few queries to hold some out, so what this is worth is not known yet."
+        gain, more = self.intervals[SAID].mean, self.needed()
+        said = f"{SAID} {gain:+.3f} on queries held out"
+        if more is None:
+            return f"{said}: no gain to be seen yet."
+        if more == 0:
+            return f"{said}: more than {SURE:.0%} sure to be a gain."
+        return f"{said}, {self.sure():.0%} sure to be a gain; {more} more rankings might make it {SURE:.0%}."
 
     def __str__(self) -> str:
         lines = [f"{self.rankings} rankings of {self.queries} queries. {self.reason}"]
         if self.intervals:
             lines += ["Held out by query:", str(Gain(self.base, self.after, self.intervals))]
         if not self.kept_base:
-            lines.append("Chosen: " + ", ".join(f"{name} {value}" for name, value in self.settings.items()))
+            lines.append(self.verdict)
+            lines.append(
+                "Most probable: " + ", ".join(f"{name} {value}" for name, value in self.settings.items())
+            )
             moved = f"Moves {self.kl:.2f} nats from the retriever on average"
             lines.append(f"{moved}; {self.held_back} of {self.rankings} held back at the bound")
-        if self.first:
-            lines.append(f"Shown one place earlier: {self.first} logits")
-        elif self.first_unknown:
-            lines.append(f"Shown one place earlier: {self.first_unknown}")
+        if self.first or self.first_unknown:
+            lines.append(
+                f"Shown one place earlier: {f'{self.first} logits' if self.first else self.first_unknown}"
+            )
         if self.reliability:
             named = ", ".join(f"{name} {value:.2f}" for name, value in self.reliability.items())
             lines.append(f"Reliability: {named}")

@@ -1,51 +1,67 @@
-"""A reranker, trained on people's rankings: it starts as the retriever, and stays it where nothing helps."""
+"""A reranker, trained on people's rankings: it starts as the retriever, and goes as far as they are sure."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import t as student
 
 from ragkit.evaluation.rankings import compare
 from ragkit.losses.strengths import Strength
 from ragkit.preferences.judgements import Ranking
 from ragkit.reranking.features import NAMES, Described, describe, describe_all
 from ragkit.reranking.guard import Domain, kl_from_base
-from ragkit.reranking.linear import CAPACITIES, LinearResidual, one_thread, solve
+from ragkit.reranking.linear import CAPACITIES, LinearResidual, one_thread
 from ragkit.reranking.objective import ANCHORS, Objective
+from ragkit.reranking.prior import PEOPLE, people
 from ragkit.reranking.report import Explanation, FitReport, explain
-from ragkit.reranking.selection import Fitted, Settings, fit_linear, pair_losses
+from ragkit.reranking.selection import Fitted, Settings, fit_linear, pair_losses, renewed
+from ragkit.reranking.shown_place import shown_first
 from ragkit.reranking.table import Table, base_scores
 from ragkit.retrieval.corpus import Hit, Passage, check_query, ranked
 from ragkit.retrieval.storage import digest, load_tensors, save_tensors
 
 CROSS = "cross-encoder"
-MIN_QUERIES = 10  # with fewer, nothing can be held out with any meaning
-SURE = 1.0  # standard errors by which held-out pairs must be predicted better than by the retriever
-KIND = {"format": "ragkit-reranker", "version": 1}  # of a file
+MIN_QUERIES = 5  # with fewer, not even one can be held out in each fold
+HARM = 0.95  # how sure it must be that held-out pairs are predicted worse, to keep the retriever
+KIND = {"format": "ragkit-reranker", "version": 2}  # of a file
+SAVED = ("capacity", "prior", "anchor", "max_kl", "seed")
+MAX_KL = 0.7  # nats
 
 
 class Reranker:
     """score = s_0 + residual: the retriever's cosine in logits, and what people's rankings add to it.
 
-    `capacity`: "features", "embeddings", "auto", which lets the rankings choose between these two, or
-    "cross-encoder". `anchor`: "offset" or "reference", see `objective.py`. `max_kl`: how far a query's
-    candidates may move from the retriever, in nats. Raises ValueError for another capacity or anchor, and a
-    `max_kl` below 0.
+    `capacity`: "features", "embeddings", "auto", which averages these two by their evidence, or
+    "cross-encoder". `prior="people"`: before the first ranking, weights of features that other people's
+    rankings have in common (`PEOPLE`), which own ones outweigh as they grow; None starts as the retriever.
+    `anchor`: "offset" or "reference", see `objective.py`. `max_kl`: how far a query's candidates may move
+    from the retriever, in nats. Raises ValueError for another capacity, prior or anchor, and a `max_kl`
+    below 0.
     """
 
     def __init__(
-        self, encoder, capacity: str = "auto", *, anchor: str = "offset", max_kl: float = 2.0, seed: int = 0
+        self,
+        encoder,
+        capacity: str = "auto",
+        *,
+        prior: str | None = None,
+        anchor: str = "offset",
+        max_kl: float = MAX_KL,
+        seed: int = 0,
     ):
         if capacity not in (*CAPACITIES, CROSS, "auto"):
             raise ValueError(f"capacity={capacity!r}: one of {', '.join((*CAPACITIES, CROSS))}, auto")
+        if prior not in (None, "people"):
+            raise ValueError(f'prior={prior!r}: "people", or None to start as the retriever')
         if anchor not in ANCHORS:
             raise ValueError(f"anchor={anchor!r}: one of {', '.join(ANCHORS)}")
         if not max_kl >= 0:
             raise ValueError(f"max_kl={max_kl}: a number of nats, 0 or more")
-        self.encoder, self.capacity, self.anchor = encoder, capacity, anchor
+        self.encoder, self.capacity, self.prior, self.anchor = encoder, capacity, prior, anchor
         self.max_kl, self.seed = float(max_kl), seed
-        self.fitted = Fitted()
+        self.fitted = Fitted(prior=prior is not None)
 
     # Fitting
 
@@ -62,11 +78,12 @@ class Reranker:
         """Train on `rankings` (or a `PreferenceLog`), and say what it gains on queries held out.
 
         `loss`, `strength`, `weight`, `offset`: see `Objective`; `strength="learned"` believes each annotator
-        as far as the others' pairs and their own are predicted. Capacity, β and ridge are chosen by
-        cross-validation over queries, in each training fold anew, so that the figures of the report are
-        honest; then the model is trained on all. It is kept if held-out pairs are predicted better than by
-        the retriever by more than a standard error. What was shown first is fitted as an offset where shown
-        orders are known. Raises TypeError for what is no Ranking, ValueError for settings that don't fit.
+        as far as the others' pairs and their own are predicted. Models of several capacities, β and priors
+        are averaged by their evidence, the retriever among them, so that a weak signal moves little and a
+        strong one much. The figures of the report are of models that did not see a query. The retriever is
+        kept where they show a harm, not where they don't show a gain yet. What was shown first is fitted as
+        an offset where shown orders are known. Raises TypeError for what is no Ranking, ValueError for
+        settings that don't fit.
         """
         rankings = _checked(rankings)
         useful = [ranking for ranking in rankings if sum(map(len, ranking.tiers)) > 1]
@@ -74,7 +91,7 @@ class Reranker:
         objective = Objective(loss, strength, weight, offset, anchor=self.anchor, first=first)
         report = FitReport(len(useful), len({ranking.query for ranking in useful}), kept_base=True)
         if not useful:
-            self.fitted = Fitted(objective)
+            self.fitted = Fitted(objective, prior=self.fitted.prior)
             return report.kept(f"Of {len(rankings)} rankings none has two judged documents")
         # Set at the end: a fit that fails, or is stopped, leaves what there was.
         self.fitted, report = self._fit(useful, objective, report, progress)
@@ -84,11 +101,15 @@ class Reranker:
         self, rankings: list[Ranking], objective: Objective, report: FitReport, progress: bool
     ) -> tuple[Fitted, FitReport]:
         described = self._described(rankings, progress)
-        table = Table.build(rankings, described)
-        objective(table, table.base)  # bad knobs fail here, and are named
-        base = Fitted(objective, table)
+        table = self._table(rankings, described)
+        objective(table, table.before)  # bad knobs fail here, and are named
+        base = Fitted(objective, table, prior=self.fitted.prior)
         if (table.pairs.target == 0.5).all():
             return base, report.kept("Nobody preferred one document to another")
+        if objective.first:
+            with one_thread():
+                first, unknown = shown_first(table)
+            report = replace(report, first=first, first_unknown=unknown)
         if report.queries < MIN_QUERIES:
             return base, report.kept(f"Fewer than {MIN_QUERIES} queries can't tell whether training helps")
         if self.capacity == CROSS:
@@ -97,6 +118,7 @@ class Reranker:
             fitted, tested, scores = fit_cross(
                 self.encoder, rankings, described, base, max_kl=self.max_kl, seed=self.seed, progress=progress
             )
+            report = replace(report, share=1.0)
         else:
             capacities = CAPACITIES if self.capacity == "auto" else (self.capacity,)
             with one_thread():
@@ -108,22 +130,24 @@ class Reranker:
         gains = np.where(tested.ranks < 0, np.nan, -tested.ranks.astype(float))
         lists = [np.split(column, tested.starts[1:]) for column in (tested.base, scores, gains)]
         report = replace(report, **vars(compare(*lists, tested.queries)))
-        reason = f"Held-out pairs are predicted better by {gain.mean():+.4f} ± {error:.4f} nats"
-        if not gain.mean() > SURE * error:
-            return replace(fitted, residual=None, domain=None), report.kept(f"{reason}, which is not enough")
-        fitted = replace(fitted, domain=Domain.fit(table))
+        if fitted.residual is None:
+            return fitted, report.kept("The rankings say nothing that the retriever does not")
+        said = f"Held-out pairs are predicted better by {gain.mean():+.4f} ± {error:.4f} nats"
+        if gain.mean() + student.ppf(HARM, max(len(gain) - 1, 1)) * error < 0:
+            return replace(fitted, residual=None, domain=None), report.kept(f"{said}: a harm")
         moves = np.array([kl_from_base(fitted.added(one), base_scores(one)) for one in described])
         settings = asdict(fitted.settings) if fitted.settings else {"capacity": self.capacity}
         settings |= {"loss": objective.loss, "anchor": self.anchor}
         kl, held_back = float(np.minimum(moves, self.max_kl).mean()), int((moves > self.max_kl).sum())
-        report = replace(report, reason=f"{reason}.", settings=settings, kl=kl, held_back=held_back)
+        reason = f"{report.share:.0%} of what they seem to say is believed. {said}."
+        report = replace(report, reason=reason, settings=settings, kl=kl, held_back=held_back)
         return fitted, replace(report, kept_base=False)
 
     def update(self, ranking: Ranking) -> None:
-        """Take in one more ranking: refit from the present weights, with the settings of the last fit.
+        """Take in one more ranking: go on from the present weights, with the models of the last fit.
 
-        Where that fit kept the retriever, the ranking is only remembered; fit again now and then, which
-        chooses anew. Raises ValueError before a first fit, after `load`, and for a cross-encoder.
+        Where nothing was learned then, the ranking is only remembered; fit again now and then, which weighs
+        the models anew. Raises ValueError before a first fit, after `load`, and for a cross-encoder.
         """
         fitted = self.fitted
         if fitted.objective is None:
@@ -133,15 +157,12 @@ class Reranker:
         (ranking,) = _checked([ranking])
         if sum(map(len, ranking.tiers)) < 2:
             return
-        new = Table.build([ranking], self._described([ranking], progress=False))
+        new = self._table([ranking], self._described([ranking], progress=False))
         table = new if fitted.table is None else Table.join([fitted.table, new])
-        if residual := fitted.residual:
-            objective = fitted.objective.at(fitted.settings.beta)
-            start = np.append(residual.weights, residual.first)
+        if fitted.residual:
             with one_thread():
-                w = solve(residual.inputs(table), table, objective, fitted.settings.ridge, start)
-            residual = replace(residual, weights=w[:-1], first=float(w[-1]))
-            fitted = replace(fitted, residual=residual, domain=Domain.fit(table))
+                residual, evidence = renewed(fitted, table, self.seed)
+            fitted = replace(fitted, residual=residual, evidence=evidence, domain=Domain.fit(table))
         self.fitted = replace(fitted, table=table)
 
     @property
@@ -156,8 +177,8 @@ class Reranker:
         return base_scores(self.describe(query, passages)) if len(passages) else np.zeros(0)
 
     def score(self, query: str, passages: Sequence[Passage]) -> np.ndarray:
-        """s_0 + residual, (K,), in logits; within `max_kl` of s_0, and nearer where the documents are unlike
-        those of training (`Domain`)."""
+        """s_0 + residual, (K,), in logits; within `max_kl` of s_0, and nearer where question and documents
+        are unlike those of training (`Domain`)."""
         if not len(passages):
             return np.zeros(0)
         return self.fitted.scores(self.describe(query, passages), self.max_kl)
@@ -165,10 +186,10 @@ class Reranker:
     def rerank(self, query: str, hits: Sequence[Hit]) -> list[Hit]:
         """All of the hits, best first, with the reranker's scores; ranks from 1; equal ones keep order.
 
-        Where no residual was fitted, the hits as they came, with the scores that they have.
+        Where nothing was learned, nor given by a prior, the hits as they came, with their scores.
         """
         hits = list(hits)
-        if self.fitted.residual is None:
+        if self.fitted.residual is None and not self.fitted.prior:
             check_query(query)
             return ranked((hit.passage, hit.score) for hit in hits)
         scores = self.score(query, [hit.passage for hit in hits])
@@ -180,9 +201,9 @@ class Reranker:
         hits = list(hits)
         if not hits:
             raise ValueError("no hits, so there is nothing to explain")
-        described, residual = self.describe(query, [hit.passage for hit in hits]), self.fitted.residual
-        parts = residual.parts(described) if residual else {}
-        return explain(query, hits, base_scores(described), parts, self.fitted.scores(described, self.max_kl))
+        described = self.describe(query, [hit.passage for hit in hits])
+        parts, scores = self.fitted.parts(described), self.fitted.scores(described, self.max_kl)
+        return explain(query, hits, base_scores(described), parts, scores)
 
     def describe(self, query: str, passages: Sequence[Passage]) -> Described:
         """What it knows of these documents. Raises ValueError for an empty query."""
@@ -198,7 +219,7 @@ class Reranker:
         """
         settings = self.fitted.settings and asdict(self.fitted.settings)
         facts = {"encoder": self.encoder.name, "fingerprint": self.encoder.fingerprint, "features": NAMES}
-        facts |= {"capacity": self.capacity, "anchor": self.anchor, "max_kl": self.max_kl, "seed": self.seed}
+        facts |= {name: getattr(self, name) for name in SAVED} | {"people": PEOPLE if self.prior else None}
         save_tensors(_file(path), KIND, facts | {"settings": settings}, self.fitted.tensors())
 
     @classmethod
@@ -218,18 +239,24 @@ class Reranker:
             )
         if facts["features"] != list(NAMES):
             raise ValueError(f"{path} weighs other features than this ragkit knows: train it again")
-        reranker = cls(encoder, **{name: facts[name] for name in ("capacity", "anchor", "max_kl", "seed")})
+        reranker = cls(encoder, **{name: facts[name] for name in SAVED})
+        if reranker.prior and facts["people"] != {name: list(pair) for name, pair in PEOPLE.items()}:
+            raise ValueError(f"{path} starts from another prior than this ragkit's: train it again")
         kind = LinearResidual
         if reranker.capacity == CROSS:
             from ragkit.reranking.cross_encoder import CrossResidual as kind
         settings = facts["settings"] and Settings(**facts["settings"])
-        reranker.fitted = Fitted.from_tensors(kind, encoder, settings, tensors)
+        reranker.fitted = Fitted.from_tensors(kind, encoder, settings, reranker.fitted.prior, tensors)
         return reranker
 
     @property
     def fingerprint(self) -> str:
-        """A sha256 that changes when any order could: encoder, residual, bound."""
-        return digest({"encoder": self.encoder.fingerprint, "max_kl": self.max_kl}, self.fitted.tensors())
+        """A sha256 that changes when any order could: encoder, prior, residual, bound."""
+        facts = {"encoder": self.encoder.fingerprint, "max_kl": self.max_kl}
+        return digest(facts | {"people": PEOPLE if self.prior else None}, self.fitted.tensors())
+
+    def _table(self, rankings: Sequence[Ranking], described: Sequence[Described]) -> Table:
+        return Table.build(rankings, described, people if self.fitted.prior else None)
 
     def _described(self, rankings: Sequence[Ranking], progress: bool) -> list[Described]:
         lists = [(ranking.query, [passage.full_text for passage in ranking.passages]) for ranking in rankings]

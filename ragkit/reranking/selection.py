@@ -77,7 +77,9 @@ class Fitted:
         return {f"{part}.{name}": np.asarray(x) for part in parts for name, x in parts[part].items()}
 
     @classmethod
-    def from_tensors(cls, kind: type, encoder, settings: Settings | None, prior: bool, tensors: dict) -> "Fitted":
+    def from_tensors(
+        cls, kind: type, encoder, settings: Settings | None, prior: bool, tensors: dict
+    ) -> "Fitted":
         """What gave `tensors`; `kind`: of the residual."""
         if not tensors:
             return cls(settings=settings, prior=prior)

@@ -11,7 +11,15 @@ from ragkit.preferences.judgements import Ranking
 from ragkit.preferences.pairs import Pairs, pairs_of
 from ragkit.reranking.features import Described
 
-DOCUMENTS = ("features", "vectors", "asked", "base", "prior", "ranks", "places")  # columns with a row a document
+DOCUMENTS = (
+    "features",
+    "vectors",
+    "asked",
+    "base",
+    "prior",
+    "ranks",
+    "places",
+)  # columns with a row a document
 TEMPERATURE = 0.05  # of cosines: a difference of 0.05 between two documents is one logit of s_0
 
 
@@ -19,9 +27,9 @@ TEMPERATURE = 0.05  # of cosines: a difference of 0.05 between two documents is 
 class Table:
     """L rankings of N documents and P pairs in all.
 
-    Of documents, (N, …): `features`, `vectors`, `asked` (the query's vector), `base` (s_0, in logits), `prior`
-    (what other people's rankings add to it, or 0), `ranks` (the tier, −1 where not judged), `places` (in the
-    order shown, NaN where not known), `of_list`.
+    Of documents, (N, …): `features`, `vectors`, `asked` (the query's vector), `base` (s_0, in logits),
+    `prior` (what other people's rankings add to it, or 0), `ranks` (the tier, −1 where not judged), `places`
+    (in the order shown, NaN where not known), `of_list`.
     Of pairs: `pairs`, whose `judgement` is the list that each is of. Of rankings, (L,): `queries`.
     """
 

@@ -43,7 +43,8 @@ def world(
     pairs = Pairs(blank, blank, blank, of, of, target, chosen.ravel(), rejected.ravel())
     flat = [x.reshape(count * size, -1) for x in (features, vectors)]
     asked = np.repeat(rng.normal(size=(count, 24)), size, 0)
-    columns = (*flat, asked, base.ravel(), ranks.ravel(), places.ravel().astype(float))
+    scores = (base.ravel(), np.zeros(base.size))
+    columns = (*flat, asked, *scores, ranks.ravel(), places.ravel().astype(float))
     return Table(*columns, np.repeat(np.arange(count), size), pairs, [f"q{n}" for n in range(count)])
 
 
