@@ -35,7 +35,7 @@ NAMES = (
     "BM25 sentence",  # of its best sentence, with the list's sentences as the collection; log(1 + score)
     "boilerplate",  # share of its words in sentences that another document has too, or about the page itself
 )
-KEPT = 8192  # texts, of which what no query changes is kept: some 40 MB
+KEPT = 8192  # texts, of which what no query changes is kept: 5 to 20 KB each
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,7 @@ def _overlaps(query: str, documents: list[_Text], different: list[_Text]) -> dic
     holders = Counter(word for one in different for word in one.words)
     sayers = Counter(said for one in different for said in set(one.said))
     wanted = {word: _idf(holders[word], len(different)) for word in sorted(set(words(query)))}
+    whole = sum(wanted.values()) or 1.0
     sentences = bm25(query, [Counter(said) for one in documents for said in one.said])
     starts = np.cumsum([0, *(len(one.said) for one in documents[:-1])])
     rows = []
@@ -141,8 +142,7 @@ def _overlaps(query: str, documents: list[_Text], different: list[_Text]) -> dic
             {
                 "echo": sum(one.words[word] for word in wanted) / size,
                 "shared": sum(holders[word] > 1 for word in own) / max(len(own), 1),
-                "coverage": sum(idf for word, idf in wanted.items() if word in one.words)
-                / (sum(wanted.values()) or 1.0),
+                "coverage": sum(idf for word, idf in wanted.items() if word in one.words) / whole,
                 "boilerplate": sum(map(len, known)) / size,
             }
         )
