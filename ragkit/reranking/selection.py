@@ -144,9 +144,10 @@ def _by(objective: Objective, values: np.ndarray, table: Table, evidence: Eviden
     told = len(table) if objective.loss == LISTWISE else Told(table).weight.sum()
     models = []
     for model in evidence.models:
-        some, beta = values[:, model.first : model.end], max(model.beta, LEAST_BETA)
+        # Of a preference a little above chance, IPO at τ = β / 4 makes what the logistic loss makes at β.
+        some, beta = values[:, model.first : model.end], model.beta / (4 if objective.loss == "ipo" else 1)
         start = np.append(model.weights, 0.0)
-        w = solve(some, table, objective.at(beta), 1 / (told * model.spread**2), start, rough=True)
+        w = solve(some, table, objective.at(max(beta, LEAST_BETA)), 1 / (told * model.spread**2), start, rough=True)
         models.append(replace(model, weights=w[:-1]))
     return replace(evidence, models=tuple(models))
 
