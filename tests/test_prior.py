@@ -79,7 +79,7 @@ def test_before_any_fit_the_prior_speaks_and_it_is_bounded():
         reranked = [hit.passage for hit in reranker.rerank(ranking.query, hits)]
         assert reranked == [ranking.passages[i] for i in np.argsort(-found, kind="stable")]
     test = simulated(30)
-    assert compare_on(reranker, test).intervals["pair accuracy"].low > 0.1
+    assert compare_on(reranker, test).intervals["pair accuracy"].low > 0
     none = compare_on(Reranker(ENCODER, max_kl=50.0), test)
     assert none.intervals["pair accuracy"].mean == 0  # it starts as the retriever unless asked
 
@@ -96,17 +96,17 @@ def test_a_fit_that_keeps_the_retriever_keeps_the_prior_too():
             np.testing.assert_allclose(reranker.score(test.query, test.passages), before, atol=0.5)
 
 
-def test_what_the_prior_knows_is_not_learned_again():
-    """Rankings by the prior's own taste leave little to add, beside what it takes without a prior."""
-    sizes = {}
+def test_what_the_prior_knows_is_not_learned_again(weights):
+    """Once much was ranked, prior and residual come to what the residual alone comes to without a prior."""
+    weights[FORMULAS] = 3.0
+    new, learned, given = tabled(simulated(20, seed=3)), {}, people(tabled(simulated(20, seed=3)))
     for start in (None, "people"):
-        reranker = Reranker(ENCODER, "features", prior=start, max_kl=9.0)
-        reranker.fit(simulated(30), progress=False)
-        added = [reranker.fitted.residual(one) for one in reranker._described(simulated(9, seed=3), False)]
-        sizes[start] = np.concatenate(added).std()
+        reranker = Reranker(ENCODER, "features", prior=start)
+        reranker.fit(simulated(60), progress=False)
+        learned[start] = reranker.fitted.residual(new)
         table = reranker.fitted.table
         assert (np.std(table.before - table.base) > 0.5) == (start is not None)
-    assert sizes["people"] < 0.8 * sizes[None]
+    assert np.std(given + learned["people"] - learned[None]) < 0.4 * np.std(given)
 
 
 def test_many_rankings_of_ones_own_win_against_it(weights):

@@ -20,7 +20,8 @@ ENCODER = WordsEncoder()
 def report(mean: float, error: float, rankings: int = 20) -> FitReport:
     """Of a gain with this standard error, as its 95 % interval."""
     interval = Interval(mean, mean - norm.ppf(0.975) * error, mean + norm.ppf(0.975) * error, rankings)
-    return FitReport(rankings, rankings, kept_base=False, intervals={SAID: interval})
+    figures = {"base": {SAID: 0.5}, "after": {SAID: 0.5 + mean}, "intervals": {SAID: interval}}
+    return FitReport(rankings, rankings, kept_base=False, **figures)
 
 
 @pytest.mark.parametrize(
