@@ -8,10 +8,13 @@ from scipy.stats import norm, ttest_1samp
 
 import ragkit.reranking.reranker as module
 from ragkit.evaluation.measures import Interval
+from ragkit.reranking.guard import Domain, bounded
+from ragkit.reranking.objective import Objective
 from ragkit.reranking.report import SAID, FitReport
 from ragkit.reranking.reranker import Reranker
-from ragkit.reranking.selection import pair_losses
+from ragkit.reranking.selection import FOLDS, folds_of, out_of_fold, pair_losses, train
 from tests.simulated_rankings import simulated
+from tests.test_table import tabled
 from tests.words_encoder import WordsEncoder
 
 ENCODER = WordsEncoder()
@@ -109,3 +112,18 @@ def test_the_retriever_is_kept_for_a_harm_and_not_for_a_doubt(monkeypatch, worse
         assert ttest_1samp(gain, 0, alternative="less").pvalue < 0.05 and found.share == 0
         assert ": a harm: the retriever is kept." in found.reason and reranker.fitted.domain is None
         np.testing.assert_array_equal(scores, base)
+
+
+@pytest.mark.parametrize("prior", [None, lambda described: described.features[:, 6]])
+def test_held_out_scores_are_what_a_reranker_of_the_others_would_give(prior):
+    """Residual, trust and bound of one that never saw the query; the prior is there from the start."""
+    rankings = simulated(11) + simulated(3)  # three queries come twice
+    table = tabled(rankings, prior)
+    found = out_of_fold(table, Objective(), ["features"], 0.5, 0)
+    fold = folds_of(table.queries, FOLDS, 0)
+    for n in range(len(table)):
+        known, one = table.take(np.flatnonzero(fold != fold[n])), table.take(np.array([n]))
+        assert table.queries[n] not in known.queries
+        residual, _ = train(known, Objective(), ["features"], 0)
+        added = one.prior + Domain.fit(known).trust(one) * residual(one)
+        np.testing.assert_allclose(found[table.of_list == n], bounded(added, one.base, 0.5), atol=1e-9)
