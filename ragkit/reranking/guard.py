@@ -9,7 +9,7 @@ from ragkit.reranking.features import NAMES
 
 STEPS = 25  # of bisection: α to 3e-8
 # Full trust within the distance that this share of the training lists keep to; none at ENDS times that.
-USUAL, ENDS = 0.85, 1.5
+USUAL, ENDS = 0.85, 1.3
 LEAST = 0.05  # added to every spread: below, differences count no further
 READ = {  # what is averaged over a list's documents, by kind
     "length": ("length", "sentence length"),
