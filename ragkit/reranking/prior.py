@@ -3,7 +3,7 @@
 `data/build/learn_prior.py` learned them from the graded judgements of ten public collections, each of which
 counts the same: ANTIQUE, SciFact, Cranfield, QA-Feedback's answers, SemEval-2016 task 3's forum comments,
 Cystic Fibrosis, TREC 2019 Deep Learning's passages, Chorus' products, CSFCube, and TIME. None of their texts
-is here. README.md says what such a prior gains on a collection that it was learned without, and where it loses.
+is here. README.md says what such a prior gains on a collection that it was learned without, and where not.
 """
 
 import numpy as np
