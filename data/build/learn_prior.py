@@ -6,7 +6,7 @@ Each FOLDER is in BEIR's form, its grades in `qrels/test.tsv`, or a file of list
 `texts`, `grades`. Where a query's judged documents have one grade only, its candidates are the first fifteen
 by meaning and words, and what was not judged counts as grade 0. One model for all: features relative to their
 own list, the same weights everywhere, a β for each folder; each folder counts the same, however many rankings
-it has and of whatever kind. The texts stay where they are: nothing but a weight a feature leaves them. Prints,
+it has and of whatever kind. The texts stay where they are: only a weight a feature leaves them. Prints,
 for each folder, what a prior that was learned without it changes there, and then the table.
 """
 

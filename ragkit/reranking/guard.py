@@ -9,7 +9,7 @@ from ragkit.reranking.features import NAMES
 
 STEPS = 25  # of bisection: α to 3e-8
 # Full trust within the distance that this share of the training lists keep to; none at ENDS times that.
-USUAL, ENDS = 0.85, 1.5
+USUAL, ENDS = 0.85, 1.3
 LEAST = 0.05  # added to every spread: below, differences count no further
 READ = {  # what is averaged over a list's documents, by kind
     "length": ("length", "sentence length"),
@@ -84,7 +84,7 @@ class Domain:
 
     @classmethod
     def fit(cls, table) -> "Domain":
-        centre = list_means(table.vectors.astype(float), table.of_list)[0].mean(0)
+        centre = list_means(table.vectors, table.of_list)[0].mean(0)
         signs = _signs(table, centre)
         count = len(signs)
         mean, variance = signs.mean(0), signs.var(0)
@@ -120,7 +120,7 @@ def _signs(lists, centre: np.ndarray) -> np.ndarray:
     starts, means = _starts(lists.of_list), list_means(lists.features, lists.of_list)[0]
     asked = [query.strip() for query in lists.queries]
     question = [[np.log1p(len(q.split())), q.endswith("?"), bool(ASKS.match(q))] for q in asked]
-    vectors = list_means(lists.vectors.astype(float), lists.of_list)[0]
+    vectors = list_means(lists.vectors, lists.of_list)[0]
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
     queries = np.atleast_2d(lists.asked)[np.minimum(starts, len(np.atleast_2d(lists.asked)) - 1)]
     topic = np.stack([vectors, queries], 1) @ (centre / max(np.linalg.norm(centre), 1e-9))

@@ -39,7 +39,7 @@ class Inputs:
     def fit(cls, capacity: str, table) -> "Inputs":
         """Fitted to the documents of a `Table`, or of one `Described`."""
         spread = np.sqrt((centred(table.features, table.of_list) ** 2).mean(0))
-        basis = np.zeros((table.vectors.shape[1], 0))
+        basis = np.zeros((table.vectors.shape[1], 0), dtype=np.float32)
         if capacity == "embeddings":
             basis = _directions(centred(table.vectors.astype(np.float64), table.of_list))
         return cls(np.where(spread > 1e-9, spread, 1.0), basis)
@@ -47,7 +47,8 @@ class Inputs:
     def __call__(self, lists) -> np.ndarray:
         """(N, F), of a `Table` or of one `Described`."""
         features = np.clip(centred(lists.features, lists.of_list) / self.spread, -FARTHEST, FARTHEST)
-        return np.concatenate([features, centred(lists.vectors @ self.basis, lists.of_list)], axis=1)
+        placed = (lists.vectors @ self.basis).astype(np.float64)
+        return np.concatenate([features, centred(placed, lists.of_list)], axis=1)
 
 
 def centred(values: np.ndarray, of_list: np.ndarray) -> np.ndarray:
@@ -63,7 +64,8 @@ def _directions(vectors: np.ndarray) -> np.ndarray:
     directions = directions[:, ::-1][:, :count]
     # The sign of a direction is arbitrary: fix it, so that the same data give the same weights.
     signed = directions * np.sign(directions[np.abs(directions).argmax(0), np.arange(count)])
-    return signed / max(np.sqrt(max(variances[-1], 0.0)), 1e-9)
+    # In the precision of the vectors: thousands of them take a fifth of the time.
+    return (signed / max(np.sqrt(max(variances[-1], 0.0)), 1e-9)).astype(np.float32)
 
 
 @dataclass(frozen=True)

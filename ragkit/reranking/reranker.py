@@ -27,7 +27,7 @@ MIN_QUERIES = 5  # with fewer, not even one can be held out in each fold
 HARM = 0.95  # how sure it must be that held-out pairs are predicted worse, to keep the retriever
 KIND = {"format": "ragkit-reranker", "version": 2}  # of a file
 SAVED = ("capacity", "prior", "anchor", "max_kl", "seed")
-MAX_KL = 1.0  # nats
+MAX_KL = 0.7  # nats
 
 
 class Reranker:

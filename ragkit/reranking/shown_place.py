@@ -9,7 +9,7 @@ from scipy.special import expit
 from scipy.stats import t as student
 
 from ragkit.evaluation.measures import Interval
-from ragkit.reranking.linear import CAPACITIES, Inputs, centred
+from ragkit.reranking.linear import Inputs, centred
 from ragkit.reranking.table import Table
 
 FEWEST = 6  # queries: five that all went with the page are no more than luck, 1 in 16
@@ -37,7 +37,7 @@ def shown_first(table: Table) -> tuple[Interval | None, str]:
         return None, f"{early}: {queries} of at least {FEWEST} queries"
     if _follows_retriever(table):
         return None, "the pages follow the retriever's order, so place and taste can't be told apart"
-    values = Inputs.fit(CAPACITIES[-1], table)(table)
+    values = Inputs.fit("features", table)(table)
     weak, strong = (_score_test(values, table, gap, known, taste) for taste in TASTES)
     critical = float(student.ppf(0.975, queries - 1))
     low = min(_crossing(weak, critical), _crossing(strong, critical))
