@@ -1,0 +1,67 @@
+"""What the reranker's benchmarks measure with: lists that people graded, and other ways to use rankings."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ragkit.reranking import evidence
+from ragkit.reranking.table import base_scores
+from tests.benchmarks.kinds import FOUND, HELD_OUT, SIZE, changes, described, of_folder, split
+from tests.benchmarks.power import ways, world
+from tests.words_encoder import WordsEncoder
+
+
+@pytest.fixture
+def encoder():
+    return WordsEncoder()
+
+
+def beir(folder, grades, questions=4):
+    """Question q is about word q; documents q-0, q-1 … are judged by `grades`, and "odd" is not."""
+    lines = [f"q{q}\tq{q}-{n}\t{grade}" for q in range(questions) for n, grade in enumerate(grades)]
+    texts = {line.split("\t")[1]: f"word{line[1]} tells this." for line in lines} | {"odd": "Nothing else."}
+    rows = {"corpus": texts, "queries": {f"q{q}": f"word{q}" for q in range(questions)}}
+    (folder / "qrels").mkdir()
+    (folder / "qrels" / "pool.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *lines]))
+    for name, own in rows.items():
+        lines = [json.dumps({"_id": key, "text": text}) for key, text in own.items()]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    return folder / "qrels" / "pool.tsv"
+
+
+def test_candidates_are_what_was_judged(encoder, tmp_path):
+    lists = of_folder(encoder, beir(tmp_path, (0, 1, 2)))
+    assert [one.ranking.tiers for one in lists] == [[[2], [1], [0]]] * 4
+    assert {one.ranking.query for one in lists} == {f"word{q}" for q in range(4)}
+
+
+@pytest.mark.parametrize("grades, most", [((1, 1), 9), ((0, *[1] * 9), FOUND)])
+def test_candidates_are_found_where_hardly_any_bad_ones_were_judged(encoder, tmp_path, grades, most):
+    for one in of_folder(encoder, beir(tmp_path, grades)):
+        own = {f"q{one.ranking.query[-1]}-{n}": grade for n, grade in enumerate(grades)}
+        ids = [passage.id for passage in one.ranking.passages]
+        assert len(ids) == most and own.keys() <= {*ids}
+        assert one.gains.tolist() == [own.get(key, 0) for key in ids]
+
+
+def test_no_question_is_trained_on_and_tested(encoder):
+    lists = world(encoder, 30, 1.0, 0)
+    known, new = split(lists, draw=0)
+    assert len(known) == len(new) == 15 < HELD_OUT
+    assert not {one.ranking.query for one in known} & {one.ranking.query for one in new}
+    assert all(len(one.gains) == SIZE for one in known)
+
+
+@pytest.mark.parametrize("taste", [0.0, 4.0])
+def test_each_way_finds_a_strong_taste_and_a_switch_adopts_nothing_without(encoder, taste):
+    known, new = world(encoder, 20, taste, 0), world(encoder, 20, taste, 1)
+    seen, odds = described(encoder, new), evidence.ODDS
+    found = ways(encoder, [one.ranking for one in known])
+    gains = {way: np.mean([*changes(score, seen, new)["nDCG@10"].values()]) for way, score in found.items()}
+    assert odds == evidence.ODDS  # put back
+    if taste:
+        assert min(gains.values()) > 0.03
+    else:
+        assert all((found["switch"](one) == base_scores(one)).all() for one in seen)
+        assert gains["ridge"] < 0  # it has no retriever to keep
