@@ -1,4 +1,4 @@
-"""A reranker that people's rankings train: it starts as the retriever."""
+"""A reranker that people's rankings train, as far as they can be believed; the retriever has the rest."""
 
 from ragkit.reranking.active import MostInformative, information
 from ragkit.reranking.features import NAMES, describe, describe_all

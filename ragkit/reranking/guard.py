@@ -100,11 +100,15 @@ class Domain:
         spread = np.sqrt(variance * (count + 1) / (count - 1)) + LEAST
         return cls(centre, mean, spread, limits, float(np.quantile((distances / limits).max(1), USUAL)))
 
-    def distance(self, lists) -> np.ndarray:
-        """(L,), of a `Table` or of one `Described`: in the kind of signs in which a list is farthest, the
-        root mean square of (sign − mean) / spread, relative to the limits. 1 is the limit."""
+    def by_kind(self, lists) -> np.ndarray:
+        """(L, 5), of a `Table` or of one `Described`, in the order of BLOCKS: the root mean square of
+        (sign − mean) / spread, relative to the limit of each kind. 1 is the limit."""
         found = _by_block((_signs(lists, self.centre) - self.mean) / self.spread)
-        return (found / self.limits).max(1) / self.limit
+        return found / (self.limits * self.limit)
+
+    def distance(self, lists) -> np.ndarray:
+        """(L,): in the kind of signs in which a list is farthest."""
+        return self.by_kind(lists).max(1)
 
     def trust(self, lists) -> np.ndarray:
         """(L,): the share of a residual to apply, from 1 for a list like those of training down to 0."""
