@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ragkit.reranking.features import NAMES, describe
-from ragkit.reranking.guard import BLOCKS, ENDS, READ, USUAL, Domain
+from ragkit.reranking.guard import BLOCKS, ENDS, NEAR, READ, SAME, USUAL, Domain
 from ragkit.reranking.reranker import Reranker
 from tests.simulated_rankings import simulated
 from tests.test_table import tabled
@@ -74,7 +74,8 @@ def test_no_kind_is_read_in_the_place_of_another(table, new, kind):
     assert only.trust(another(kind, new)).max() == 0
     for other in BLOCKS:
         if other != kind:
-            np.testing.assert_allclose(only.distance(another(other, new)), only.distance(new), rtol=1e-9)
+            seen = only.distance(another(other, new))
+            np.testing.assert_allclose(seen, only.distance(new), rtol=1e-9, atol=1e-7)
 
 
 def test_trust_falls_with_the_distance(table, new):
@@ -100,15 +101,29 @@ def test_limits_are_of_distances_with_a_list_left_out(count):
     distances = np.empty((count, len(BLOCKS)))
     for n in every:
         others = signs[every != n]
-        spread = np.sqrt(others.var(0, ddof=1) * count / (count - 1)) + 0.05
+        spread = floored(np.sqrt(others.var(0, ddof=1) * count / (count - 1)) + 0.05)
         z = (signs[n] - others.mean(0)) / spread
         distances[n] = [np.sqrt(np.mean(z[a:b] ** 2)) for a, b in zip(sizes, sizes[1:])]
-    limits = np.quantile(distances, 0.9, axis=0) + 1e-9
+    limits = np.maximum(np.quantile(distances, 0.9, axis=0), NEAR)
     np.testing.assert_allclose(whole.limits, limits, rtol=1e-6, atol=1e-12)
     assert whole.limit == pytest.approx(np.quantile((distances / limits).max(1), USUAL), rel=1e-5)
     np.testing.assert_allclose(whole.mean, signs.mean(0), atol=1e-9)
-    spread = np.sqrt(signs.var(0, ddof=1) * (count + 1) / count) + 0.05
+    spread = floored(np.sqrt(signs.var(0, ddof=1) * (count + 1) / count) + 0.05)
     np.testing.assert_allclose(whole.spread, spread, atol=1e-9)
+
+
+def floored(spread: np.ndarray) -> np.ndarray:
+    """The first signs are the question's."""
+    return np.where(np.arange(len(spread)) < BLOCKS["question"], np.maximum(spread, SAME), spread)
+
+
+def test_questions_that_were_all_alike_leave_room_for_the_next(table):
+    """Always four words and a question mark: five words are near, fifteen are not."""
+    alike = Domain.fit(replace(table, queries=["who was it then?"] * len(table)))
+    five, many = (
+        replace(table, queries=[q] * len(table)) for q in ("who was it by then?", "who " * 15 + "?")
+    )
+    assert alike.trust(five).mean() > 0.8 and alike.trust(many).max() == 0
 
 
 def _signs_of(domain: Domain, one) -> np.ndarray:

@@ -11,6 +11,8 @@ STEPS = 25  # of bisection: α to 3e-8
 # Full trust within the distance that this share of the training lists keep to; none at ENDS times that.
 USUAL, ENDS = 0.85, 1.3
 LEAST = 0.05  # added to every spread: below, differences count no further
+SAME = 0.25  # the least spread of the signs of a question: who always asked four words may ask five
+NEAR = 0.5  # the least limit: half a spread away is near, however alike the lists of training are
 READ = {  # what is averaged over a list's documents, by kind
     "length": ("length", "sentence length"),
     "match": (
@@ -94,10 +96,10 @@ class Domain:
         # Mean and variance of the others, for each list.
         others = mean - away / (count - 1)
         left = np.maximum(variance * count / (count - 1) - away**2 * count / (count - 1) ** 2, 0.0)
-        spread = np.sqrt(left * (count - 1) / (count - 2) * count / (count - 1)) + LEAST
+        spread = _floored(left * count / (count - 2))
         distances = _by_block((signs - others) / spread)
-        limits = np.quantile(distances, 0.9, axis=0) + 1e-9
-        spread = np.sqrt(variance * (count + 1) / (count - 1)) + LEAST
+        limits = np.maximum(np.quantile(distances, 0.9, axis=0), NEAR)
+        spread = _floored(variance * (count + 1) / (count - 1))
         return cls(centre, mean, spread, limits, float(np.quantile((distances / limits).max(1), USUAL)))
 
     def by_kind(self, lists) -> np.ndarray:
@@ -113,6 +115,13 @@ class Domain:
     def trust(self, lists) -> np.ndarray:
         """(L,): the share of a residual to apply, from 1 for a list like those of training down to 0."""
         return np.clip((ENDS - self.distance(lists)) / (ENDS - 1), 0.0, 1.0)
+
+
+def _floored(variance: np.ndarray) -> np.ndarray:
+    """Spreads, (…, B), of variances."""
+    spread = np.sqrt(variance) + LEAST
+    spread[..., : BLOCKS["question"]] = np.maximum(spread[..., : BLOCKS["question"]], SAME)
+    return spread
 
 
 def _signs(lists, centre: np.ndarray) -> np.ndarray:

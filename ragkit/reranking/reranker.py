@@ -25,6 +25,7 @@ from ragkit.retrieval.storage import digest, load_tensors, save_tensors
 CROSS = "cross-encoder"
 MIN_QUERIES = 5  # with fewer, not even one can be held out in each fold
 HARM = 0.95  # how sure it must be that held-out pairs are predicted worse, to keep the retriever
+NOTHING = 0.001  # nats a pair: a harm that is none
 KIND = {"format": "ragkit-reranker", "version": 2}  # of a file
 SAVED = ("capacity", "prior", "anchor", "max_kl", "seed")
 MAX_KL = 0.7  # nats
@@ -133,7 +134,7 @@ class Reranker:
         if fitted.residual is None:
             return fitted, report.kept("The rankings say nothing that the retriever does not")
         said = f"Held-out pairs are predicted better by {gain.mean():+.4f} ± {error:.4f} nats"
-        if gain.mean() + student.ppf(HARM, max(len(gain) - 1, 1)) * error < 0:
+        if gain.mean() + student.ppf(HARM, max(len(gain) - 1, 1)) * error < -NOTHING:
             return replace(fitted, residual=None, domain=None), report.kept(f"{said}: a harm")
         moves = np.array([kl_from_base(fitted.added(one), base_scores(one)) for one in described])
         settings = asdict(fitted.settings) if fitted.settings else {"capacity": self.capacity}
