@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ragkit.reranking.guard import ENDS, LEAST, USUAL, Domain
+from ragkit.reranking.guard import BLOCKS, ENDS, LEAST, USUAL, Domain
 from tests.simulated_rankings import simulated
 from tests.test_table import tabled
 
@@ -50,3 +50,13 @@ def test_one_list_alone_is_what_it_is_in_a_table(table):
 def test_one_list_of_one_document_is_a_domain_too():
     one = tabled(simulated(1, 1))
     assert Domain.fit(one).trust(one).tolist() == [1.0]
+
+
+def test_it_says_which_kind_is_far(table):
+    domain, other = Domain.fit(table), tabled(simulated(10, seed=4))
+    before = domain.by_kind(other)
+    other.features[:, 4] += 3  # the length
+    far = domain.by_kind(other)
+    length = list(BLOCKS).index("length")
+    assert far[:, length].min() > 1 and (domain.distance(other) == far[:, length]).all()
+    assert (np.delete(far, length, 1) == np.delete(before, length, 1)).all()
