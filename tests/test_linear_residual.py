@@ -1,5 +1,7 @@
 """The fitted weights, against scikit-learn's logistic regression and against many worlds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -7,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from ragkit import strengths
 from ragkit.reranking.active import precision
 from ragkit.reranking.features import NAMES, Described
-from ragkit.reranking.linear import FARTHEST, Inputs, LinearResidual, solve
+from ragkit.reranking.linear import DIRECTIONS, FARTHEST, Inputs, LinearResidual, solve
 from ragkit.reranking.objective import PAIRWISE, Objective
 from tests.simulated_rankings import simulated
 from tests.test_table import tabled
@@ -85,30 +87,55 @@ def test_one_list_alone_is_what_it_is_in_a_table(table):
     for capacity in ("features", "embeddings"):
         inputs = Inputs.fit(capacity, table)
         np.testing.assert_allclose(inputs(described), inputs(table)[table.of_list == 4], atol=1e-9)
-        weights = np.random.default_rng(0).normal(size=len(inputs.spread))
+        weights = np.random.default_rng(0).normal(size=len(NAMES) + inputs.basis.shape[1])
         residual = LinearResidual(inputs, weights)
         np.testing.assert_allclose(sum(residual.parts(described).values()), residual(described), atol=1e-9)
 
 
 def test_two_documents_of_one_list_are_enough_for_embeddings():
     inputs = Inputs.fit("embeddings", tabled(simulated(1, 2)))
-    assert inputs.basis.shape == (24, 1) and inputs(tabled(simulated(1, 2))).shape == (2, len(NAMES) + 2)
+    assert inputs.basis.shape == (24, 1) and inputs(tabled(simulated(1, 2))).shape == (2, len(NAMES) + 1)
+
+
+def test_inputs_are_centred_and_spread_and_the_directions_are_principal(table):
+    """Against scikit-learn's PCA of vectors less their list's mean."""
+    from sklearn.decomposition import PCA
+
+    inputs = Inputs.fit("embeddings", table)
+    values, lists = inputs(table), range(len(table))
+    for n in lists:
+        np.testing.assert_allclose(values[table.of_list == n].mean(0)[len(NAMES) :], 0, atol=1e-9)
+    away = np.concatenate([v - v.mean(0) for v in (table.vectors[table.of_list == n] for n in lists)])
+    away = away.astype(float)
+    pca = PCA(DIRECTIONS if len(away.T) > DIRECTIONS else None).fit(away)
+    some = slice(0, 8)  # those whose variances lie well apart
+    expected = pca.transform(away)[:, some]
+    found = values[:, len(NAMES) :][:, some]
+    np.testing.assert_allclose(
+        np.abs(found), np.abs(expected) / np.sqrt(np.mean(expected[:, 0] ** 2)), atol=1e-5
+    )
+    varied = np.ptp(table.features, axis=0) > 0
+    spread = (values[:, : len(NAMES)] ** 2).mean(0)[varied]
+    assert (spread <= 1 + 1e-9).all() and (spread > 0.8).all()  # 1 but for what was cut
+    shifted = replace(table, features=table.features + np.arange(30)[table.of_list][:, None])
+    np.testing.assert_allclose(inputs(shifted), values, atol=1e-9)
 
 
 def test_precision_is_the_curvature_of_the_logistic_loss():
-    """Lists of two, each pair counted once: the sum's Hessian by finite differences, and the prior."""
+    """Lists of two, each pair counted once: the sum's Hessian by finite differences, and the prior's."""
     table = tabled(simulated(12, 2))
+    table = replace(table, prior=np.random.default_rng(1).normal(size=24))
     values = Inputs.fit("features", table)(table)
     rng = np.random.default_rng(0)
-    w, beta, ridge = 0.1 * rng.normal(size=values.shape[1]), 0.4, 0.05
+    w, beta, spread = 0.1 * rng.normal(size=values.shape[1]), 0.4, 0.7
 
     def total(w):
-        z = beta * ((table.base + values @ w)[table.sides] @ [1.0, -1.0])
-        return np.logaddexp(0, -z).sum() + ridge * len(table) * (w @ w) / 2
+        z = beta * ((table.before + values @ w)[table.sides] @ [1.0, -1.0])
+        return np.logaddexp(0, -z).sum() + w @ w / (2 * spread**2)
 
-    found, step = precision((values, table), w, beta, ridge), 1e-3
-    for i, j in ((0, 0), (1, 4), (7, 7)):
+    found, step = precision((values, table), w, beta, spread), 1e-3
+    for i, j in ((0, 0), (1, 6), (6, 6)):
         e, f = np.eye(len(w))[i] * step, np.eye(len(w))[j] * step
         numeric = (total(w + e + f) - total(w + e - f) - total(w - e + f) + total(w - e - f)) / (4 * step**2)
         assert found[i, j] == pytest.approx(numeric, rel=1e-3, abs=1e-4)
-    np.testing.assert_array_equal(precision(None, w, beta, ridge), ridge * np.eye(len(w)))
+    np.testing.assert_allclose(precision(None, w, beta, spread), np.eye(len(w)) / spread**2)

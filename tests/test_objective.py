@@ -204,3 +204,27 @@ def test_bad_names_and_knobs_are_named(table):
 def test_at_changes_beta_alone():
     objective = Objective("dpo", anchor="reference")
     assert objective.at(0.3) == replace(objective, beta=0.3)
+
+
+@pytest.mark.parametrize(
+    "objective, plain",
+    [
+        *(({"loss": loss}, loss in ("grpo", "dpo")) for loss in (*PAIRWISE, "plackett_luce")),
+        ({"anchor": "reference", "first": True, "beta": 0.3}, True),
+        *(({knob: strengths.constant(1.0)}, False) for knob in ("strength", "weight", "offset")),
+        ({"strength": "learned"}, False),
+    ],
+)
+def test_plain_is_the_likelihood_of_pairs(objective, plain):
+    assert Objective(**objective).plain is plain
+
+
+def test_the_offset_is_where_training_starts_and_the_reference_leaves_it_out(table, residual):
+    """A prior is a part of the offset, as s_0 is; DPO's margin over documents holds neither."""
+    prior = np.random.default_rng(1).normal(size=len(table.base))
+    with_prior = replace(table, prior=prior)
+    for loss in ("grpo", "plackett_luce"):
+        found = Objective(loss)(with_prior)(residual)
+        torch.testing.assert_close(found, Objective(loss)(table)(residual + torch.from_numpy(prior)))
+        reference = Objective(loss, anchor="reference")
+        torch.testing.assert_close(reference(with_prior)(residual), reference(table)(residual))

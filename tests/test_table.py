@@ -13,10 +13,10 @@ from tests.simulated_rankings import simulated
 from tests.words_encoder import WordsEncoder
 
 
-def tabled(rankings) -> Table:
+def tabled(rankings, prior=None) -> Table:
     encoder = WordsEncoder()
     texts = [[p.full_text for p in ranking.passages] for ranking in rankings]
-    return Table.build(rankings, [describe(encoder, r.query, t) for r, t in zip(rankings, texts)])
+    return Table.build(rankings, [describe(encoder, r.query, t) for r, t in zip(rankings, texts)], prior)
 
 
 def ties() -> Ranking:
@@ -69,6 +69,15 @@ def test_taking_some_is_making_a_table_of_some():
         for name in ("features", "vectors", "base", "ranks", "places", "of_list", "sides", "pair_list"):
             np.testing.assert_array_equal(getattr(taken, name), getattr(made, name))
         assert taken.queries == made.queries
+
+
+def test_what_training_starts_from_is_s_0_and_the_prior():
+    rankings = [*simulated(2), ties()]
+    table, without = tabled(rankings, lambda one: np.arange(len(one.texts)) - 1.0), tabled(rankings)
+    assert table.prior.tolist() == [-1, 0, 1, 2, 3] * 3 and not without.prior.any()
+    np.testing.assert_array_equal(table.before, without.base + table.prior)
+    np.testing.assert_array_equal(table.take(np.array([1, 2])).before, table.before[5:])
+    np.testing.assert_array_equal(Table.join([table, without]).prior[10:20], [-1, 0, 1, 2, 3, *[0] * 5])
 
 
 def test_an_unknown_shown_order_is_nan():

@@ -142,9 +142,11 @@ def _strict(table: Table, seed: int) -> Table:
 def _by(objective: Objective, values: np.ndarray, table: Table, evidence: Evidence) -> Evidence:
     """The models with the weights at which `objective` is least, by the prior's ridge."""
     told = len(table) if objective.loss == LISTWISE else Told(table).weight.sum()
+    # Of a preference a little above chance, IPO at τ = β / 4 makes what the logistic loss makes at β.
+    scale = 0.25 if objective.loss == "ipo" else 1.0
     models = []
     for model in evidence.models:
-        some, beta = values[:, model.first : model.end], max(model.beta, LEAST_BETA)
+        some, beta = values[:, model.first : model.end], max(scale * model.beta, LEAST_BETA)
         start = np.append(model.weights, 0.0)
         w = solve(some, table, objective.at(beta), 1 / (told * model.spread**2), start, rough=True)
         models.append(replace(model, weights=w[:-1]))
