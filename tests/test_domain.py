@@ -180,3 +180,12 @@ def test_what_is_of_another_kind_keeps_the_retrievers_order():
         )
         > 0.1
     )
+
+
+def test_it_says_which_kind_is_far(table, new):
+    domain = Domain.fit(table)
+    before, length = domain.by_kind(new), list(BLOCKS).index("length")
+    other = another("length", new)
+    far = domain.by_kind(other)
+    assert far[:, length].min() > 1 and (domain.distance(other) == far[:, length]).all()
+    np.testing.assert_allclose(np.delete(far, length, 1), np.delete(before, length, 1))

@@ -1,18 +1,21 @@
 """A reranker that people's rankings train, as far as they can be believed; the retriever has the rest."""
 
 from ragkit.reranking.active import MostInformative, information
+from ragkit.reranking.evidence import ODDS, Told, most_probable
 from ragkit.reranking.features import NAMES, describe, describe_all
-from ragkit.reranking.guard import Domain, bounded, kl_from_base
+from ragkit.reranking.guard import BLOCKS, Domain, bounded, kl_from_base
 from ragkit.reranking.linear import Inputs, one_thread, solve
 from ragkit.reranking.objective import Objective
 from ragkit.reranking.prior import PEOPLE
 from ragkit.reranking.report import Explanation, FitReport
 from ragkit.reranking.reranker import Reranker, fit_each
-from ragkit.reranking.selection import Settings, train
+from ragkit.reranking.selection import Settings, pair_losses, train
 from ragkit.reranking.table import Table
 
 __all__ = [
+    "BLOCKS",
     "NAMES",
+    "ODDS",
     "PEOPLE",
     "Domain",
     "Explanation",
@@ -23,13 +26,16 @@ __all__ = [
     "Reranker",
     "Settings",
     "Table",
+    "Told",
     "bounded",
     "describe",
     "describe_all",
     "fit_each",
     "information",
     "kl_from_base",
+    "most_probable",
     "one_thread",
+    "pair_losses",
     "solve",
     "train",
 ]
