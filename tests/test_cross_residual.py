@@ -12,9 +12,11 @@ from ragkit.preferences.judgements import Ranking
 from ragkit.reranking.cross_encoder import CrossResidual, train_cross
 from ragkit.reranking.features import Described, describe_all
 from ragkit.reranking.objective import Objective
+from ragkit.reranking.reranker import Reranker
 from ragkit.reranking.table import Table, base_scores
 from ragkit.retrieval.corpus import Passage
 from ragkit.retrieval.encoder import Encoder, batches
+from tests.simulated_rankings import simulated
 
 WORDS = "a reranker learns from clicks which document people want beta holds it near the first order".split()
 WINDOW = 40
@@ -349,3 +351,13 @@ def test_weights_of_another_encoder_are_refused(tiny_encoder, encoder):
     del tensors["head"]
     with pytest.raises(ValueError, match=r"don't fit encoder .*head"):
         CrossResidual.from_tensors(tiny_encoder, tensors)
+
+
+def test_a_cross_encoder_that_a_few_rankings_trained_is_hardly_believed(tiny_encoder):
+    """What held-out lists do not confirm is applied by its share: the head is that much smaller."""
+    reranker = Reranker(tiny_encoder, "cross-encoder")
+    report = reranker.fit(simulated(12, taste=0.0), progress=False)
+    assert report.share < 0.3 and f"{report.share:.0%} of what they seem to say" in report.reason
+    for one in simulated(5, seed=8):
+        before, after = (way(one.query, one.passages) for way in (reranker.base, reranker.score))
+        assert np.abs((after - before) - (after - before).mean()).max() < 0.5

@@ -16,6 +16,7 @@ from ragkit.reranking.evidence import (
     Evidence,
     Told,
     _alone,
+    held_out_share,
     most_probable,
     refreshed,
     weigh,
@@ -329,3 +330,20 @@ def test_odd_logs_are_fitted_and_updated(rankings):
     assert str(report) and report.verdict
     reranker.update(simulated(8, seed=2)[7])
     assert np.isfinite(reranker.score("lamp?", simulated(1)[0].passages)).all()
+
+
+def test_scores_of_lists_not_seen_are_believed_by_bayes_rule():
+    """The share of a cross-encoder: likelihoods averaged over β, ten to one for the retriever before."""
+    table = tabled(simulated(20, seed=3))
+    table = table.with_pairs(np.flatnonzero(table.pairs.target != 0.5))
+    told = Told(table)
+
+    def likelihood(scores):
+        return np.mean([np.exp(told.log_likelihood(beta * told.apart(scores))) for beta in BETAS])
+
+    for right in (-1.0, 0.0, 0.5, 1.0):  # how far they go with the order that was given
+        scores = table.base + right * (5.0 - table.ranks)
+        found, none = likelihood(scores), likelihood(table.base)
+        assert held_out_share(scores, table) == pytest.approx(found / (found + ODDS * none))
+    assert held_out_share(table.base, table) == pytest.approx(1 / (1 + ODDS))
+    assert held_out_share(table.base - 5.0 * table.ranks, table) > 0.99

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 
 from ragkit.preferences.judgements import Ranking
+from ragkit.reranking.evidence import LEAST, held_out_share
 from ragkit.reranking.features import Described
 from ragkit.reranking.guard import Domain
 from ragkit.reranking.linear import centred, one_thread, solve
@@ -149,8 +150,9 @@ def fit_cross(
     max_kl: float,
     seed: int,
     progress: bool,
-) -> tuple[Fitted, Table, np.ndarray]:
-    """A cross-encoder for `base`'s table and objective, and its scores for the part that it did not see.
+) -> tuple[Fitted, Table, np.ndarray, float]:
+    """A cross-encoder for `base`'s table and objective, its scores for the part that it did not see, and the
+    share of it that is believed by these, with which it is applied.
 
     Trained on four fifths of the queries, tested on the fifth: five trainings would take too long.
     """
@@ -160,8 +162,14 @@ def fit_cross(
     objective = resolved(base.objective, known).at(BETA)
     residual = train_cross(encoder, chosen, known, objective, seed=seed, progress=progress)
     fitted = replace(base, residual=residual, domain=Domain.fit(known))
-    scores = [fitted.scores(described[i], max_kl) for i in outside]
-    return fitted, base.table.take(outside), np.concatenate(scores)
+    tested = base.table.take(outside)
+    scores = np.concatenate([fitted.scores(described[i], max_kl) for i in outside])
+    clear = tested.with_pairs(np.flatnonzero(tested.pairs.target != 0.5))
+    share = held_out_share(scores, clear)
+    residual.head.data *= share  # r is linear in the head
+    if share < LEAST:
+        fitted = replace(fitted, residual=None, domain=None)
+    return fitted, tested, tested.base + share * (scores - tested.base), share
 
 
 def train_cross(

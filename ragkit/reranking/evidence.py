@@ -217,6 +217,17 @@ def _place(values: np.ndarray, table: Table, anchored: bool) -> float:
     return float(most_probable(told, both, beta, precision, np.zeros(len(precision)))[0][-1])
 
 
+def held_out_share(scores: np.ndarray, table: Table) -> float:
+    """The share, 0 to 1, of what `scores`, (N,), add to the retriever's, by the likelihood of pairs of lists
+    that they did not see, each averaged over β, and the same odds."""
+    told = Told(table)
+    by_beta = [
+        np.logaddexp.reduce([told.log_likelihood(beta * told.apart(one)) for beta in BETAS])
+        for one in (scores, table.base)
+    ]
+    return float(expit(by_beta[0] - by_beta[1] - np.log(ODDS)))
+
+
 def refreshed(evidence: Evidence, values: np.ndarray, table: Table, objective: Objective) -> Evidence:
     """The same models, with the same shares, brought up to date with more rankings from where they are."""
     told = Told(table, anchored=objective.anchor == "offset", first=evidence.first)

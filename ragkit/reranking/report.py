@@ -73,7 +73,9 @@ class FitReport:
             return f"{said}: no gain to be seen yet."
         if more == 0:
             return f"{said}: more than {SURE:.0%} sure to be a gain."
-        return f"{said}, {self.sure():.0%} sure to be a gain; {more} more rankings might make it {SURE:.0%}."
+        about = float(f"{more:.1g}")  # it is as unsure as the gain
+        said = f"{said}, {self.sure():.0%} sure to be a gain"
+        return f"{said}; some {about:.0f} more rankings might make it {SURE:.0%}."
 
     def __str__(self) -> str:
         lines = [f"{self.rankings} rankings of {self.queries} queries. {self.reason}"]

@@ -116,10 +116,10 @@ class Reranker:
         if self.capacity == CROSS:
             from ragkit.reranking.cross_encoder import fit_cross
 
-            fitted, tested, scores = fit_cross(
+            fitted, tested, scores, share = fit_cross(
                 self.encoder, rankings, described, base, max_kl=self.max_kl, seed=self.seed, progress=progress
             )
-            report = replace(report, share=1.0)
+            report = replace(report, share=share)
         else:
             capacities = CAPACITIES if self.capacity == "auto" else (self.capacity,)
             with one_thread():
