@@ -8,6 +8,7 @@ import pytest
 from ragkit.reranking.features import NAMES, describe
 from ragkit.reranking.guard import BLOCKS, ENDS, NEAR, READ, SAME, USUAL, Domain
 from ragkit.reranking.reranker import Reranker
+from ragkit.reranking.table import Table
 from tests.simulated_rankings import simulated
 from tests.test_table import tabled
 from tests.words_encoder import WordsEncoder
@@ -124,6 +125,8 @@ def test_questions_that_were_all_alike_leave_room_for_the_next(table):
         replace(table, queries=[q] * len(table)) for q in ("who was it by then?", "who " * 15 + "?")
     )
     assert alike.trust(five).mean() > 0.8 and alike.trust(many).max() == 0
+    same = table.take(np.array([0]))
+    assert Domain.fit(Table.join([same] * 6)).trust(same) == [1.0]  # six times the same list
 
 
 def _signs_of(domain: Domain, one) -> np.ndarray:

@@ -20,16 +20,14 @@ READ = {  # what is averaged over a list's documents, by kind
         "best chunk",
         "best sentence",
         "BM25",
+        "BM25 sentence",
         "echo",
         "shared",
         "coverage",
-        "BM25 sentence",
     ),
     "style": ("formulas", "code", "numbers", "instructions", "likening", "speaks to you"),
 }
-BLOCKS = {"question": 3, "topic": 2} | {
-    kind: len(names) for kind, names in READ.items()
-}  # and how many signs
+BLOCKS = {"question": 3, "topic": 2} | {kind: len(names) for kind, names in READ.items()}  # signs of each
 ASKS = re.compile(r"(?:what|why|how|who|when|where|which|is|are|can|do|does|should)\b", re.I)
 
 
@@ -99,8 +97,8 @@ class Domain:
         spread = _floored(left * count / (count - 2))
         distances = _by_block((signs - others) / spread)
         limits = np.maximum(np.quantile(distances, 0.9, axis=0), NEAR)
-        spread = _floored(variance * (count + 1) / (count - 1))
-        return cls(centre, mean, spread, limits, float(np.quantile((distances / limits).max(1), USUAL)))
+        limit = max(float(np.quantile((distances / limits).max(1), USUAL)), NEAR)
+        return cls(centre, mean, _floored(variance * (count + 1) / (count - 1)), limits, limit)
 
     def by_kind(self, lists) -> np.ndarray:
         """(L, 5), of a `Table` or of one `Described`, in the order of BLOCKS: the root mean square of
@@ -140,9 +138,8 @@ def _signs(lists, centre: np.ndarray) -> np.ndarray:
 
 def _by_block(z: np.ndarray) -> np.ndarray:
     """The root mean square of each block's columns, (L, 5), of z, (L, B)."""
-    return np.stack(
-        [np.sqrt((part**2).mean(1)) for part in np.split(z, np.cumsum(list(BLOCKS.values()))[:-1], axis=1)], 1
-    )
+    parts = np.split(z, np.cumsum(list(BLOCKS.values()))[:-1], axis=1)
+    return np.stack([np.sqrt((part**2).mean(1)) for part in parts], axis=1)
 
 
 def _starts(of_list: np.ndarray) -> np.ndarray:
