@@ -70,7 +70,7 @@ def ranked(size: int, tiers: list[list[int]]) -> Ranking:
 )
 def test_what_a_list_counts(ranking, counts):
     table = tabled([ranking, *simulated(2)])
-    told = Told(table.with_pairs(np.flatnonzero(table.pairs.target != 0.5)))
+    told = Told(table.strict())
     of_list = table.of_list[told.chosen]
     assert told.weight[of_list == 0].sum() == pytest.approx(counts)
     assert told.weight[of_list == 1].sum() == pytest.approx(5.0)  # 1.5 · 5 · 4/6, whatever stands beside it
@@ -335,7 +335,7 @@ def test_odd_logs_are_fitted_and_updated(rankings):
 def test_scores_of_lists_not_seen_are_believed_by_bayes_rule():
     """The share of a cross-encoder: likelihoods averaged over β, ten to one for the retriever before."""
     table = tabled(simulated(20, seed=3))
-    table = table.with_pairs(np.flatnonzero(table.pairs.target != 0.5))
+    table = table.strict()
     told = Told(table)
 
     def likelihood(scores):

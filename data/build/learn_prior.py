@@ -24,7 +24,8 @@ from ragkit.preferences.judgements import Ranking
 from ragkit.reranking import prior
 from ragkit.reranking.evidence import Told
 from ragkit.reranking.features import NAMES, describe_all
-from ragkit.reranking.guard import bounded, list_means
+from ragkit.reranking.guard import bounded
+from ragkit.reranking.linear import centred
 from ragkit.reranking.reranker import MAX_KL
 from ragkit.reranking.table import Table
 from ragkit.retrieval.corpus import Passage, load_passages
@@ -67,16 +68,13 @@ def tabled(lists: list, encoder) -> tuple[Table, list]:
         tiers = [np.flatnonzero(grades == grade).tolist() for grade in sorted(set(grades), reverse=True)]
         rankings.append(Ranking(query, [Passage(str(n), text) for n, text in enumerate(texts)], tiers))
     table = Table.build(rankings, describe_all(encoder, [(q, texts) for q, texts, _ in lists], progress=True))
-    return table.with_pairs(np.flatnonzero(table.pairs.target != 0.5)), [grades for *_, grades in lists]
+    return table.strict(), [grades for *_, grades in lists]
 
 
 def learn(tables: list[Table]) -> dict[str, tuple[float, float]]:
     """By feature, its weight and its usual spread within a list."""
-    spreads = []
-    for table in tables:
-        away = table.features - list_means(table.features, table.of_list)[0][table.of_list]
-        spreads.append((away**2).mean(0))
-    prior.SPREADS = np.sqrt(np.mean(spreads, axis=0))
+    variances = [(centred(table.features, table.of_list) ** 2).mean(0) for table in tables]
+    prior.SPREADS = np.sqrt(np.mean(variances, axis=0))
     told, values = [Told(table) for table in tables], [prior.standardised(table) for table in tables]
     for one in told:
         one.weight *= TELLINGS / one.weight.sum()

@@ -164,8 +164,7 @@ def fit_cross(
     fitted = replace(base, residual=residual, domain=Domain.fit(known))
     tested = base.table.take(outside)
     scores = np.concatenate([fitted.scores(described[i], max_kl) for i in outside])
-    clear = tested.with_pairs(np.flatnonzero(tested.pairs.target != 0.5))
-    share = held_out_share(scores, clear)
+    share = held_out_share(scores, tested.strict())
     residual.head.data *= share  # r is linear in the head
     if share < LEAST:
         fitted = replace(fitted, residual=None, domain=None)

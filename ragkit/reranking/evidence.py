@@ -21,6 +21,7 @@ from ragkit.reranking.objective import Objective
 from ragkit.reranking.table import Table
 
 BETAS = (0.01, 0.03, 0.1, 0.3, 0.8)  # logits of a person's choice for one of s_0
+FAINT = 0.003  # the retriever's own least β, so that it explains noise no worse than a model does
 SPREADS = (0.3, 0.7, 1.5)  # logits of s_0: standard deviations of the prior, where all inputs are weighed
 ALONE = (0.7, 2.0)  # the same, where one is weighed alone
 ODDS = 10.0  # before anything is seen: that the rankings say no more than the retriever
@@ -97,10 +98,7 @@ class Told:
 
     def log_likelihood(self, z: np.ndarray) -> np.ndarray:
         """Of logits z, (P, …), summed over the pairs."""
-        loss = np.logaddexp(0, z)
-        return (
-            self.weight @ (self.target * z if z.ndim == 1 else self.target[:, None] * z) - self.weight @ loss
-        )
+        return (self.weight * self.target) @ z - self.weight @ np.logaddexp(0, z)
 
     def slope(self, z: np.ndarray) -> np.ndarray:
         """The log-likelihood's derivative by the scores of documents, (N,), at logits z, (P,)."""
@@ -162,7 +160,7 @@ def weigh(values: np.ndarray, table: Table, capacities: Sequence[str], objective
     families = [_together(told, values[:, : len(NAMES)])] if "features" in capacities else []
     families += [_together(told, values)] if "embeddings" in capacities else []
     families += [_alone(told, values[:, : len(NAMES)])]
-    none = np.array([told.log_likelihood(beta * told.base + told.shift) for beta in (0.003, *BETAS)])
+    none = np.array([told.log_likelihood(beta * told.base + told.shift) for beta in (FAINT, *BETAS)])
     evidence = [none - np.log(len(none)) + np.log(ODDS * len(families))]
     evidence += [np.array([model.share for model in family]) - np.log(len(family)) for family in families]
     share = np.exp(np.concatenate(evidence) - np.concatenate(evidence).max())

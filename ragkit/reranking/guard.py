@@ -129,7 +129,7 @@ def _signs(lists, centre: np.ndarray) -> np.ndarray:
     question = [[np.log1p(len(q.split())), q.endswith("?"), bool(ASKS.match(q))] for q in asked]
     vectors = list_means(lists.vectors, lists.of_list)[0]
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
-    queries = np.atleast_2d(lists.asked)[np.minimum(starts, len(np.atleast_2d(lists.asked)) - 1)]
+    queries = np.broadcast_to(lists.asked, lists.vectors.shape)[starts]
     topic = np.stack([vectors, queries], 1) @ (centre / max(np.linalg.norm(centre), 1e-9))
     signs = {"question": np.array(question, dtype=float), "topic": topic}
     signs |= {kind: means[:, [NAMES.index(name) for name in names]] for kind, names in READ.items()}

@@ -10,6 +10,7 @@ import numpy as np
 
 from ragkit.reranking.features import NAMES
 from ragkit.reranking.guard import list_means
+from ragkit.reranking.linear import centred
 
 FLOOR = 0.25  # of a feature's usual spread, added to its spread in a list: small differences are none
 FARTHEST = 3.0  # in spreads
@@ -41,8 +42,7 @@ WEIGHTS, SPREADS = np.array([PEOPLE[name] for name in NAMES]).T
 def standardised(lists) -> np.ndarray:
     """(N, F), of a `Table` or of one `Described`: features relative to their own list, in its own spread, so
     that a longer or wordier collection is not read as better."""
-    means, _ = list_means(lists.features, lists.of_list)
-    away = lists.features - means[lists.of_list]
+    away = centred(lists.features, lists.of_list)
     spread = np.sqrt(list_means(away**2, lists.of_list)[0])[lists.of_list] + FLOOR * SPREADS
     return np.clip(away / spread, -FARTHEST, FARTHEST)
 

@@ -83,15 +83,13 @@ class FitReport:
             lines += ["Held out by query:", str(Gain(self.base, self.after, self.intervals))]
         if not self.kept_base:
             lines.append(self.verdict)
-            lines.append(
-                "Most probable: " + ", ".join(f"{name} {value}" for name, value in self.settings.items())
-            )
+            settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
+            lines.append(f"Most probable: {settings}")
             moved = f"Moves {self.kl:.2f} nats from the retriever on average"
             lines.append(f"{moved}; {self.held_back} of {self.rankings} held back at the bound")
         if self.first or self.first_unknown:
-            lines.append(
-                f"Shown one place earlier: {f'{self.first} logits' if self.first else self.first_unknown}"
-            )
+            said = f"{self.first} logits" if self.first else self.first_unknown
+            lines.append(f"Shown one place earlier: {said}")
         if self.reliability:
             named = ", ".join(f"{name} {value:.2f}" for name, value in self.reliability.items())
             lines.append(f"Reliability: {named}")

@@ -117,7 +117,7 @@ def train(
     """
     inputs = Inputs.fit(capacities[-1], table)
     values = inputs(table)
-    evidence = weigh(values, _strict(table, seed), capacities, objective)
+    evidence = weigh(values, thinned(table.strict(), seed), capacities, objective)
     if not objective.plain:
         evidence = _by(objective, values, thinned(table, seed), evidence)
     return LinearResidual(inputs, evidence.weights(values.shape[1])), evidence
@@ -128,15 +128,10 @@ def renewed(fitted: Fitted, table: Table, seed: int) -> tuple[LinearResidual, Ev
     inputs = fitted.residual.inputs
     values = inputs(table)
     if fitted.objective.plain:
-        evidence = refreshed(fitted.evidence, values, _strict(table, seed), fitted.objective)
+        evidence = refreshed(fitted.evidence, values, thinned(table.strict(), seed), fitted.objective)
     else:
         evidence = _by(fitted.objective, values, thinned(table, seed), fitted.evidence)
     return LinearResidual(inputs, evidence.weights(values.shape[1])), evidence
-
-
-def _strict(table: Table, seed: int) -> Table:
-    """Without ties: two documents of one grade need not be equal, and their likelihood would say so."""
-    return thinned(table.with_pairs(np.flatnonzero(table.pairs.target != 0.5)), seed)
 
 
 def _by(objective: Objective, values: np.ndarray, table: Table, evidence: Evidence) -> Evidence:

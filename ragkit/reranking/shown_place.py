@@ -55,9 +55,8 @@ def _follows_retriever(table: Table) -> bool:
     of_list = np.unique(table.of_list[known], return_inverse=True)[1]
     rank, place = (centred(column[known, None], of_list)[:, 0] for column in (rank, table.places))
     squares = np.bincount(of_list, rank**2) * np.bincount(of_list, place**2)
-    variance = squares / np.maximum(
-        np.bincount(of_list) - 1, 1
-    )  # of Σ rank · place over all orders of a list
+    # Of Σ rank · place over all orders of a list.
+    variance = squares / np.maximum(np.bincount(of_list) - 1, 1)
     return abs(rank @ place) > SHUFFLED * np.sqrt(variance.sum())
 
 

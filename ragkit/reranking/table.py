@@ -11,15 +11,8 @@ from ragkit.preferences.judgements import Ranking
 from ragkit.preferences.pairs import Pairs, pairs_of
 from ragkit.reranking.features import Described
 
-DOCUMENTS = (
-    "features",
-    "vectors",
-    "asked",
-    "base",
-    "prior",
-    "ranks",
-    "places",
-)  # columns with a row a document
+# Columns with a row a document.
+DOCUMENTS = ("features", "vectors", "asked", "base", "prior", "ranks", "places")
 TEMPERATURE = 0.05  # of cosines: a difference of 0.05 between two documents is one logit of s_0
 
 
@@ -108,6 +101,10 @@ class Table:
     def with_pairs(self, rows: np.ndarray) -> "Table":
         """The same rankings with some of their pairs."""
         return replace(self, pairs=self.pairs[rows])
+
+    def strict(self) -> "Table":
+        """Without ties: two documents of one grade need not be equal, and a likelihood would say so."""
+        return self.with_pairs(np.flatnonzero(self.pairs.target != 0.5))
 
 
 def base_scores(described: Described) -> np.ndarray:
