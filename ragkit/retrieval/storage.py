@@ -41,7 +41,7 @@ class LibraryFolder:
             for part, writer in writers.items():
                 with temporary(self.path / part) as unfinished:
                     writer(unfinished)
-                    digest = _sha256(unfinished)
+                    digest = file_sha256(unfinished)
                     name = f"-{digest[:12]}.".join(part.split("."))
                     files[name] = {"sha256": digest, "bytes": unfinished.stat().st_size}
                     put(unfinished, self.path / name)
@@ -130,6 +130,11 @@ def digest(facts: dict, tensors: dict[str, np.ndarray]) -> str:
     return sha256.hexdigest()
 
 
+def file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @contextmanager
 def temporary(target: Path) -> Iterator[Path]:
     """A path beside the target, gone at the end whatever happens."""
@@ -164,7 +169,7 @@ def _checked(path: Path, facts: dict) -> Path:
         raise ValueError(f"{path} is missing, though the manifest names it; {_ADVICE}")
     if (size := path.stat().st_size) != facts["bytes"]:
         raise ValueError(f"{path} has {size} bytes, not {facts['bytes']}: truncated or changed; {_ADVICE}")
-    if (sha256 := _sha256(path)) != facts["sha256"]:
+    if (sha256 := file_sha256(path)) != facts["sha256"]:
         raise ValueError(
             f"{path} is damaged: its sha256 is {sha256[:12]}…, not {facts['sha256'][:12]}…; {_ADVICE}"
         )
@@ -174,8 +179,3 @@ def _checked(path: Path, facts: dict) -> Path:
 def _left_over(path: Path) -> bool:
     """Whether a killed save left this file; one of the last hour may belong to a save under way."""
     return bool(_OURS.fullmatch(path.name)) and time.time() - path.stat().st_mtime > 3600
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
