@@ -177,8 +177,8 @@ def test_a_damaged_folder_is_made_again(conversions, damage):
 
 
 @pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
-def test_a_conversion_that_fails_leaves_nothing(conversions, monkeypatch, fault):
-    def fail(file, folder, progress):
+def test_a_conversion_that_fails_leaves_nothing(conversions, file, monkeypatch, fault):
+    def fail(_, folder, progress):
         (folder / "model.safetensors").write_bytes(b"half")
         raise fault
 
@@ -186,6 +186,8 @@ def test_a_conversion_that_fails_leaves_nothing(conversions, monkeypatch, fault)
         patch.setattr(smollm2, "_convert", fail)
         with pytest.raises(type(fault)) as raised:
             smollm2.base_folder()
+    cache = file.parent.with_name("cache")
+    assert [name for name in names(cache) if not name.endswith(".lock")] == []
     folder = smollm2.base_folder()
     assert (folder / "model.safetensors").read_bytes() == b"weights" and len(conversions) == 1
     if isinstance(fault, OSError):
