@@ -11,10 +11,12 @@ import numpy as np
 
 from ragkit.generation.decoding import PRIOR_SCALE, grounded, sampled, token_streamer
 from ragkit.generation.prompt import Evidence, Prompt, build_prompt, plain_ids, select_evidence
+from ragkit.generation.reader import Reader, is_reader, load_reader
 from ragkit.retrieval.corpus import DATA, Hit, check_query
 from ragkit.retrieval.encoder import Encoder, loading
 
 DEFAULT = "tiny-rag-lm"
+SHIPPED = (DEFAULT, "smollm2-reader")
 ABSTENTION = "I don't know: the passages found do not answer this."
 _NUMBER = r"(?:(?:passages?|sources?|documents?|docs?):?\s*)?[#^]?[1-9]\d*\^?"
 _CITED = re.compile(
@@ -24,13 +26,17 @@ _CITED = re.compile(
 
 @dataclass(frozen=True)
 class Answer:
-    """`citations` are 1-based positions in the hits given; `prompt` is what the model read."""
+    """`citations` are 1-based positions in the hits given; `prompt` is what the model read.
+
+    `replaced`: how many claims were written freely, said what their sentence does not, and became quotes.
+    """
 
     text: str
     citations: list[int]
     evidence: list[Evidence]
     abstained: bool
     prompt: str = field(default="", repr=False)
+    replaced: int = 0
 
 
 class Generator:
@@ -53,18 +59,25 @@ class Generator:
         from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
         self.name, self.grounded, self.encoder = name, grounded, encoder
-        path = DATA / DEFAULT if name == DEFAULT else Path(name).expanduser()
+        path = DATA / name if name in SHIPPED else Path(name).expanduser()
         local = path.is_dir()
-        if name == DEFAULT and not local:
+        if name in SHIPPED and not local:
             raise OSError(
                 f"no generator {name!r}: {path} is missing (it comes with a checkout of the repository)"
             )
         source = path if local else name
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        dtype = torch.float32 if device.type == "cpu" else "auto"
+        # What answers in a form of its own, from an adapter on SmolLM2; None for any other model.
+        self.reader: Reader | None = None
         with loading("generator", name, DEFAULT):
-            self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-            model = AutoModelForCausalLM.from_pretrained(source, local_files_only=local, dtype=dtype)
+            if local and is_reader(path):
+                model, self.tokenizer, settings = load_reader(path, device)
+                self.reader = Reader(model, self.tokenizer)
+            else:
+                dtype = torch.float32 if device.type == "cpu" else "auto"
+                self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
+                model = AutoModelForCausalLM.from_pretrained(source, local_files_only=local, dtype=dtype)
+                settings = vars(model.config)
         self.model, config = model.to(device).eval(), model.config
         # Of the model's own settings for generating only the tokens that end a text stay: what it recommends
         # beside them (sampling, penalties, a maximal length) would bend greedy decoding, or warn.
@@ -72,9 +85,10 @@ class Generator:
         ends = {*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id} - {None}
         self.model.generation_config = GenerationConfig(eos_token_id=sorted(ends) or None)
         # How many numbered sentences the model was trained to read; other models have no such setting.
-        self.sentences: int | None = getattr(config, "evidence_sentences", None)
-        self.none_similarity: float = getattr(config, "none_similarity", 0.0)
-        if self.sentences and f"[{self.sentences}]" not in self.tokenizer.get_vocab():
+        self.sentences: int | None = settings.get("evidence_sentences")
+        self.none_similarity: float = settings.get("none_similarity", 0.0)
+        self.prior_scale: float = settings.get("prior_scale", PRIOR_SCALE)
+        if not self.reader and self.sentences and f"[{self.sentences}]" not in self.tokenizer.get_vocab():
             raise ValueError(
                 f"{name!r} reads {self.sentences} sentences but has no token for each of their numbers"
             )
@@ -105,6 +119,8 @@ class Generator:
         prompt = self.prompt(query, hits, style=style, max_new_tokens=max_new_tokens)
         if not prompt.evidence:
             return self._abstain(prompt, on_text)
+        if self.reader:
+            return self._read(prompt, seed, temperature, max_new_tokens, on_text)
         if self.sentences:
             return self._quote(prompt, seed, temperature, max_new_tokens, on_text)
         return self._write(prompt, seed, temperature, max_new_tokens, on_text)
@@ -115,6 +131,8 @@ class Generator:
         """What the model will read for `query` over `hits`: see `answer`."""
 
         def build(evidence: list[Evidence]) -> Prompt:
+            if self.reader:
+                return self.reader.prompt(query, evidence, style)
             return build_prompt(self.tokenizer, query, evidence, style, documents=bool(self.sentences))
 
         room = self.window - max_new_tokens
@@ -127,7 +145,7 @@ class Generator:
         if self.sentences:
             count = lambda text: 1 + len(self._ids(text))  # noqa: E731  (a sentence and its number)
             self.encoder = self.encoder or Encoder()
-            settings = {"most": self.sentences, "count_tokens": count}
+            settings = {"most": self.sentences, "count_tokens": count, "in_order": bool(self.reader)}
             return build(select_evidence(query, hits, self.encoder, left, **settings))
         kept = [Evidence(hit.passage.full_text, n, hit.score) for n, hit in enumerate(hits, 1)]
         prompt = build(kept)
@@ -160,6 +178,8 @@ class Generator:
 
         if not self.sentences:
             raise ValueError(f"{self.name!r} writes freely: it has no token for a citation")
+        if self.reader:
+            return self.reader.citation_log_probs(prompt)
         size = len(prompt.evidence)
         names = [f"[{n}]" for n in range(1, size + 1)]
         tokens = self.tokenizer.convert_tokens_to_ids([*names, "<none>"])
@@ -172,17 +192,17 @@ class Generator:
         first, second = logits.log_softmax(-1).cpu().numpy()
         return (first + second[[*range(size)[::-1], size]]) / 2
 
-    def _cite(self, prompt: Prompt, seed: int | None, temperature: float) -> int | None:
+    def _cite(self, prompt: Prompt, logs: np.ndarray, seed: int | None, temperature: float) -> int | None:
         """Which sentence of the evidence to quote, None for none of them.
 
-        By p(z|x)·p_θ([i] | x, z), with the encoder's prior p(z|x) ∝ exp(14 · score): the latent document
-        of arXiv 2005.11401, here a sentence. "None of them" stands in that choice as if it were a sentence
-        with the score `none_similarity`.
+        By p(z|x)·p_θ([i] | x, z), with the encoder's prior p(z|x) ∝ exp(prior_scale · score): the latent
+        document of arXiv 2005.11401, here a sentence. "None of them" stands in that choice as if it were a
+        sentence with the score `none_similarity`. `logs`: see `citation_log_probs`.
         """
         import torch
 
         similarities = [*(piece.score for piece in prompt.evidence), self.none_similarity]
-        scores = torch.from_numpy(self.citation_log_probs(prompt)) + PRIOR_SCALE * torch.tensor(similarities)
+        scores = torch.from_numpy(logs) + self.prior_scale * torch.tensor(similarities)
         if seed is not None:
             scores = sampled(seed, temperature)(None, scores)
         best = int(scores.argmax())
@@ -218,7 +238,7 @@ class Generator:
 
     def _quote(self, prompt: Prompt, seed, temperature, max_new_tokens, on_text) -> Answer:
         """tiny-rag-lm: first the number of a sentence (or <none>), then its words."""
-        chosen = self._cite(prompt, seed, temperature)
+        chosen = self._cite(prompt, self.citation_log_probs(prompt), seed, temperature)
         if chosen is None:
             return self._abstain(prompt, on_text)
         cited = prompt.evidence[chosen]
@@ -236,6 +256,33 @@ class Generator:
             again = None if seed is None else seed + 1  # another draw than the citation's
             ids = self._generate(before, again, temperature, max_new_tokens - 1, emit, within)
         return Answer(self._text(ids), [cited.hit], prompt.evidence, False, prompt.text)
+
+    def _read(self, prompt: Prompt, seed, temperature, max_new_tokens, on_text) -> Answer:
+        """smollm2-reader: one claim for each sentence that it cites."""
+        draws = iter(range(seed, 2**63)) if seed is not None else None  # another draw for each choice
+
+        def choose(logs: np.ndarray) -> int | None:
+            return self._cite(prompt, logs, next(draws) if draws else None, temperature)
+
+        def pick(logits) -> int:
+            scores = logits if draws is None else sampled(next(draws), temperature)(None, logits)
+            return int(scores.argmax())
+
+        claims, text = [], ""
+        for claim in self.reader.claims(prompt, choose, pick, max_new_tokens):
+            claims.append(claim)
+            hit = prompt.evidence[claim.sentence].hit
+            said = claim.text if len(claims) == 1 else f" {claim.text} [{hit}]"
+            if len(claims) == 2:  # one claim is cited by the answer itself, of several each where it stands
+                said = f" [{prompt.evidence[claims[0].sentence].hit}]{said}"
+            if on_text:
+                on_text(said)
+            text += said
+        if not claims:
+            return self._abstain(prompt, on_text)
+        hits = list(dict.fromkeys(prompt.evidence[claim.sentence].hit for claim in claims))
+        replaced = sum(claim.replaced for claim in claims)
+        return Answer(text, hits, prompt.evidence, False, prompt.text, replaced)
 
     def _edges(self, ids: list[int]) -> list[int]:
         """The places between tokens that no character lies across, and that no space stands before."""

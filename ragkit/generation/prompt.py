@@ -26,6 +26,7 @@ _LOCK = Lock()  # whether special tokens are split is a setting that a tokenizer
 STYLES = {
     "sentence": "Answer in one or two sentences.",
     "phrase": "Answer in as few words as you can.",
+    "free": "Answer in one to three sentences of your own.",
 }
 
 
@@ -50,8 +51,11 @@ def select_evidence(
     *,
     most: int | None = None,
     count_tokens: Callable[[str], int] | None = None,
+    in_order: bool = False,
 ) -> list[Evidence]:
     """The sentences of the hits that are nearest to the query, nearest first, within `budget` tokens.
+
+    `in_order`: as they stand in the hits instead, so that "it" still follows what it means.
 
     A sentence that would not fit is passed over and a shorter one may take its place; `most` bounds their
     number. `count_tokens` says how the budget is counted (default: the encoder's tokens). What can be quoted:
@@ -85,7 +89,7 @@ def select_evidence(
     scores = SENTENCE * alone + CONTEXT * within + PASSAGE * whole[np.array(positions) - 1]
     if scores.max() < FLOOR:
         return []
-    pieces = map(Evidence, found, positions, scores.tolist(), sections)
+    pieces = list(map(Evidence, found, positions, scores.tolist(), sections))
     chosen: list[Evidence] = []
     for piece in sorted(pieces, key=lambda piece: -piece.score):  # of equal scores, the better hit's first
         if len(chosen) == most:
@@ -94,7 +98,7 @@ def select_evidence(
         if cost <= budget:
             budget -= cost
             chosen.append(piece)
-    return chosen
+    return [piece for piece in pieces if piece in chosen] if in_order else chosen
 
 
 def _only_asks(sentence: str, query: str) -> bool:
@@ -150,7 +154,7 @@ def build_prompt(tokenizer, query: str, evidence: list[Evidence], style: str, *,
         if part in slots:
             ids += plain_ids(tokenizer, slots[part])
         elif part:
-            ids += _ids(tokenizer, part, split=False)
+            ids += token_ids(tokenizer, part, split=False)
     return Prompt(ids, "".join(slots.get(part, part) for part in parts), query, evidence, style)
 
 
@@ -164,10 +168,10 @@ def plain_ids(tokenizer, text: str) -> list[int]:
     cuts = [match.start() + 1 for match in re.finditer(f"(?={markers})", text)] if markers else []
     ids: list[int] = []
     for start, end in zip([0, *cuts], [*cuts, len(text)]):
-        ids += _ids(tokenizer, text[start:end], split=True)
+        ids += token_ids(tokenizer, text[start:end], split=True)
     return ids
 
 
-def _ids(tokenizer, text: str, *, split: bool) -> list[int]:
+def token_ids(tokenizer, text: str, *, split: bool) -> list[int]:
     with _LOCK:
         return tokenizer(text, add_special_tokens=False, split_special_tokens=split, verbose=False).input_ids
