@@ -17,7 +17,8 @@ EPILOG = 'Example: python -m ragkit ask "What does beta control in DPO?"'
 HELP = {
     "library": "a folder that `index` made (default: the one that ships)",
     "k": "how many passages to retrieve (default: 3)",
-    "generator": "tiny-rag-lm, a folder, or a causal chat model on the Hugging Face Hub",
+    "generator": "smollm2-reader, tiny-rag-lm, a folder, or a causal chat model on the Hugging Face Hub",
+    "style": "a quoted sentence, the phrase in it that answers, or the model's own words, checked",
     "reranker": "where `Reranker.save` wrote one: passages in the order that people prefer",
     "json": "print one JSON object and nothing else",
     "chat": "a conversation; a follow-up is completed from the question before it",
@@ -37,11 +38,12 @@ def _parser() -> argparse.ArgumentParser:
     reading = argparse.ArgumentParser(add_help=False)
     reading.add_argument("--library", type=Path, default=DATA / "index", metavar="DIR", help=HELP["library"])
     reading.add_argument("--k", type=int, default=3, help=HELP["k"])
-    reading.add_argument("--generator", default="tiny-rag-lm", metavar="NAME", help=HELP["generator"])
+    reading.add_argument("--generator", metavar="NAME", help=HELP["generator"])
     reading.add_argument("--reranker", type=Path, metavar="PATH", help=HELP["reranker"])
     ask = commands.add_parser("ask", parents=[reading], help="one question, one answer with its sources")
     ask.add_argument("question", type=lambda text: text.encode(errors="replace").decode())  # broken bytes
-    ask.add_argument("--style", choices=("sentence", "phrase"), default="sentence")
+    styles = ("sentence", "phrase", "free")
+    ask.add_argument("--style", choices=styles, default="sentence", help=HELP["style"])
     ask.add_argument("--json", action="store_true", help=HELP["json"])
     commands.add_parser("chat", parents=[reading], help=HELP["chat"])
     index = commands.add_parser("index", help="make a library of your own passages")

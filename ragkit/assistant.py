@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ragkit.generation.generator import DEFAULT, Answer, Generator
+from ragkit.generation.generator import Answer, Generator, default_generator
 from ragkit.retrieval.corpus import DATA, Hit, check_query, ranked
 from ragkit.retrieval.encoder import Encoder
 from ragkit.retrieval.library import Library, check_encoder, hybrid_search, library_encoder
@@ -41,14 +41,15 @@ class Assistant:
     def load(
         cls,
         library: str | Path = DATA / "index",
-        generator: str = DEFAULT,
+        generator: str | None = None,
         *,
         encoder: str | None = None,
         reranker: str | Path | None = None,
     ) -> "Assistant":
         """The assistant over a saved library (default: the one that ships) and the encoder that built it.
 
-        `reranker`: where one was saved.
+        `generator` (default: smollm2-reader, or tiny-rag-lm where that is not installed) and `reranker`: a
+        name or a folder.
         """
         built = Encoder(encoder or library_encoder(library))
         trained = None
@@ -56,7 +57,8 @@ class Assistant:
             from ragkit.reranking.reranker import Reranker
 
             trained = Reranker.load(reranker, built)
-        return cls(built, Library.load(library, built), Generator(generator, built), trained)
+        answering = Generator(generator, built) if generator else default_generator(built)
+        return cls(built, Library.load(library, built), answering, trained)
 
     def find(
         self,

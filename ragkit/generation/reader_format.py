@@ -29,15 +29,16 @@ class Format:
         return plain_ids(self.tokenizer, f" {text}")
 
     def evidence_ids(self, question: str, sentences: list[str]) -> tuple[list[int], list[int]]:
-        """The question, the numbered sentences, the question again: so each is read in its light.
+        """The question, the sentences with their numbers, the question again: each is read in its light.
 
-        And where the sentences end: positions of their last tokens.
+        And the positions of the numbers. They stand behind: there, a number has seen all of its sentence, and
+        to cite is to copy one.
         """
         asked, ends = self.text_ids(question), []
         ids = [*self.system, *asked]
         for number, sentence in enumerate(sentences, 1):
-            ids += [*self.ids(f"\n[{number}]"), *self.text_ids(sentence)]
-            ends.append(len(ids) - 1)
+            ids += [*self.ids("\n"), *self.text_ids(sentence), *self.ids(f" [{number}]")]
+            ends.append(len(ids) - 2)
         return [*ids, *self.ids("\n"), *asked, *self.ids("\n")], ends
 
     @cached_property
