@@ -11,9 +11,9 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 import ragkit.generation.generator
 from ragkit import Generator, Hit, Passage
 from ragkit.generation.generator import default_generator
-from ragkit.generation.llama import Llama
+from ragkit.generation.llama import KeyValueCache, Llama
 from ragkit.generation.prompt import Evidence
-from ragkit.generation.reader import Claim, Reader, load_reader, quotable
+from ragkit.generation.reader import Claim, Merged, Reader, merged_model, quotable
 from ragkit.generation.reader_format import ASK, SYSTEM, Format
 from ragkit.generation.smollm2 import base_folder
 
@@ -53,22 +53,19 @@ def small(base):
     ).eval()
 
 
-class Writer:
-    """A model that wants to write `wanted`, one token after the other, whatever it reads."""
+class Writer(Llama):
+    """A model that wants to write `wanted` after the prompt, whatever it reads; guesses are all wrong."""
 
-    def __init__(self, wanted: list[int], written: int = 0):
-        self.wanted, self.written = wanted, written
+    def __init__(self, wanted: list[int]):
+        self.wanted, self.first = wanted, None
 
-    def read(self, ids):
-        """A prompt gives a state, which reads on."""
-        if self.written == 0:
-            state = Writer(self.wanted, 1)
-        else:
-            state, self.written = self, self.written + len(ids)
-        state.logits = torch.zeros(49152)
-        if state.written <= len(self.wanted):
-            state.logits[self.wanted[state.written - 1]] = 10.0
-        return state
+    def logits(self, ids, cache, *, keep=1):
+        self.first = len(ids) if self.first is None else self.first
+        scores = torch.zeros(keep, 49152)
+        for row, written in enumerate(range(len(ids) - self.first - keep + 1, len(ids) - self.first + 1)):
+            if written < len(self.wanted):
+                scores[row, self.wanted[written]] = 10.0
+        return scores
 
 
 def claims_of(tokenizer, wanted: str, style: str, room: int = 60, evidence=EVIDENCE) -> list[Claim]:
@@ -77,10 +74,12 @@ def claims_of(tokenizer, wanted: str, style: str, room: int = 60, evidence=EVIDE
     reader.format, reader.tokenizer = Format(tokenizer), tokenizer
     reader.digits = [reader.format.ids(str(n))[0] for n in range(10)]
     reader.end, reader.more = reader.format.ids("<|im_end|>")[0], reader.format.ids("\n")[0]
-    reader.llama = Writer(reader.format.ids(wanted))
+    reader.llama, reader._start = (
+        Writer(reader.format.ids(wanted)),
+        KeyValueCache(*torch.empty(2, 1, 1, 0, 1)),
+    )
     choose = lambda logs: int(logs.argmax()) if logs.argmax() < len(evidence) else None  # noqa: E731
-    pick = lambda logits: int(logits.argmax())  # noqa: E731
-    return list(reader.claims(reader.prompt(QUERY, evidence, style), choose, pick, room))
+    return list(reader.claims(reader.prompt(QUERY, evidence, style), choose, [], room))
 
 
 def test_the_prompt_is_smollm2s_own_template(tokenizer):
@@ -147,13 +146,14 @@ def test_a_long_answer_ends_where_there_is_no_room(tokenizer):
 
 def test_a_quote_begins_and_ends_with_words(tokenizer):
     form = Format(tokenizer)
-    after = quotable(form, "A β-test (10-fold) of naïve users", 2)
+    process = quotable(form, "A β-test (10-fold) of naïve users", 2, 1)
     reached, queue = set(), [[]]
     while queue:
         written = queue.pop()
-        for token in after(written):
+        scores = process(torch.tensor([[7, *written]]), torch.zeros(1, 49152))[0]
+        for token in scores.isfinite().nonzero()[:, 0].tolist():
             if token == 2:
-                reached.add(tokenizer.decode(written).strip())
+                reached.add(form.tokenizer.decode(written).strip())
             else:
                 queue.append([*written, token])
     assert {"A", "β-test", "β", "10-fold", "naïve users", "A β-test (10-fold) of naïve users"} <= reached
@@ -161,45 +161,33 @@ def test_a_quote_begins_and_ends_with_words(tokenizer):
     assert all(text in "A β-test (10-fold) of naïve users" for text in reached)
 
 
-def test_the_adapter_is_added_to_the_weights_as_peft_would(small, tokenizer, tmp_path):
+def test_the_adapter_is_added_to_the_weights_as_peft_would(small, tmp_path):
     base, folder = tmp_path / "base", tmp_path / "reader"
     small.save_pretrained(base)
-    tokenizer.save_pretrained(base)
     folder.mkdir()
     name = "base_model.model.model.layers.1.mlp.up_proj"
     a, b = torch.randn(4, 24), torch.randn(32, 4)
     save_file({f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b}, folder / "adapter_model.safetensors")
     (folder / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 8}))
-    (folder / "reader.json").write_text(json.dumps({"evidence_sentences": 3}))
-    model, _, settings = load_reader(base, folder, torch.device("cpu"))
-    assert settings["evidence_sentences"] == 3
-    for key, weight in model.named_parameters():
+    merged = Merged(base, folder)
+    model = merged_model(base, folder)
+    assert len(merged) == len([*merged]) and set(merged) <= set(model.state_dict())
+    for key in merged:
         expected = small.get_parameter(key)
         if key == "model.layers.1.mlp.up_proj.weight":
             expected = expected + 2 * b @ a
-        assert torch.allclose(weight.float(), expected, atol=1e-6, rtol=2**-8), key
+        assert torch.allclose(merged[key], expected, atol=1e-6), key
+        assert torch.allclose(model.get_parameter(key), expected, atol=1e-6), key
 
 
 def test_the_numbers_probabilities_are_the_models(small, tokenizer):
-    reader = Reader(small, tokenizer)
+    reader = Reader(Llama(small.config, small.state_dict(), dtype=torch.float32), tokenizer)
     prompt = reader.prompt(QUERY, EVIDENCE, "sentence")
     with torch.inference_mode():
         logits = small(torch.tensor([prompt.ids])).logits[0, -1]
     numbers = [tokenizer(str(n), add_special_tokens=False).input_ids[0] for n in (1, 2, 3, 0)]
     expected = logits[numbers].log_softmax(-1).numpy()
     assert np.allclose(reader.citation_log_probs(prompt), expected, atol=1e-5)
-
-
-def test_reading_in_parts_is_reading_at_once(small):
-    ids = torch.randint(0, 49152, (40,), generator=torch.Generator().manual_seed(0)).tolist()
-    llama = Llama(small)
-    at_once, in_parts = llama.read(ids), llama.read(ids[:17])
-    for part in (ids[17:18], ids[18:39], ids[39:]):
-        in_parts.read(part)
-    with torch.inference_mode():
-        plain = small(torch.tensor([ids])).logits[0, -1]
-    assert torch.allclose(at_once.logits, plain, atol=1e-5)
-    assert torch.allclose(in_parts.logits, plain, atol=1e-5)
 
 
 def test_without_the_package_the_small_model_answers_and_says_why(monkeypatch, encoder):

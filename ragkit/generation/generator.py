@@ -11,7 +11,7 @@ import numpy as np
 
 from ragkit.generation.decoding import PRIOR_SCALE, grounded, sampled, token_streamer
 from ragkit.generation.prompt import Evidence, Prompt, build_prompt, plain_ids, select_evidence
-from ragkit.generation.reader import Reader, is_reader, load_reader
+from ragkit.generation.reader import Reader, is_reader, merged_model, reader_settings
 from ragkit.generation.smollm2 import base_folder
 from ragkit.retrieval.corpus import DATA, Hit, check_query
 from ragkit.retrieval.encoder import Encoder, loading
@@ -58,7 +58,7 @@ class Generator:
         device: str | None = None,
     ):
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+        from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self.name, self.grounded, self.encoder = name, grounded, encoder
         path = DATA / name if name in (DEFAULT, SMALL) else Path(name).expanduser()
@@ -68,35 +68,48 @@ class Generator:
                 f"no generator {name!r}: {path} is missing (it comes with a checkout of the repository)"
             )
         source = path if local else name
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         # What answers in a form of its own, from an adapter on SmolLM2; None for any other model.
         self.reader: Reader | None = None
-        base = base_folder() if local and is_reader(path) else None
-        with loading("generator", name, SMALL):
-            if base:
-                model, self.tokenizer, settings = load_reader(base, path, device)
-                self.reader = Reader(model, self.tokenizer)
-            else:
-                dtype = torch.float32 if device.type == "cpu" else "auto"
+        if local and is_reader(path):
+            base = base_folder()
+            with loading("generator", name, SMALL):
+                self.reader, settings = Reader.load(base, path), reader_settings(path)
+            self._model, self._load = None, lambda: merged_model(base, path)
+            self.tokenizer, limits = self.reader.tokenizer, [self.reader.llama.window]
+        else:
+            dtype = torch.float32 if self.device.type == "cpu" else "auto"
+            with loading("generator", name, SMALL):
                 self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
                 model = AutoModelForCausalLM.from_pretrained(source, local_files_only=local, dtype=dtype)
-                settings = vars(model.config)
-        self.model, config = model.to(device).eval(), model.config
-        # Of the model's own settings for generating only the tokens that end a text stay: what it recommends
-        # beside them (sampling, penalties, a maximal length) would bend greedy decoding, or warn.
-        ends = model.generation_config.eos_token_id
-        ends = {*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id} - {None}
-        self.model.generation_config = GenerationConfig(eos_token_id=sorted(ends) or None)
+            self._model, settings = self._ready(model), vars(model.config)
+            limits = [settings.get("max_position_embeddings"), self.tokenizer.model_max_length]
+            if (most := settings.get("evidence_sentences")) and f"[{most}]" not in self.tokenizer.get_vocab():
+                raise ValueError(
+                    f"{name!r} reads {most} sentences but has no token for each of their numbers"
+                )
         # How many numbered sentences the model was trained to read; other models have no such setting.
         self.sentences: int | None = settings.get("evidence_sentences")
         self.none_similarity: float = settings.get("none_similarity", 0.0)
         self.prior_scale: float = settings.get("prior_scale", PRIOR_SCALE)
-        if not self.reader and self.sentences and f"[{self.sentences}]" not in self.tokenizer.get_vocab():
-            raise ValueError(
-                f"{name!r} reads {self.sentences} sentences but has no token for each of their numbers"
-            )
-        limits = (getattr(config, "max_position_embeddings", None), self.tokenizer.model_max_length)
         self.window = int(min(limit for limit in limits if limit))
+
+    @property
+    def model(self):
+        """The transformers model. The reader answers without one; its own is made when first asked for."""
+        if self._model is None:
+            self._model = self._ready(self._load())
+        return self._model
+
+    def _ready(self, model):
+        from transformers import GenerationConfig
+
+        # Of the model's own settings for generating only the tokens that end a text stay: what it recommends
+        # beside them (sampling, penalties, a maximal length) would bend greedy decoding, or warn.
+        ends = model.generation_config.eos_token_id
+        ends = {*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id} - {None}
+        model.generation_config = GenerationConfig(eos_token_id=sorted(ends) or None)
+        return model.to(self.device).eval()
 
     def answer(
         self,
@@ -269,12 +282,9 @@ class Generator:
         def choose(logs: np.ndarray) -> int | None:
             return self._cite(prompt, logs, next(draws) if draws else None, temperature)
 
-        def pick(logits) -> int:
-            scores = logits if draws is None else sampled(next(draws), temperature)(None, logits)
-            return int(scores.argmax())
-
+        draw = [sampled(next(draws), temperature)] if draws else []
         claims, text = [], ""
-        for claim in self.reader.claims(prompt, choose, pick, max_new_tokens):
+        for claim in self.reader.claims(prompt, choose, draw, max_new_tokens):
             claims.append(claim)
             hit = prompt.evidence[claim.sentence].hit
             said = claim.text if len(claims) == 1 else f" {claim.text} [{hit}]"

@@ -1,14 +1,14 @@
 """smollm2-reader: one reading of the numbered sentences, then a citation, then what is said of it."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ragkit.generation.llama import Llama, inference_dtype
+from ragkit.generation.llama import Llama
 from ragkit.generation.prompt import Evidence, Prompt
 from ragkit.generation.reader_format import Format
 from ragkit.generation.support import supported
@@ -33,35 +33,61 @@ def is_reader(folder: Path) -> bool:
     return (folder / SETTINGS).is_file()
 
 
-def load_reader(base: Path, folder: Path, device):
-    """(model, tokenizer, settings): the model in `base` with the adapter in `folder` added to its weights."""
-    from safetensors.torch import load_file
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def reader_settings(folder: Path) -> dict:
+    return json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
 
-    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-    model = AutoModelForCausalLM.from_pretrained(base, local_files_only=True, dtype=inference_dtype(device))
-    adapter = load_file(folder / ADAPTER)
-    weights = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, a in adapter.items():
-            if name.endswith("lora_A.weight"):
-                b = adapter[name.replace("lora_A", "lora_B")]
-                weight = weights[name.removeprefix("base_model.model.").replace("lora_A.", "")]
-                update = config["lora_alpha"] / config["r"] * (b.float() @ a.float())
-                weight.copy_(weight.float() + update)
-    return model, tokenizer, settings
+
+class Merged(Mapping):
+    """The weights of the base with the adapter in `folder` added, one at a time: W + lora_alpha / r · B A."""
+
+    def __init__(self, base: Path, folder: Path):
+        from safetensors import safe_open
+        from safetensors.torch import load_file
+
+        self._file = safe_open(base / "model.safetensors", "pt")
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        self._scale, self._adapter = config["lora_alpha"] / config["r"], load_file(folder / ADAPTER)
+
+    def __getitem__(self, name: str):
+        weight, part = self._file.get_tensor(name), f"base_model.model.{name.removesuffix('.weight')}"
+        if (a := self._adapter.get(f"{part}.lora_A.weight")) is None:
+            return weight
+        b = self._adapter[f"{part}.lora_B.weight"]
+        return weight.float() + self._scale * (b.float() @ a.float())
+
+    def __iter__(self):
+        return iter(self._file.keys())
+
+    def __len__(self) -> int:
+        return len(self._file.keys())
+
+
+def merged_model(base: Path, folder: Path):
+    """The same as transformers' own model, in float32, to look inside or to train."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base, local_files_only=True, dtype="float32")
+    model.load_state_dict(dict(Merged(base, folder)), strict=False)  # the tied head is not among them
+    return model.eval()
 
 
 class Reader:
-    """Reads a prompt once and answers from it in any of the three styles."""
+    """Reads a prompt once and answers from it in any of the three styles; on the CPU."""
 
-    def __init__(self, model, tokenizer):
-        self.format, self.llama = Format(tokenizer), Llama(model)
-        self.tokenizer = tokenizer
+    def __init__(self, llama: Llama, tokenizer):
+        self.format, self.llama, self.tokenizer = Format(tokenizer), llama, tokenizer
         self.digits = [self.format.ids(str(number))[0] for number in range(10)]
         self.end, self.more = self.format.ids("<|im_end|>")[0], self.format.ids("\n")[0]
+        self._start = llama.cache()  # the instruction, read once
+        llama.logits(self.format.system, self._start)
+
+    @classmethod
+    def load(cls, base: Path, folder: Path) -> "Reader":
+        from transformers import AutoConfig, AutoTokenizer
+
+        config = AutoConfig.from_pretrained(base, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+        return cls(Llama(config, Merged(base, folder)), tokenizer)
 
     def prompt(self, query: str, evidence: list[Evidence], style: str) -> Prompt:
         ids, _ = self.format.evidence_ids(query, [piece.text for piece in evidence])
@@ -70,68 +96,61 @@ class Reader:
 
     def citation_log_probs(self, prompt: Prompt) -> np.ndarray:
         """log p_θ of each sentence's number, last that of none, (n + 1,); normalised over these."""
-        return self._cited(self.llama.read(prompt.ids).logits, len(prompt.evidence))
+        return self._cited(self.llama.logits(prompt.ids, self._start.copy()), len(prompt.evidence))
 
     def _cited(self, logits, size: int) -> np.ndarray:
         numbers = [*self.digits[1 : size + 1], self.digits[0]]
-        return logits[numbers].float().log_softmax(-1).cpu().numpy()
+        return logits[-1, numbers].log_softmax(-1).numpy()
 
     def claims(
-        self, prompt: Prompt, choose: Callable[[np.ndarray], int | None], pick: Callable, room: int
+        self,
+        prompt: Prompt,
+        choose: Callable[[np.ndarray], int | None],
+        processors: Sequence[Callable],
+        room: int,
     ) -> Iterator[Claim]:
         """What is said, one claim for each sentence that is cited; none where `choose` finds none.
 
-        `choose` gets the log-probabilities of the citation and gives a position, or None; `pick` gets logits,
-        (V,), and gives a token. At most `room` tokens are written.
+        `choose` gets the log-probabilities of the citation and gives a position, or None; `processors` change
+        logits as transformers' do. At most `room` tokens are written.
         """
-        state, cited_before = self.llama.read(prompt.ids), []
+        cache, ids, cited_before = self._start.copy(), [*prompt.ids], []
         while len(cited_before) < MOST_CLAIMS:
-            scores = self._cited(state.logits, len(prompt.evidence))
+            scores = self._cited(self.llama.logits(ids, cache), len(prompt.evidence))
             scores[cited_before] = -np.inf
             chosen = choose(scores)
             if chosen is None:
                 break
             cited = prompt.evidence[chosen].text
-            state.read([self.digits[chosen + 1], *self.format.ids("]")])
-            text = ""
-            if prompt.style != "sentence":
-                ids = self._written(state, prompt, cited, pick, room)
-                room -= len(ids)
-                text = self.tokenizer.decode(ids).strip(" \ufffd")
+            ids += [self.digits[chosen + 1], *self.format.ids("]")]
+            text, after = "", self.more
+            if prompt.style != "sentence" and room > 0:
+                within = (
+                    [quotable(self.format, cited, self.end, len(ids))] if prompt.style == "phrase" else []
+                )
+                settings = {"max_new_tokens": room, "ends": (self.end, self.more)}
+                new = self.llama.generate(ids, cache, processors=[*within, *processors], **settings)
+                ids, room, after = ids + new, room - len(new), new[-1]
+                text = self.tokenizer.decode([i for i in new if i not in (self.end, self.more)])
+                text = text.strip(" \ufffd")
             replaced = prompt.style == "free" and not (text and supported(text, cited, prompt.query))
             if replaced or prompt.style == "sentence":
                 text = cited
             cited_before.append(chosen)
             yield Claim(text, chosen, replaced)
-            if prompt.style == "phrase" or room < 8:
+            if prompt.style == "phrase" or room < 8 or len(cited_before) == len(prompt.evidence):
                 break
             if prompt.style == "sentence":
-                state.read(self.format.text_ids(cited))
-            if int(state.logits.argmax()) != self.more:
+                ids += self.format.text_ids(cited)
+                after = int(self.llama.logits(ids, cache)[-1].argmax())
+                ids.append(after)
+            if after != self.more:
                 break
-            state.read(self.format.ids("\n["))
-
-    def _written(self, state, prompt: Prompt, cited: str, pick: Callable, room: int) -> list[int]:
-        """Tokens up to the end or the next claim; of a phrase, only such as continue what is cited."""
-        allowed = quotable(self.format, cited, self.end) if prompt.style == "phrase" else None
-        ids: list[int] = []
-        while len(ids) < room:
-            logits = state.logits
-            if allowed is not None:
-                after = allowed(ids)
-                kept = torch.full_like(logits, -torch.inf)
-                kept[after] = logits[after]
-                logits = kept
-            token = pick(logits)
-            if token in (self.end, self.more):
-                break
-            ids.append(token)
-            state.read([token])
-        return ids
+            ids += self.format.ids("[")
 
 
-def quotable(form: Format, text: str, end: int) -> Callable[[list[int]], list[int]]:
-    """What may follow the tokens written so far, so that they stay a part of `text`, of whole words.
+def quotable(form: Format, text: str, end: int, start: int) -> Callable:
+    """A logits processor after which the tokens from `start` on stay a part of `text`, of whole words.
 
     A word has other tokens after a space than after a bracket; a quote always begins after a space. So what
     follows each place where a word begins is encoded for itself.
@@ -139,12 +158,18 @@ def quotable(form: Format, text: str, end: int) -> Callable[[list[int]], list[in
     inside = lambda at: 0 < at < len(text) and text[at - 1].isalnum() and text[at].isalnum()  # noqa: E731
     spans = [form.text_ids(text[at:]) for at, c in enumerate(text) if not (c.isspace() or inside(at))]
 
-    def after(written: list[int]) -> list[int]:
+    def after(written: list[int]) -> set[int]:
         size = len(written)
         live = [span for span in spans if span[:size] == written]
         found = {span[size] for span in live if len(span) > size}
         if written and any(len(s) == size or not form.tokenizer.decode(s[size])[0].isalnum() for s in live):
             found.add(end)
-        return sorted(found)
+        return found
 
-    return after
+    def process(ids, scores):
+        kept = torch.full_like(scores, -torch.inf)
+        tokens = sorted(after(ids[0, start:].tolist()))
+        kept[0, tokens] = scores[0, tokens]
+        return kept
+
+    return process
