@@ -13,7 +13,7 @@ from torch.nn import functional as F
 # Up to so many tokens, a product waits for its weights to arrive: half as many bytes, half the time. Beyond,
 # arithmetic is what takes the time.
 FEW = 12
-# So many tokens are read along on a guess: four cost half a pass, and save a third of the passes of an answer.
+# So many tokens are read along on a guess: four cost half a pass, and save a third of the passes.
 GUESSES = 4
 
 
