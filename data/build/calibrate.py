@@ -1,71 +1,115 @@
-"""Set how similar a sentence must be before tiny-rag-lm prefers it to "none of them answers".
+"""Set by what a generator chooses a sentence, and how sure it must be that one answers.
 
-    python data/build/calibrate_tiny_lm.py
+    python data/build/calibrate.py --model data/smollm2-reader --questions FOLDER
+    python data/build/calibrate.py --model data/tiny-rag-lm --declined 0.1
 
-In the choice of a sentence, "none" stands as if it were a sentence of a certain similarity. This sets that
-number so that 10 % of the answerable questions on the training topics that were kept back are declined, and
-prints what then happens, and for several weights of the encoder's prior how often the sentence chosen is the
-supporting one. `python -m tests.benchmarks.reading` measures on what nothing was chosen by.
+On questions kept back for it: on training topics, and with `--questions` on paragraphs in SQuAD format. For
+smollm2-reader it chooses how many sentences are read and how much the encoder's prior weighs, together, by
+how often the supporting sentence is chosen; of equals the fewest and the least. Then, for both,
+`none_similarity`: "none of them answers" stands in that choice as if it were a sentence of this similarity,
+so that a share of the answerable questions, `--declined`, is declined. `python -m tests.benchmarks.reading`
+measures on what nothing was chosen by.
 """
 
 import argparse
 import json
 import math
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from tiny_lm_data import topics_of
+from reading_cases import Case, corpus_cases, squad_cases
 
-from ragkit.generation.decoding import PRIOR_SCALE
 from ragkit.generation.generator import Generator
-from ragkit.retrieval.corpus import DATA, read_jsonl
+from ragkit.generation.reader import SETTINGS
+from ragkit.retrieval.corpus import DATA
 from ragkit.retrieval.encoder import Encoder
-from ragkit.retrieval.library import Library, hybrid_search
 
-FALSE_ABSTENTIONS = 0.1
-SCALES = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0, 24.0)
+# Without any prior, a similarity of "none" would say nothing: 0 is shown and not chosen.
+SCALES = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 14.0)
+SENTENCES = (5, 6, 7, 8)
+
+Scored = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def scored(generator: Generator, case: Case) -> Scored:
+    """log p_θ of each sentence, last of none, (n + 1,); their similarities, (n,); which is right, (n,)."""
+    prompt = generator.prompt(case.query, case.hits)
+    if not prompt.evidence:  # below the floor: declined, whatever is set
+        return np.zeros(1), np.zeros(0), np.zeros(0, dtype=bool)
+    similarities = np.array([piece.score for piece in prompt.evidence])
+    right = np.array([piece.text == case.support for piece in prompt.evidence])
+    return generator.citation_log_probs(prompt), similarities, right
+
+
+def accuracy(found: Iterable[Scored], scale: float) -> float:
+    """How often the largest of log p_θ + scale · similarity is the supporting sentence's."""
+    chosen = [
+        len(right) > 0 and right[int((logs[:-1] + scale * similarities).argmax())]
+        for logs, similarities, right in found
+    ]
+    return float(np.mean(chosen))
+
+
+def margins(found: Iterable[Scored], scale: float) -> np.ndarray:
+    """Below which similarity of "none" each question is answered."""
+    best = [(logs[:-1] + scale * near).max(initial=-np.inf) - logs[-1] for logs, near, _ in found]
+    return np.array(best) / scale
+
+
+def threshold(found: Iterable[Scored], scale: float, declined: float) -> float:
+    """The similarity of "none" by which the share `declined` of these questions is declined."""
+    return math.floor(1000 * np.quantile(margins(found, scale), declined)) / 1000
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", type=Path, default=DATA / "tiny-rag-lm")
-    model = parser.parse_args().model
+    parser.add_argument("--model", type=Path, default=DATA / "smollm2-reader", metavar="FOLDER")
+    parser.add_argument("--questions", type=Path, metavar="FOLDER", help="files in SQuAD format")
+    parser.add_argument("--limit", type=int, metavar="N", help="only so many questions of each set and kind")
+    parser.add_argument("--declined", type=float, default=0.06, metavar="SHARE", help="of the answerable")
+    arguments = parser.parse_args()
     encoder = Encoder()
-    library = Library.load(DATA / "index", encoder)
-    generator = Generator(str(model), encoder)
-    support = {row["query_id"]: row["support"] for _, row in read_jsonl(DATA / "answers.jsonl")}
-    queries = [row for _, row in read_jsonl(DATA / "queries.jsonl")]
-    kept_back = topics_of(queries, "dev")
-    margins: dict[str, list[float]] = {}
-    right: dict[float, list[bool]] = {scale: [] for scale in SCALES}
-    nearest: list[bool] = []
-    for query in queries:
-        if query["metadata"].get("topic") not in kept_back:
-            continue
-        hits = hybrid_search(library, query["text"], encoder.encode_query(query["text"]), 3)
-        prompt = generator.prompt(query["text"], hits)
-        logs = generator.citation_log_probs(prompt)
-        similarities = np.array([piece.score for piece in prompt.evidence])
-        wanted = support.get(query["_id"])
-        best = (logs[:-1] + PRIOR_SCALE * similarities).max(initial=-np.inf)  # below the floor: no sentence
-        kind = "answerable" if wanted else query["metadata"]["kind"]
-        margins.setdefault(kind, []).append(float(best - logs[-1]) / PRIOR_SCALE)
-        if wanted and prompt.evidence:
-            for scale, hit in right.items():
-                chosen = int((logs[:-1] + scale * similarities).argmax())
-                hit.append(prompt.evidence[chosen].text == wanted)
-            nearest.append(prompt.evidence[0].text == wanted)
-    print(f"the nearest sentence is the supporting one for {np.mean(nearest):.1%} of {len(nearest)}")
-    for scale, hit in right.items():
-        print(f"log p + {scale:g}·similarity: the supporting sentence for {np.mean(hit):.1%} of {len(hit)}")
-    threshold = math.floor(1000 * np.quantile(margins["answerable"], FALSE_ABSTENTIONS)) / 1000
-    for kind, found in sorted(margins.items()):
-        print(f"{kind:10} {np.mean(np.array(found) < threshold):6.1%} of {len(found)} declined")
-    path = model / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["none_similarity"] = threshold
-    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    print(f"none_similarity = {threshold} in {path}")
+    generator = Generator(str(arguments.model), encoder)
+    sets = {"topics": corpus_cases(encoder, "dev", arguments.limit)}
+    if arguments.questions:
+        sets["paragraphs"] = squad_cases(arguments.questions, "dev", arguments.limit)
+
+    found: dict[int, dict[str, list[Scored]]] = {}  # of the answerable, by sentences read and by set
+    rows: list[tuple[float, int, float]] = []
+    for count in SENTENCES if generator.reader else (generator.sentences,):
+        generator.sentences = count
+        found[count] = {
+            name: [scored(generator, case) for case in kinds["answerable"]] for name, kinds in sets.items()
+        }
+        print(f"\n{count} sentences")
+        for name, some in found[count].items():
+            held = np.mean([right.any() for *_, right in some])
+            print(f"  {name}: {len(some)} answerable, the supporting sentence is among them for {held:.1%}")
+        for scale in SCALES:
+            rows.append((accuracy(chain(*found[count].values()), scale), count, scale))
+            shares = "  ".join(f"{name} {accuracy(some, scale):6.1%}" for name, some in found[count].items())
+            print(f"  log p + {scale:4g} · similarity chooses it for {rows[-1][0]:6.1%}: {shares}")
+
+    scale = generator.prior_scale
+    if generator.reader:
+        _, count, scale = max((row for row in rows if row[2]), key=lambda row: (row[0], -row[1], -row[2]))
+    generator.sentences = count
+    none = threshold(chain(*found[count].values()), scale, arguments.declined)
+    for name, kinds in sets.items():
+        for kind, cases in kinds.items():
+            some = found[count][name] if kind == "answerable" else [scored(generator, case) for case in cases]
+            if some:
+                declined = np.mean(margins(some, scale) < none)
+                print(f"{name}: {declined:6.1%} of {len(some)} declined, {kind}")
+
+    path = arguments.model / (SETTINGS if generator.reader else "config.json")
+    settings = json.loads(path.read_text(encoding="utf-8")) | {"none_similarity": none}
+    if generator.reader:
+        settings |= {"evidence_sentences": count, "prior_scale": scale}
+    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    print(f"{path}: {count} sentences, prior_scale {scale:g}, none_similarity {none}")
 
 
 if __name__ == "__main__":
