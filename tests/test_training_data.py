@@ -59,7 +59,7 @@ class Whole(FakeEncoder):
         return self.encode_passages(texts)
 
 
-def squad(folder, paragraphs: int = 25):
+def squad(folder, paragraphs: int = 25, first: int = 10):
     """A file in SQuAD format; paragraph n answers "Who is person n?" in its second sentence."""
     rows = []
     for n in range(paragraphs):
@@ -67,7 +67,7 @@ def squad(folder, paragraphs: int = 25):
         name = f"Person{n} Smith"
         answer = {"text": name, "answer_start": context.index(name)}
         rows.append({"context": context, "qas": [{"question": f"Who is person {n}?", "answers": [answer]}]})
-    data = [{"title": "one", "paragraphs": rows[:10]}, {"title": "two", "paragraphs": rows[10:]}]
+    data = [{"title": "one", "paragraphs": rows[:first]}, {"title": "two", "paragraphs": rows[first:]}]
     with gzip.open(folder / "questions.json.gz", "wt", encoding="utf-8") as file:
         json.dump({"data": data}, file)
     return folder

@@ -2,7 +2,7 @@
 
     python data/build/train_tiny_lm.py --text FOLDER --questions FOLDER --own data --minutes 100 \
         --out data/tiny-rag-lm
-    python data/build/calibrate_tiny_lm.py
+    python data/build/calibrate.py --declined 0.1
 
 `--text` holds JSON lines with a text field, `--questions` holds files in SQuAD format, `--own` mixes in this
 repo's questions on training topics; nothing is downloaded. `--init FOLDER --level 5` goes on from weights

@@ -1,125 +1,128 @@
-"""How well the small language model reads: `python -m tests.benchmarks.reading --questions FOLDER`.
+"""How well the generators that ship read: `python -m tests.benchmarks.reading --questions FOLDER`.
 
-Two sets that it was not trained on: of the questions in SQuAD format in FOLDER those on every tenth
-paragraph, with that paragraph and two others as hits; and the corpus's test topics, with three retrieved
-passages. Each figure stands beside a trivial baseline: the nearest sentence, always; and to abstain where its
-similarity is below a threshold. An abstention on an answerable question counts as wrong.
+Two sets that none was trained on: of the questions in SQuAD format in FOLDER those on every tenth paragraph,
+with that paragraph and two others as hits; and the corpus's test topics, with three retrieved passages. Every
+model reads the same questions; differences are paired, with 95 % intervals over questions: from a trivial
+baseline (the nearest sentence, always; to decline where its similarity is below a threshold) and from the
+first model. Declining an answerable question counts as wrong.
 """
 
 import argparse
-import random
+import json
 import re
 import string
+import subprocess
 import sys
-import time
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 
-from ragkit.evaluation.measures import load_qrels, paired_interval
-from ragkit.generation.decoding import PRIOR_SCALE
-from ragkit.generation.generator import Generator
+from ragkit.evaluation.measures import paired_interval
+from ragkit.generation.generator import SHIPPED, Answer, Generator
 from ragkit.generation.prompt import FLOOR
-from ragkit.retrieval.corpus import DATA, Hit, Passage, read_jsonl
+from ragkit.generation.reader import Claim
+from ragkit.retrieval.corpus import DATA
 from ragkit.retrieval.encoder import Encoder
-from ragkit.retrieval.library import Library, hybrid_search
 
 sys.path.insert(0, str(DATA / "build"))
-from tiny_lm_data import read_squad
+from reading_cases import Case, corpus_cases, squad_cases
 
 FALSE_ABSTENTIONS = 0.08
 
 
 @dataclass
-class Case:
-    """A question over its hits. `support`: the sentence that answers; `golds`: what an answer must hold;
-    `judged`: ids of the passages that were judged to answer, where they were judged."""
+class Reading:
+    """What a model's citation probabilities make of a case. It declines where `margin` is below its own."""
 
-    query: str
-    hits: list[Hit]
-    support: str = ""
-    golds: list[str] = field(default_factory=list)
-    judged: set[str] = field(default_factory=set)
+    case: Case
+    nearest: str = ""
+    nearest_passage: str = ""
+    similarity: float = -np.inf
+    alone: str = ""  # the sentence with the largest p_θ
+    chosen: str = ""  # the sentence with the largest p_η·p_θ
+    margin: float = -np.inf  # log p_η·p_θ of the chosen one, less log p_θ of none
+    within: bool = False  # whether the evidence holds the support
+
+    def right(self, way: str) -> bool:
+        return getattr(self, way) == self.case.support
 
 
 @dataclass
-class Reading:
-    """What came of a case. `margin`: the similarity of "none" below which the model would answer."""
+class Said:
+    """An answer and what it was joined from."""
 
-    case: Case
-    nearest: str
-    nearest_passage: str
-    similarity: float
-    alone: str  # the sentence with the largest p_θ
-    chosen: str  # the sentence with the largest p_η·p_θ
-    margin: float
-    within: bool  # whether the evidence holds the support
-    answers: dict = field(default_factory=dict)  # Answer by way of decoding
+    answer: Answer
+    claims: list[Claim]
 
+    def holds(self, golds: list[str]) -> bool:
+        return not self.answer.abstained and any(gold in self.answer.text for gold in golds)
 
-def squad_cases(folder: Path, limit: int | None, seed: int = 0) -> dict[str, list[Case]]:
-    """Held-out questions; the same without the answering sentence; and over three other paragraphs."""
-    rng = random.Random(seed)
-    paragraphs = read_squad(folder, held_out=True)
-    rows = [(home, *question) for home, p in enumerate(paragraphs) for question in p.questions]
-    rows = rng.sample(rows, min(limit or len(rows), len(rows)))
-    cases: dict[str, list[Case]] = {"answerable": [], "near miss": [], "off topic": []}
-    for home, text, right, spans in rows:
-        others = rng.sample([i for i in range(len(paragraphs)) if i != home], 2)
-        support = paragraphs[home].sentences[right]
-        golds = [support[a:b] for a, b in spans]
-        texts = [paragraphs[i].text for i in (home, *others)]
-        cases["answerable"].append(Case(text, _hits(texts), support, golds))
-        left = " ".join(s for s in paragraphs[home].sentences if s != support)
-        if not any(gold in t for gold in golds for t in (left, *texts[1:])):
-            cases["near miss"].append(Case(text, _hits([left, *texts[1:]])))
-        foreign = [p.text for p in paragraphs if p.article != paragraphs[home].article]
-        cases["off topic"].append(Case(text, _hits(rng.sample(foreign, 3))))
-    return cases
+    def judged(self, case: Case) -> bool:
+        return any(case.hits[number - 1].passage.id in case.judged for number in self.answer.citations)
 
+    def rows(self) -> list[dict]:
+        """Each claim with the sentence that it cites, for people to judge."""
+        evidence = self.answer.evidence
+        return [
+            {"text": c.text, "cited": evidence[c.sentence].text, "replaced": c.replaced} for c in self.claims
+        ]
 
-def _hits(texts: list[str]) -> list[Hit]:
-    return [Hit(Passage(str(n), text), 0.0, n) for n, text in enumerate(texts, 1)]
-
-
-def corpus_cases(encoder: Encoder, limit: int | None, k: int = 3) -> dict[str, list[Case]]:
-    """The questions on test topics over what `ragkit ask` retrieves for them."""
-    library = Library.load(DATA / "index", encoder)
-    answers = {row["query_id"]: row for _, row in read_jsonl(DATA / "answers.jsonl")}
-    qrels = load_qrels(DATA / "qrels.tsv")
-    cases: dict[str, list[Case]] = {"answerable": [], "near miss": [], "off topic": []}
-    for _, row in read_jsonl(DATA / "queries.jsonl"):
-        if row["metadata"]["split"] == "test":
-            hits = hybrid_search(library, row["text"], encoder.encode_query(row["text"]), k)
-            if answer := answers.get(row["_id"]):
-                judged = {passage for passage, grade in qrels[row["_id"]].items() if grade == 2}
-                case = Case(row["text"], hits, answer["support"], [answer["key"]], judged)
-                cases["answerable"].append(case)
-            else:
-                cases[row["metadata"]["kind"]].append(Case(row["text"], hits))
-    return {kind: found[:limit] for kind, found in cases.items()}
+    @property
+    def verbatim(self) -> bool:
+        return all(any(c.text in piece.text for piece in self.answer.evidence) for c in self.claims)
 
 
 def read(generator: Generator, case: Case) -> Reading:
     prompt = generator.prompt(case.query, case.hits)
-    if not prompt.evidence:  # the best is below evidence.FLOOR
-        return Reading(case, "", "", -np.inf, "", "", -np.inf, False)
+    if not prompt.evidence:  # the best is below prompt.FLOOR
+        return Reading(case)
     texts = [piece.text for piece in prompt.evidence]
     similarities = np.array([piece.score for piece in prompt.evidence])
     logs = generator.citation_log_probs(prompt)  # (n + 1,), last that of "none"
-    product = logs[:-1] + PRIOR_SCALE * similarities
+    product = logs[:-1] + generator.prior_scale * similarities
+    nearest = int(similarities.argmax())  # where it stands depends on the model
     return Reading(
         case=case,
-        nearest=texts[0],
-        nearest_passage=case.hits[prompt.evidence[0].hit - 1].passage.id,
-        similarity=float(similarities[0]),
+        nearest=texts[nearest],
+        nearest_passage=case.hits[prompt.evidence[nearest].hit - 1].passage.id,
+        similarity=float(similarities[nearest]),
         alone=texts[int(logs[:-1].argmax())],
         chosen=texts[int(product.argmax())],
-        margin=float(product.max() - logs[-1]) / PRIOR_SCALE,
+        margin=float(product.max() - logs[-1]),
         within=case.support in texts,
     )
+
+
+def say(generator: Generator, reading: Reading, style: str) -> Said:
+    case, claims = reading.case, []
+    if not generator.reader:  # the small model says one thing, of the sentence with the largest product
+        answer = generator.answer(case.query, case.hits, style=style)
+        if not answer.abstained:
+            texts = [piece.text for piece in answer.evidence]
+            claims = [Claim(answer.text, texts.index(reading.chosen))]
+        return Said(answer, claims)
+    make = generator.reader.claims
+
+    def noted(*given):
+        for claim in make(*given):
+            claims.append(claim)
+            yield claim
+
+    with patch.object(generator.reader, "claims", noted):
+        answer = generator.answer(case.query, case.hits, style=style)
+    return Said(answer, claims)
+
+
+def say_freely(generator: Generator, reading: Reading) -> Said:
+    """In the model's own words; the small model has no such style, but need not be held to its sentence."""
+    if generator.reader:
+        return say(generator, reading, "free")
+    with patch.object(generator, "grounded", False):
+        return say(generator, reading, "sentence")
 
 
 def normalised(text: str) -> list[str]:
@@ -136,113 +139,165 @@ def f1(text: str, golds: list[str]) -> float:
     return best
 
 
-def line(label: str, base, after=None, note: str = "") -> None:
-    """A share, and where there is one its baseline and their paired difference in points."""
-    base = np.asarray(base, dtype=float)
-    if after is None:
-        print(f"  {label:58} {base.mean():6.1%}  {note}")
+def compare(label: str, models: dict[str, list], baseline: list | None = None, name: str = "nearest") -> None:
+    """A figure of each model, (n,) values, and its paired differences from a baseline and the first."""
+    first, *_ = models
+    size = len(models[first])
+    print(f"  {label} (n = {size})")
+    if not size:
         return
-    after = np.asarray(after, dtype=float)
-    gap = paired_interval(100 * base, 100 * after)
-    print(
-        f"  {label:58} {after.mean():6.1%}  baseline {base.mean():6.1%}  "
-        f"{gap.mean:+.1f} points [{gap.low:+.1f}, {gap.high:+.1f}]  {note}"
-    )
+    if baseline is not None:
+        print(f"    {name:18} {np.mean(baseline):6.1%}")
+    for model, values in models.items():
+        others = {} if baseline is None else {name: baseline}
+        if model != first:
+            others[first] = models[first]
+        gaps = []
+        for other, base in others.items() if size > 1 else ():
+            gap = paired_interval(100 * np.array(base, float), 100 * np.array(values, float))
+            gaps.append(f"{gap.mean:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}] from {other}")
+        print(f"    {model:18} {np.mean(values):6.1%}  {'; '.join(gaps)}")
 
 
-def report(title: str, cases: dict[str, list[Case]], model: str, encoder: Encoder) -> None:
-    quoting, free = Generator(model, encoder), Generator(model, encoder, grounded=False)
-    found = {kind: [read(quoting, case) for case in some] for kind, some in cases.items()}
-    asked = found["answerable"]
+def each(models: dict[str, list], measure: Callable) -> dict[str, list]:
+    return {model: [measure(one) for one in some] for model, some in models.items()}
+
+
+def report(title: str, cases: dict[str, list[Case]], models: dict[str, Generator], free: int) -> list[dict]:
+    """Prints all figures of one set; returns what was written freely, for people to judge."""
     print(f"\n{title}: " + ", ".join(f"{len(some)} {kind}" for kind, some in cases.items()))
-    print("the citation, were it never to abstain; baseline: the nearest sentence")
-    right = {
-        way: [getattr(r, way) == r.case.support for r in asked] for way in ("nearest", "alone", "chosen")
+    found = {
+        kind: {name: [read(generator, case) for case in some] for name, generator in models.items()}
+        for kind, some in cases.items()
     }
-    line("the evidence holds the right sentence", [r.within for r in asked])
-    line("the model's factor alone (trained as a correction)", right["nearest"], right["alone"])
-    line("encoder × model", right["nearest"], right["chosen"])
-    wrong = [chosen for chosen, nearest in zip(right["chosen"], right["nearest"]) if not nearest]
-    line("right where the nearest sentence is wrong", wrong, note=f"of {len(wrong)}")
+    asked = found["answerable"]
+    citations(asked)
+    quotes(asked, {m: [say(models[m], r, "sentence") for r in rs] for m, rs in asked.items()})
+    phrases(asked, {m: [say(models[m], r, "phrase") for r in rs] for m, rs in asked.items()})
+    abstentions(found, models)
+    if not free:
+        return []
+    some = {m: rs[:: max(1, len(rs) // free)][:free] for m, rs in asked.items()}
+    written = {m: [say_freely(models[m], r) for r in rs] for m, rs in some.items()}
+    in_own_words(some, written)
+    return [
+        {"set": title, "model": m, "question": r.case.query, "claims": one.rows()}
+        for m in models
+        for r, one in zip(some[m], written[m])
+        if one.claims
+    ]
 
-    for reading in asked:
-        case = reading.case
-        reading.answers = {
-            "grounded": quoting.answer(case.query, case.hits),
-            "free": free.answer(case.query, case.hits),
-            "phrase": quoting.answer(case.query, case.hits, style="phrase"),
-            "free phrase": free.answer(case.query, case.hits, style="phrase"),
-        }
-    print("the answer as given, an abstention counted as wrong; baseline: the nearest sentence")
-    holds = [any(gold in r.nearest for gold in r.case.golds) for r in asked]
-    cites = [not r.answers["grounded"].abstained and r.chosen == r.case.support for r in asked]
-    line("cites the right sentence", right["nearest"], cites)
-    if any(r.case.judged for r in asked):
-        sources = [
-            {r.case.hits[number - 1].passage.id for number in r.answers["grounded"].citations} for r in asked
-        ]
-        good = [bool(found & r.case.judged) for found, r in zip(sources, asked)]
-        line("cites a passage judged to answer", [r.nearest_passage in r.case.judged for r in asked], good)
-    for way in ("grounded", "free"):
-        answers = [r.answers[way] for r in asked]
-        text = [not a.abstained and any(g in a.text for g in r.case.golds) for a, r in zip(answers, asked)]
-        line(f"{way}: the text holds the gold answer", holds, text)
-        given = [a for a in answers if not a.abstained]
-        line(f"{way}: verbatim in the evidence", [any(a.text in p.text for p in a.evidence) for a in given],
-             note=f"of {len(given)} given")  # fmt: skip
-    for way in ("phrase", "free phrase"):
-        texts = ["" if r.answers[way].abstained else r.answers[way].text for r in asked]
-        golds = [r.case.golds for r in asked]
-        pairs = list(zip(texts, golds))
-        line(f"{way}: exact match", [normalised(t) in map(normalised, g) for t, g in pairs])
-        line(f"{way}: F1", [f1(r.nearest, r.case.golds) for r in asked], [f1(*pair) for pair in pairs])
 
-    share = f"{FALSE_ABSTENTIONS:.0%}"
-    print(f"abstention where {share} of the answerable are declined; baseline: a similarity threshold")
-    margin = np.quantile([r.margin for r in asked], FALSE_ABSTENTIONS)
-    similarity = np.quantile([r.similarity for r in asked], FALSE_ABSTENTIONS)
+def citations(asked: dict[str, list[Reading]]) -> None:
+    print("the citation, were it never to decline")
+    nearest = [r.right("nearest") for r in first_of(asked)]
+    compare("the evidence holds the right sentence", each(asked, lambda r: r.within))
+    compare("the model's factor alone", each(asked, lambda r: r.right("alone")), nearest)
+    compare("encoder × model", each(asked, lambda r: r.right("chosen")), nearest)
+    wrong = {m: [r for r, near in zip(rs, nearest) if not near] for m, rs in asked.items()}
+    compare("encoder × model where the nearest sentence is wrong", each(wrong, lambda r: r.right("chosen")))
+
+
+def first_of(models: dict[str, list]) -> list:
+    """Of the baseline: every model has the same nearest sentence, and all sets are in one order."""
+    return next(iter(models.values()))
+
+
+def quotes(asked: dict[str, list[Reading]], said: dict[str, list[Said]]) -> None:
+    print("the quote as given, declining counted as wrong")
+    both = {m: list(zip(asked[m], said[m])) for m in asked}
+    baseline = first_of(asked)
+    cites = each(both, lambda row: not row[1].answer.abstained and row[0].right("chosen"))
+    compare("cites the right sentence (of several, first)", cites, [r.right("nearest") for r in baseline])
+    if any(r.case.judged for r in baseline):
+        near = [r.nearest_passage in r.case.judged for r in baseline]
+        compare("cites a passage judged to answer", each(both, lambda row: row[1].judged(row[0].case)), near)
+    golden(asked, said)
+    compare("quotes more than one sentence", each(said, lambda one: len(one.claims) > 1))
+    compare("verbatim, where all answer", given(said, lambda one: one.verbatim))
+
+
+def golden(asked: dict[str, list[Reading]], said: dict[str, list[Said]]) -> None:
+    held = {m: [one.holds(r.case.golds) for r, one in zip(asked[m], said[m])] for m in asked}
+    near = [any(gold in r.nearest for gold in r.case.golds) for r in first_of(asked)]
+    compare("the text holds the gold answer", held, near)
+
+
+def given(said: dict[str, list[Said]], measure: Callable) -> dict[str, list]:
+    """Of the questions that every model answered."""
+    rows = [row for row in zip(*said.values()) if not any(one.answer.abstained for one in row)]
+    return {model: [measure(row[at]) for row in rows] for at, model in enumerate(said)}
+
+
+def phrases(asked: dict[str, list[Reading]], said: dict[str, list[Said]]) -> None:
+    print("the phrase, declining counted as wrong; baseline: the whole nearest sentence")
+    texts = each(said, lambda one: "" if one.answer.abstained else one.answer.text)
+    rows = {m: [(text, r.case.golds) for text, r in zip(texts[m], asked[m])] for m in asked}
+    compare("exact match", each(rows, lambda row: normalised(row[0]) in map(normalised, row[1])))
+    compare("F1", each(rows, lambda row: f1(*row)), [f1(r.nearest, r.case.golds) for r in first_of(asked)])
+
+
+def abstentions(found: dict[str, dict[str, list[Reading]]], models: dict[str, Generator]) -> None:
+    print(f"declined, at {FALSE_ABSTENTIONS:.0%} of the answerable; baseline: a similarity threshold")
+    asked = found["answerable"]
+    limits = {m: np.quantile([r.margin for r in rs], FALSE_ABSTENTIONS) for m, rs in asked.items()}
+    far = np.quantile([r.similarity for r in first_of(asked)], FALSE_ABSTENTIONS)
     for kind in ("near miss", "off topic"):
-        below = [r.similarity < similarity for r in found[kind]]
-        line(f"{kind} declined", below, [r.margin < margin for r in found[kind]], f"of {len(below)}")
-    print(
-        f"as shipped (none_similarity {quoting.none_similarity}; such a threshold here would be {margin:.3f})"
-    )
+        below = [r.similarity < far for r in first_of(found[kind])]
+        declined = {m: [r.margin < limits[m] for r in rs] for m, rs in found[kind].items()}
+        compare(kind, declined, below, "similarity")
+    print(f"declined, as shipped; baseline: the floor of {FLOOR} alone, where there is no evidence")
+    for m, generator in models.items():
+        scale, own = generator.prior_scale, generator.none_similarity
+        could = f"; {limits[m] / scale:.3f} for the figures above" if scale else ""
+        print(f"    {m:18} prior_scale {scale:g}, none_similarity {own:g}{could}")
+    own = {m: generator.prior_scale * generator.none_similarity for m, generator in models.items()}
     for kind, readings in found.items():
-        far = [not r.nearest for r in readings]
-        line(f"{kind} declined", [r.margin < quoting.none_similarity for r in readings])
-        line(f"{kind} declined by the floor of {FLOOR} alone", far)
+        below = [not r.nearest for r in first_of(readings)]
+        compare(kind, {m: [r.margin < own[m] for r in rs] for m, rs in readings.items()}, below, "floor")
 
 
-def latency(cases: list[Case], model: str) -> None:
-    generator = Generator(model, Encoder(memory=0))
-    taken = []
-    for case in cases[:50]:
-        started = time.perf_counter()
-        generator.answer(case.query, case.hits)
-        taken.append(1000 * (time.perf_counter() - started))
-    median, late = np.percentile(taken, [50, 95])
-    figures = f"median {median:.0f} ms, 95th percentile {late:.0f} ms ({len(taken)} questions)"
-    print(f"\nan answer, its sentences encoded: {figures}")
+def in_own_words(asked: dict[str, list[Reading]], said: dict[str, list[Said]]) -> None:
+    print("written freely (the small model: not held to its sentence)")
+    compare("declined", each(said, lambda one: one.answer.abstained))
+    golden(asked, said)
+    compare("says more than one thing", each(said, lambda one: len(one.claims) > 1))
+    compare("verbatim, where all answer", given(said, lambda one: one.verbatim))
+    print("  replaced: written, not supported by what it cites, so quoted")
+    for model, some in said.items():
+        replaced, claims = sum(one.answer.replaced for one in some), sum(len(one.claims) for one in some)
+        print(f"    {model:18} {replaced / max(claims, 1):6.1%} of {claims} claims")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--questions", type=Path, metavar="FOLDER", help="files in SQuAD format")
-    parser.add_argument("--model", default="tiny-rag-lm")
+    parser.add_argument("--models", nargs="+", default=SHIPPED, metavar="NAME", help="names or folders")
     parser.add_argument("--limit", type=int, metavar="N", help="only so many questions of each kind")
+    parser.add_argument("--free", type=int, default=60, metavar="N", help="of each set, answered freely")
+    parser.add_argument("--free-out", type=Path, metavar="FILE", help="what was written, as JSON lines")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
 
     import torch
 
     torch.set_num_threads(arguments.threads)
-    encoder = Encoder()
-    own = corpus_cases(encoder, arguments.limit)
-    report("the corpus's test topics", own, arguments.model, encoder)
-    if arguments.questions:
-        cases = squad_cases(arguments.questions, arguments.limit)
-        report(f"held-out paragraphs of {arguments.questions.name}", cases, arguments.model, encoder)
-    latency(own["answerable"], arguments.model)
+    encoder = Encoder()  # one for all: a sentence is encoded once
+    models = {name: Generator(name, encoder) for name in arguments.models}
+    sets = {"the corpus's test topics": corpus_cases(encoder, "test", arguments.limit)}
+    if folder := arguments.questions:
+        sets[f"held-out paragraphs of {folder.name}"] = squad_cases(folder, "test", arguments.limit)
+    written = []
+    for title, cases in sets.items():
+        written += report(title, cases, models, arguments.free)
+    if arguments.free_out:
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in written]
+        arguments.free_out.write_text("".join(lines), encoding="utf-8")
+    print("\nspeed, each model in a process of its own", flush=True)
+    for name in arguments.models:
+        limit = str(min(arguments.limit or 50, 50))
+        command = ["tests.benchmarks.reading_speed", name, "--limit", limit]
+        subprocess.run([sys.executable, "-m", *command, "--threads", str(arguments.threads)], check=True)
 
 
 if __name__ == "__main__":
