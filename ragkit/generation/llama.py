@@ -13,7 +13,7 @@ from torch.nn import functional as F
 # Up to so many tokens, a product waits for its weights to arrive: half as many bytes, half the time. Beyond,
 # arithmetic is what takes the time.
 FEW = 12
-# So many tokens are read along on a guess: four cost half a pass, and save a third of the passes.
+# So many tokens are read along on a guess. Four cost half a pass, and save a third of the time of writing.
 GUESSES = 4
 
 
@@ -72,6 +72,13 @@ class Llama:
         angles = torch.outer(torch.arange(self.window), frequency)
         self._turns = torch.polar(torch.ones_like(angles), angles)[:, None]  # (place, 1, size / 2), complex
 
+        self._norm = state["model.norm.weight"].float().clone()
+        embedding = state["model.embed_tokens.weight"]
+        head = embedding if config.tie_word_embeddings else state["lm_head.weight"]
+        self._embedding = embedding.to(torch.float32 if dtype == torch.float32 else torch.float16)
+        self._head = _product(head.float(), dtype, many=False)
+        del embedding, head  # the largest ones go before the others come
+
         def pairs(weight: torch.Tensor) -> torch.Tensor:
             """Rows in the order in which the two halves of a head are the parts of complex numbers."""
             return weight.unflatten(0, (-1, 2, self._size // 2)).transpose(1, 2).reshape(weight.shape)
@@ -87,11 +94,6 @@ class Llama:
             products = torch.cat([pairs(q), pairs(k), v]), out, torch.cat([gate, up]), down
             norms = weight["input_layernorm"].clone(), weight["post_attention_layernorm"].clone()
             self._layers.append((*norms, *(_product(matrix, dtype) for matrix in products)))
-        self._norm = state["model.norm.weight"].float().clone()
-        embedding = state["model.embed_tokens.weight"]
-        head = embedding if config.tie_word_embeddings else state["lm_head.weight"]
-        self._embedding = embedding.to(torch.float32 if dtype == torch.float32 else torch.float16)
-        self._head = _product(head.float(), dtype, many=False)
 
     def cache(self) -> KeyValueCache:
         """An empty one."""
