@@ -348,14 +348,15 @@ def test_an_unknown_name_says_what_to_do(name):
         Generator(name)
 
 
-def test_the_default_model_missing_is_said_plainly(monkeypatch, tmp_path):
+@pytest.mark.parametrize("name", ["tiny-rag-lm", "smollm2-reader"])
+def test_a_model_of_ours_missing_is_said_plainly(monkeypatch, tmp_path, name):
     monkeypatch.setattr(ragkit.generation.generator, "DATA", tmp_path)
-    with pytest.raises(OSError, match=r"no generator 'tiny-rag-lm': .* is missing"):
-        Generator()
+    with pytest.raises(OSError, match=rf"no generator '{name}': .* is missing"):
+        Generator(name)
 
 
 def test_the_model_that_ships_quotes_numbered_sentences(encoder, hits):
-    shipped = Generator(encoder=encoder, device="cpu")
+    shipped = Generator("tiny-rag-lm", encoder, device="cpu")
     assert 1 < shipped.sentences <= 9
     answer = shipped.answer(QUESTION, hits)
     assert answer.abstained or answer.text in hits[answer.citations[0] - 1].passage.text

@@ -24,7 +24,7 @@ ROWS = {
 
 @pytest.fixture(scope="module")
 def models():
-    generator = Generator()
+    generator = Generator("tiny-rag-lm")
 
     def fresh():
         return copy.deepcopy(generator.model).float()
