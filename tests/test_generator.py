@@ -580,3 +580,8 @@ def test_the_prior_counts_evidence_scores_not_positions(tiny):
     with logits(tiny, lambda step, output: torch.zeros_like(output)):
         answer = tiny._quote(prompt, None, 0.7, 16, None)
     assert answer.citations == [2]
+
+
+def test_a_model_that_can_only_quote_says_so(tiny, hits):
+    with pytest.raises(ValueError, match="can only quote; use 'sentence' or 'phrase'"):
+        tiny.answer(QUESTION, hits, style="free")

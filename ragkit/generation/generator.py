@@ -5,6 +5,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from ragkit.generation.smollm2 import base_folder
 from ragkit.retrieval.corpus import DATA, Hit, check_query
 from ragkit.retrieval.encoder import Encoder, loading
 
-DEFAULT, SMALL = "smollm2-reader", "tiny-rag-lm"  # what ships; the small one needs no package
+SMALL, DEFAULT = SHIPPED = "tiny-rag-lm", "smollm2-reader"  # the small one needs no package
 ABSTENTION = "I don't know: the passages found do not answer this."
 _NUMBER = r"(?:(?:passages?|sources?|documents?|docs?):?\s*)?[#^]?[1-9]\d*\^?"
 _CITED = re.compile(
@@ -61,9 +62,9 @@ class Generator:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self.name, self.grounded, self.encoder = name, grounded, encoder
-        path = DATA / name if name in (DEFAULT, SMALL) else Path(name).expanduser()
+        path = DATA / name if name in SHIPPED else Path(name).expanduser()
         local = path.is_dir()
-        if name in (DEFAULT, SMALL) and not local:
+        if name in SHIPPED and not local:
             raise OSError(
                 f"no generator {name!r}: {path} is missing (it comes with a checkout of the repository)"
             )
@@ -134,6 +135,8 @@ class Generator:
         if not temperature > 0:
             raise ValueError(f"temperature={temperature!r}: more than 0; without a seed, decoding is greedy")
         check_query(query)
+        if style == "free" and self.sentences and not self.reader:
+            raise ValueError(f"style='free': {self.name} can only quote; use 'sentence' or 'phrase'")
         prompt = self.prompt(query, hits, style=style, max_new_tokens=max_new_tokens)
         if not prompt.evidence:
             return self._abstain(prompt, on_text)
@@ -161,9 +164,9 @@ class Generator:
                 f"{max_new_tokens} are kept for the answer; ask a shorter question"
             )
         if self.sentences:
-            count = lambda text: 1 + len(self._ids(text))  # noqa: E731  (a sentence and its number)
+            cost = lambda text: 1 + len(self._ids(text))  # noqa: E731  (a sentence and its number)
             self.encoder = self.encoder or Encoder()
-            settings = {"most": self.sentences, "count_tokens": count, "in_order": bool(self.reader)}
+            settings = {"most": self.sentences, "count_tokens": cost, "in_order": bool(self.reader)}
             return build(select_evidence(query, hits, self.encoder, left, **settings))
         kept = [Evidence(hit.passage.full_text, n, hit.score) for n, hit in enumerate(hits, 1)]
         prompt = build(kept)
@@ -188,8 +191,8 @@ class Generator:
     def citation_log_probs(self, prompt: Prompt) -> np.ndarray:
         """log p_θ of the answer's first token, (n + 1,): each of the n sentences' numbers, last `<none>`.
 
-        The mean over two readings, nearest first and nearest last: where a sentence stands is no reason to
-        cite it, and a small model takes it for one. `answer` adds a log prior, 14 · score.
+        Of tiny-rag-lm the mean over two readings, nearest first and nearest last: where a sentence stands is
+        no reason to cite it, and a small model takes it for one. `answer` adds prior_scale · score.
         Raises ValueError for a model that does not cite by such tokens.
         """
         import torch
@@ -277,27 +280,26 @@ class Generator:
 
     def _read(self, prompt: Prompt, seed, temperature, max_new_tokens, on_text) -> Answer:
         """smollm2-reader: one claim for each sentence that it cites."""
-        draws = iter(range(seed, 2**63)) if seed is not None else None  # another draw for each choice
+        draws = count(seed) if seed is not None else None  # another draw for each choice
 
         def choose(logs: np.ndarray) -> int | None:
             return self._cite(prompt, logs, next(draws) if draws else None, temperature)
 
         draw = [sampled(next(draws), temperature)] if draws else []
-        claims, text = [], ""
+        claims, hits, text = [], [], ""
         for claim in self.reader.claims(prompt, choose, draw, max_new_tokens):
             claims.append(claim)
-            hit = prompt.evidence[claim.sentence].hit
-            said = claim.text if len(claims) == 1 else f" {claim.text} [{hit}]"
+            hits.append(prompt.evidence[claim.sentence].hit)
+            said = claim.text if len(claims) == 1 else f" {claim.text} [{hits[-1]}]"
             if len(claims) == 2:  # one claim is cited by the answer itself, of several each where it stands
-                said = f" [{prompt.evidence[claims[0].sentence].hit}]{said}"
+                said = f" [{hits[0]}]{said}"
             if on_text:
                 on_text(said)
             text += said
         if not claims:
             return self._abstain(prompt, on_text)
-        hits = list(dict.fromkeys(prompt.evidence[claim.sentence].hit for claim in claims))
         replaced = sum(claim.replaced for claim in claims)
-        return Answer(text, hits, prompt.evidence, False, prompt.text, replaced)
+        return Answer(text, list(dict.fromkeys(hits)), prompt.evidence, False, prompt.text, replaced)
 
     def _edges(self, ids: list[int]) -> list[int]:
         """The places between tokens that no character lies across, and that no space stands before."""
