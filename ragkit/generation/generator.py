@@ -5,6 +5,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 
@@ -76,14 +77,14 @@ class Generator:
             base = base_folder()
             with loading("generator", name, SMALL):
                 self.reader, settings = Reader.load(base, path), reader_settings(path)
-            self._model, self._load = None, lambda: merged_model(base, path)
+            self._load = lambda: merged_model(base, path)
             self.tokenizer, limits = self.reader.tokenizer, [self.reader.llama.window]
         else:
             dtype = torch.float32 if self.device.type == "cpu" else "auto"
             with loading("generator", name, SMALL):
                 self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
                 model = AutoModelForCausalLM.from_pretrained(source, local_files_only=local, dtype=dtype)
-            self._model, settings = self._ready(model), vars(model.config)
+            self.model, settings = self._ready(model), vars(model.config)
             limits = [settings.get("max_position_embeddings"), self.tokenizer.model_max_length]
             if (most := settings.get("evidence_sentences")) and f"[{most}]" not in self.tokenizer.get_vocab():
                 raise ValueError(
@@ -95,12 +96,10 @@ class Generator:
         self.prior_scale: float = settings.get("prior_scale", PRIOR_SCALE)
         self.window = int(min(limit for limit in limits if limit))
 
-    @property
+    @cached_property
     def model(self):
         """The transformers model. The reader answers without one; its own is made when first asked for."""
-        if self._model is None:
-            self._model = self._ready(self._load())
-        return self._model
+        return self._ready(self._load())
 
     def _ready(self, model):
         from transformers import GenerationConfig
