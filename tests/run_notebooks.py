@@ -54,6 +54,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: all of notebooks/")
     os.environ.update(ENVIRONMENT)
+    from ragkit.generation.smollm2 import base_folder
+
+    base_folder()  # else the first notebook would show how it is made
     for path in parser.parse_args().notebooks or sorted(NOTEBOOKS.glob("*.ipynb")):
         print(f"{path.name}: {run(path):.0f} s", file=sys.stderr)
 

@@ -164,7 +164,7 @@ class Examples:
         if rights and draw < 0.03:  # nothing to the point at all
             return Example(pool.question, rng.sample(self.strangers, count), [])
         others = [i for i in np.argsort([-s for s in pool.scores]).tolist() if i not in rights]
-        if pools is self.squad and rights and draw < 0.27:  # the answer taken away: a near miss
+        if pools is self.squad and rights and draw < 0.36:  # the answer taken away: a near miss
             others = [
                 i for i in others if not any(p.lower() in pool.sentences[i].lower() for p in pool.phrases)
             ]
