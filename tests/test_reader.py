@@ -127,6 +127,16 @@ def test_what_is_said_of_what_is_cited(tokenizer, style, wanted, said):
     assert claims_of(tokenizer, wanted, style) == said
 
 
+def test_whether_there_is_an_answer_does_not_depend_on_the_style(small, tokenizer):
+    """Written freely, an answer cites what a quote would."""
+    reader = Reader(Llama(small.config, small.state_dict(), dtype=torch.float32), tokenizer)
+    seen = []
+    for style in ("sentence", "free"):
+        prompt = reader.prompt(QUERY, EVIDENCE, style)
+        list(reader.claims(prompt, lambda logs: seen.append(logs), [], 20))
+    assert np.allclose(*seen, atol=1e-5)
+
+
 def test_of_a_phrase_only_the_cited_sentence_is_kept(tokenizer):
     (claim,) = claims_of(tokenizer, "2] the year 1932<|im_end|>", "phrase")
     assert claim.text in SENTENCES[1]

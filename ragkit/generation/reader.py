@@ -115,8 +115,13 @@ class Reader:
         logits as transformers' do. At most `room` tokens are written.
         """
         cache, ids, cited_before = self._start.copy(), [*prompt.ids], []
+        asked = ids
+        if prompt.style == "free":
+            # Whether there is an answer, and where, is asked as for a quote: of few questions with an answer
+            # is one in other words known from training, so this style declines too readily by itself.
+            asked = ids[: -len(self.format.style_ids("free"))] + self.format.style_ids("sentence")
         while len(cited_before) < MOST_CLAIMS:
-            scores = self._cited(self.llama.logits(ids, cache), len(prompt.evidence))
+            scores = self._cited(self.llama.logits(asked, cache), len(prompt.evidence))
             scores[cited_before] = -np.inf
             chosen = choose(scores)
             if chosen is None:
@@ -147,6 +152,7 @@ class Reader:
             if after != self.more:
                 break
             ids += self.format.ids("[")
+            asked = ids
 
 
 def quotable(form: Format, text: str, end: int, start: int) -> Callable:

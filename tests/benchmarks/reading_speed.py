@@ -5,6 +5,7 @@ with the encoder and the corpus's index.
 """
 
 import argparse
+import re
 import resource
 import sys
 import time
@@ -52,9 +53,15 @@ def main() -> None:
         taken.sort()
         late = taken[int(0.95 * (len(taken) - 1))]
         print(f"    {step:18} median {taken[len(taken) // 2]:5.0f} ms, 95th percentile {late:5.0f} ms")
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes or KiB
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    print(f"    peak memory {peak / 2**20:.0f} MiB")
+    print(f"    peak memory {peak_memory() / 2**20:.0f} MiB")
+
+
+def peak_memory() -> int:
+    """In bytes. On Linux `ru_maxrss` would count what the process that started this one had."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
 if __name__ == "__main__":
