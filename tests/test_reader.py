@@ -57,12 +57,14 @@ class Writer(Llama):
     """A model that wants to write `wanted` after the prompt, whatever it reads; guesses are all wrong."""
 
     def __init__(self, wanted: list[int]):
-        self.wanted, self.first = wanted, None
+        self.wanted = wanted
 
     def logits(self, ids, cache, *, keep=1):
-        self.first = len(ids) if self.first is None else self.first
+        prompt = (
+            len(ids) - ids[::-1].index(1) + len("ass istant \n [".split(" "))
+        )  # after the last <|im_start|>
         scores = torch.zeros(keep, 49152)
-        for row, written in enumerate(range(len(ids) - self.first - keep + 1, len(ids) - self.first + 1)):
+        for row, written in enumerate(range(len(ids) - prompt - keep + 1, len(ids) - prompt + 1)):
             if written < len(self.wanted):
                 scores[row, self.wanted[written]] = 10.0
         return scores
