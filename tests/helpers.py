@@ -35,3 +35,25 @@ def passages(*texts: str, first: int = 0) -> list[Passage]:
 def hits(*texts: str) -> list[Hit]:
     """Hits in this order, best first."""
     return [Hit(passage, 1 / rank, rank) for rank, passage in enumerate(passages(*texts), 1)]
+
+
+def small_smollm2(layers: int):
+    """A transformers model with SmolLM2's tokens and the shape of its blocks, in small random numbers."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=49152,
+        hidden_size=24,
+        num_hidden_layers=layers,
+        num_attention_heads=3,
+        num_key_value_heads=1,
+        head_dim=8,
+        intermediate_size=32,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    return LlamaForCausalLM(config).eval()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer
 
 import ragkit.generation.generator
 from ragkit import Generator, Hit, Passage
@@ -16,6 +16,7 @@ from ragkit.generation.prompt import Evidence
 from ragkit.generation.reader import Claim, Merged, Reader, merged_model, quotable
 from ragkit.generation.reader_format import ASK, SYSTEM, Format
 from ragkit.generation.smollm2 import base_folder
+from tests.helpers import small_smollm2
 
 SENTENCES = ["Ada Moss (1890-1961) built the bridge.", "It was opened in 1932.", "Trams cross it."]
 EVIDENCE = [Evidence(text, n, 0.5) for n, text in enumerate(SENTENCES, 1)]
@@ -33,24 +34,8 @@ def tokenizer(base):
 
 
 @pytest.fixture(scope="module")
-def small(base):
-    """SmolLM2's shape with few numbers, and its tokens."""
-    torch.manual_seed(0)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=49152,
-            hidden_size=24,
-            num_hidden_layers=2,
-            num_attention_heads=3,
-            num_key_value_heads=1,
-            head_dim=8,
-            intermediate_size=32,
-            tie_word_embeddings=True,
-            bos_token_id=1,
-            eos_token_id=2,
-            pad_token_id=2,
-        )
-    ).eval()
+def small():
+    return small_smollm2(layers=2)
 
 
 class Writer(Llama):

@@ -8,12 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaForCausalLM
 
 from ragkit.generation.reader import Merged
 from ragkit.generation.reader_format import Format
 from ragkit.generation.smollm2 import base_folder
 from ragkit.retrieval.corpus import DATA
+from tests.helpers import small_smollm2
 
 sys.path.insert(0, str(DATA / "build"))
 import train_reader
@@ -56,20 +57,8 @@ def form():
 
 @pytest.fixture
 def base(tmp_path):
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=49152,
-        hidden_size=24,
-        num_hidden_layers=3,
-        num_attention_heads=3,
-        num_key_value_heads=1,
-        head_dim=8,
-        intermediate_size=32,
-        tie_word_embeddings=True,
-    )
-    folder = tmp_path / "base"
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    small_smollm2(layers=3).save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
 
 
 def test_every_label_is_so_in_the_text(examples):
