@@ -25,7 +25,8 @@ HERE = Path(__file__).parent
 DATA = HERE.parent
 STYLES = ("intuition", "mathematics", "practice")
 KINDS = ("what", "why", "how", "compare", "when", "which")
-WORDS = (60, 140)
+WORDS = (35, 170)
+REFERENCE = re.compile(r"“([^”]*)”")  # curly quotes are for the titles of other passages
 FENCE = re.compile(r"```python\n(.*?)```", re.S)
 
 
@@ -96,6 +97,17 @@ def check_family(family: dict) -> list[str]:
     texts = [q["text"] for t in family["topic"] for k in ("query", "near_miss") for q in t.get(k, [])]
     texts += [q["text"] for q in family.get("off_topic", [])]
     wrong += [f"twice: {text!r}" for text in sorted({t for t in texts if texts.count(t) > 1})]
+    return wrong
+
+
+def check_references(families: list[dict]) -> list[str]:
+    """Titles that a passage refers to and no passage has, and titles that two passages share."""
+    passages = [(f"{t['id']}-{p['style']}", p) for f in families for t in f["topic"] for p in t["passage"]]
+    titles = [passage["title"] for _, passage in passages]
+    wrong = [f"two passages are called {title!r}" for title in sorted({t for t in titles if titles.count(t) > 1})]
+    for where, passage in passages:
+        named = REFERENCE.findall(" ".join(passage["text"].split()))
+        wrong += [f"{where}: no passage is called {title!r}" for title in named if title not in titles]
     return wrong
 
 
@@ -190,6 +202,8 @@ def main() -> None:
         raise SystemExit("\n".join(wrong))
     if arguments.check:
         return
+    if wrong := check_references(families):
+        raise SystemExit("\n".join(wrong))
     corpus, queries, answers = assemble(families)
     grades = read_judgements(corpus, queries, answers)
     for name, rows in (("corpus", corpus), ("queries", queries), ("answers", answers)):
