@@ -92,8 +92,8 @@ PANEL = """[...(window.jupyterapp?.shell?.widgets('main') ?? [])]
 
 def open_notebook(page, lab, name: str) -> None:
     address, token = lab
-    # A workspace of its own: `?reset` would reload the page where its address is routed twice before the reset
-    # is done, which on a busy machine is after the notebook has opened.
+    # A workspace of its own: `?reset` reloads the page where its address is routed twice before the reset is
+    # done, on a busy machine after the notebook has opened.
     page.goto(f"{address}/lab/workspaces/{secrets.token_hex(4)}/tree/{name}?token={token}")
     page.wait_for_function(
         """async () => {

@@ -104,7 +104,9 @@ def check_references(families: list[dict]) -> list[str]:
     """Titles that a passage refers to and no passage has, and titles that two passages share."""
     passages = [(f"{t['id']}-{p['style']}", p) for f in families for t in f["topic"] for p in t["passage"]]
     titles = [passage["title"] for _, passage in passages]
-    wrong = [f"two passages are called {title!r}" for title in sorted({t for t in titles if titles.count(t) > 1})]
+    wrong = [
+        f"two passages are called {title!r}" for title in sorted({t for t in titles if titles.count(t) > 1})
+    ]
     for where, passage in passages:
         named = REFERENCE.findall(" ".join(passage["text"].split()))
         wrong += [f"{where}: no passage is called {title!r}" for title in named if title not in titles]

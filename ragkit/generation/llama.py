@@ -45,7 +45,7 @@ class KeyValueCache:
 class Llama:
     """A `LlamaForCausalLM` for inference on a CPU, from its `config` and its `state_dict()`.
 
-    `state` is asked for one weight at a time; unless in float32, none of them is kept.
+    `state` is asked for one weight at a time; unless in float32, none but the embedding is kept.
     `dtype`: float32 gives transformers' logits up to the order of sums. bfloat16 (default where the processor
     multiplies it) reads prompts by products of bfloat16 numbers, and writes with float16 weights; everything
     between the products is float32. SmolLM2-135M's log p where p > 0.001 is then off by up to 0.3 nats after
@@ -75,11 +75,9 @@ class Llama:
         self._turns = torch.polar(torch.ones_like(angles), angles)[:, None]  # (place, 1, size / 2), complex
 
         self._norm = state["model.norm.weight"].float().clone()
-        embedding = state["model.embed_tokens.weight"]
-        head = embedding if config.tie_word_embeddings else state["lm_head.weight"]
-        self._embedding = embedding.to(torch.float32 if dtype == torch.float32 else torch.float16)
-        self._head = _product(head.float(), dtype, many=False)
-        del embedding, head  # the largest ones go before the others come
+        head = "model.embed_tokens" if config.tie_word_embeddings else "lm_head"
+        self._head = _product(state[f"{head}.weight"].float(), dtype, many=False)
+        self._embedding = state["model.embed_tokens.weight"]  # of a file's, only rows that are used are read
 
         def pairs(weight: torch.Tensor) -> torch.Tensor:
             """Rows in the order in which the two halves of a head are the parts of complex numbers."""

@@ -44,22 +44,26 @@ class Merged(Mapping):
         from safetensors import safe_open
         from safetensors.torch import load_file
 
-        self._file = safe_open(base / "model.safetensors", "pt")
+        # Opened for each weight: what was read of an open file stays in memory.
+        self._open = lambda: safe_open(base / "model.safetensors", "pt")
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         self._scale, self._adapter = config["lora_alpha"] / config["r"], load_file(folder / ADAPTER)
 
     def __getitem__(self, name: str):
-        weight, part = self._file.get_tensor(name), f"base_model.model.{name.removesuffix('.weight')}"
+        with self._open() as file:
+            weight = file.get_tensor(name)
+        part = f"base_model.model.{name.removesuffix('.weight')}"
         if (a := self._adapter.get(f"{part}.lora_A.weight")) is None:
             return weight
         b = self._adapter[f"{part}.lora_B.weight"]
         return weight.float() + self._scale * (b.float() @ a.float())
 
     def __iter__(self):
-        return iter(self._file.keys())
+        with self._open() as file:
+            return iter(file.keys())
 
     def __len__(self) -> int:
-        return len(self._file.keys())
+        return len(list(iter(self)))
 
 
 def merged_model(base: Path, folder: Path):
