@@ -41,8 +41,8 @@ def small():
 class Writer(Llama):
     """A model that wants to write `wanted` after the prompt, whatever it reads; guesses are all wrong."""
 
-    def __init__(self, wanted: list[int]):
-        self.wanted = wanted
+    def __init__(self, wanted: list[int], logit: float):
+        self.wanted, self.logit = wanted, logit
 
     def logits(self, ids, cache, *, keep=1):
         prompt = (
@@ -51,18 +51,18 @@ class Writer(Llama):
         scores = torch.zeros(keep, 49152)
         for row, written in enumerate(range(len(ids) - prompt - keep + 1, len(ids) - prompt + 1)):
             if written < len(self.wanted):
-                scores[row, self.wanted[written]] = 10.0
+                scores[row, self.wanted[written]] = self.logit
         return scores
 
 
-def claims_of(tokenizer, wanted: str, style: str, room: int = 60, evidence=EVIDENCE) -> list[Claim]:
+def claims_of(tokenizer, wanted: str, style: str, room=60, evidence=EVIDENCE, logit=20.0) -> list[Claim]:
     """What comes of a model that wants to write `wanted` after "["."""
     reader = Reader.__new__(Reader)
     reader.format, reader.tokenizer = Format(tokenizer), tokenizer
     reader.digits = [reader.format.ids(str(n))[0] for n in range(10)]
     reader.end, reader.more = reader.format.ids("<|im_end|>")[0], reader.format.ids("\n")[0]
     reader.llama, reader._start = (
-        Writer(reader.format.ids(wanted)),
+        Writer(reader.format.ids(wanted), logit),
         KeyValueCache(*torch.empty(2, 1, 1, 0, 1)),
     )
     choose = lambda logs: int(logs.argmax()) if logs.argmax() < len(evidence) else None  # noqa: E731
@@ -134,6 +134,12 @@ def test_no_sentence_is_cited_twice_and_three_are_enough(tokenizer):
     found = claims_of(tokenizer, wanted, "free")
     assert len(found) <= 3
     assert len({claim.sentence for claim in found}) == len(found)
+
+
+@pytest.mark.parametrize("logit, replaced", [(13.0, False), (11.5, True)])  # probabilities 0.90 and 0.67
+def test_words_that_the_model_is_not_sure_of_give_way_to_the_quote(tokenizer, logit, replaced):
+    (claim,) = claims_of(tokenizer, "1] Ada Moss built it.<|im_end|>", "free", logit=logit)
+    assert claim == Claim(SENTENCES[0] if replaced else "Ada Moss built it.", 0, replaced)
 
 
 def test_a_long_answer_ends_where_there_is_no_room(tokenizer):

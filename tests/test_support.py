@@ -36,6 +36,13 @@ def test_a_number_of_the_question_is_no_support():
     assert not supported("The bridge opened in 1931.", "The bridge opened.", "did it open in 1931?")
 
 
+@pytest.mark.parametrize(
+    "claim, says", [("Until the bridge was opened.", False), ("Yes, it was opened.", True)]
+)
+def test_an_echo_of_the_question_is_no_answer(claim, says):
+    assert supported(claim, "The bridge was opened in 1932.", "Was it opened, the bridge?") is says
+
+
 @pytest.mark.parametrize("claim", ["Le prix est de 3,50 euros.", "β doubles the 2.5 % margin"])
 def test_numbers_are_whole_with_their_fractions(claim):
     assert supported(claim, claim, "")

@@ -15,13 +15,17 @@ from ragkit.generation.support import supported
 
 SETTINGS, ADAPTER, CONFIG = "reader.json", "adapter_model.safetensors", "adapter_config.json"
 MOST_CLAIMS = 3
+# Own words only where the model is sure of them: the geometric mean of its tokens' probabilities. Of 38 such
+# answers that were judged, 11 of them without support, this keeps 20, one of them without.
+SURE = 0.75
 
 
 @dataclass(frozen=True)
 class Claim:
     """One thing said, and the sentence that it cites (0-based).
 
-    `replaced`: the model wrote something that this sentence does not support, so it is quoted instead.
+    `replaced`: the model wrote something that this sentence does not support, or that it was not sure of, so
+    the sentence is quoted instead.
     """
 
     text: str
@@ -140,9 +144,12 @@ class Reader:
                 settings = {"max_new_tokens": room, "ends": (self.end, self.more)}
                 new = self.llama.generate(ids, cache, processors=[*within, *processors], **settings)
                 ids, room, after = ids + new, room - len(new), new[-1]
+                if prompt.style == "free":
+                    rows = self.llama.logits(ids, cache, keep=len(new) + 1)[:-1].log_softmax(-1)
+                    sure = rows[range(len(new)), new].mean().exp() >= SURE
                 text = self.tokenizer.decode([i for i in new if i not in (self.end, self.more)])
                 text = text.strip(" \ufffd")
-            replaced = prompt.style == "free" and not (text and supported(text, cited, prompt.query))
+            replaced = prompt.style == "free" and not (text and sure and supported(text, cited, prompt.query))
             if replaced or prompt.style == "sentence":
                 text = cited
             cited_before.append(chosen)

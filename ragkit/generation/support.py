@@ -6,6 +6,7 @@ from ragkit.retrieval.text import words
 
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _NEGATION = re.compile(r"\b(?:not|no|never|none|nor|without|cannot|\w+n['’]t)\b", re.I)
+_VERDICT = re.compile(r"(?:yes|no)\b", re.I)
 _POSSESSIVE = re.compile(r"['’]s\b")
 _COMMON = set(
     """a about after all also an and any are as at be because been before being between but by can could did
@@ -21,12 +22,15 @@ def supported(claim: str, cited: str, query: str) -> bool:
 
     Numbers must stand in `cited`. Every word that carries meaning, names among them, must stand there or in
     `query`, in some form (the first five letters agree). A claim that denies must cite a text that does, and
-    the other way round. True does not mean entailed: words may be there and be joined wrongly.
+    the other way round; and one that neither says yes or no nor holds a word that `query` lacks says nothing.
+    True does not mean entailed: words may be there and be joined wrongly.
     """
     if not set(_NUMBER.findall(claim)) <= set(_NUMBER.findall(cited)):
         return False
     if bool(_NEGATION.search(claim)) != bool(_NEGATION.search(cited)):
         return False
-    claim, known = (_POSSESSIVE.sub("", text) for text in (claim, f"{cited} {query}"))
-    known = {word[:5] for word in words(known)}
-    return all(word in _COMMON or word[:5] in known for word in words(claim))
+    claim, cited, query = (_POSSESSIVE.sub("", text) for text in (claim, cited, query))
+    asked, known = ({word[:5] for word in words(text)} for text in (query, f"{cited} {query}"))
+    said = [word[:5] for word in words(claim) if word not in _COMMON]
+    news = _VERDICT.match(claim) or not asked.issuperset(said)
+    return bool(news) and known.issuperset(said)
