@@ -13,6 +13,7 @@ from ragkit.retrieval.text import split_sentences
 
 sys.path.insert(0, str(DATA / "build"))
 import build_corpus
+import pool_judgements
 
 
 def rows(name: str) -> list[dict]:
@@ -93,6 +94,14 @@ def test_every_answerable_question_and_no_other_has_an_answering_passage(queries
         best = max(qrels.get(query["_id"], {"": 0}).values())
         assert (best == 2) == query["metadata"]["answerable"], query["_id"]
     assert set(qrels) <= set(load_queries(DATA / "queries.jsonl"))
+
+
+def test_every_passage_of_a_questions_topic_is_judged_and_what_any_search_finds_first(queries):
+    encoder, qrels = Encoder(), load_qrels(DATA / "qrels.tsv")
+    pools = pool_judgements.pools(Library.load(DATA / "index", encoder), queries, encoder)
+    assert {
+        query["_id"]: left for query, ids in pools if (left := ids - set(qrels.get(query["_id"], {})))
+    } == {}
 
 
 def test_the_shipped_index_holds_the_corpus_as_this_encoder_encodes_it(corpus):
