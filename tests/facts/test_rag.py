@@ -258,7 +258,7 @@ def test_lost_in_the_middle():
     text = passage("lost-in-the-middle", "mathematics")
     rising = np.array([float(x) for x in re.search("end, with accuracies (.*?):", text)[1].split(", ")])
     assert f"it gives {expected(ends, rising):.2f}" in text
-    assert f"best passage last gives {expected([5, 4, 3, 2, 1], rising):.2f}" in text
+    assert f"best passage last, gives {expected([5, 4, 3, 2, 1], rising):.2f}" in text
     flat = [expected(order, np.full(5, 0.7)) for order in itertools.permutations([1, 2, 3, 4, 5])]
     assert np.allclose(flat, 0.7)
 
