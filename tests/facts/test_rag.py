@@ -346,3 +346,88 @@ def test_calibrated_abstention():
     # An increasing rescaling keeps the order, and with it the risk–coverage curve.
     scores = np.random.default_rng(0).uniform(size=50)
     assert np.array_equal(np.argsort(scores), np.argsort(1 / (1 + np.exp(-3 * scores))))
+
+
+def test_multi_hop_questions():
+    """Mean recall 0.675, the bounds 0.35 and 0.4 of joint recall, 0.38, 0.77; the turning point 0.81."""
+    text = passage("multi-hop-questions", "mathematics")
+    first, second, bridge, again = 0.95, 0.4, 0.9, 0.9
+    assert f"r₁ = {first} " in text and f"r₂ = {second}." in text
+    assert f"(r₁ + r₂)/2 = {(first + second) / 2:.3f}" in text
+    low, high = max(0, first + second - 1), min(first, second)
+    assert f"between {low:.2f} and {high}, however" in text
+    assert f"{first * second:.2f} if they are independent" in text
+    # The bounds are reached: nest the two events, or spread them over as many of 100 cases as possible.
+    ones = np.arange(100)
+    assert ((ones < 95) & (ones < 40)).mean() == high
+    assert math.isclose(((ones < 95) & (ones >= 60)).mean(), low)
+    assert f"0.95·0.9·0.9 ≈ {first * bridge * again:.2f}" in text
+    assert f"once r₂ exceeds {bridge * again:.2f}" in text
+    for r in (0.80, 0.82):  # one search with independent finds against two in a row
+        assert (first * r > first * bridge * again) == (r > 0.81)
+
+
+def test_graph_rag():
+    """PageRank 7/12, 4/12, 1/12 solved exactly, 0.46 and 0.35 at d = 0.85, by walking; 834 calls."""
+    text = passage("graph-rag", "mathematics")
+    adjacency = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])
+    moves, seed = adjacency / adjacency.sum(0), np.array([1.0, 0, 0])
+
+    def pagerank(d):
+        return np.linalg.solve(np.eye(3) - d * moves, (1 - d) * seed)
+
+    assert "p is 7/12, 4/12 and 1/12" in text
+    assert np.allclose(pagerank(0.5), [7 / 12, 4 / 12, 1 / 12])
+    assert f"B gets {pagerank(0.85)[1]:.2f} and the seed only {pagerank(0.85)[0]:.2f}" in text
+    # The share of time of a walker, summed over the number of steps since the last jump.
+    walked = sum(0.5 * 0.5**n * np.linalg.matrix_power(moves, n) @ seed for n in range(60))
+    assert np.allclose(walked, pagerank(0.5))
+    practice = passage("graph-rag", "practice")
+    tokens, size, calls = numbers(
+        "([0-9,]+) tokens in chunks of ([0-9,]+), .* are ([0-9]+) extraction", practice
+    )
+    assert calls == math.ceil(tokens / size)
+
+
+def test_long_context_or_retrieval():
+    """200,100 against 1,600, factor 125; 632,000, 4,002,000 and 32,000; from the second on; 41,600."""
+    text = passage("long-context-or-retrieval", "mathematics")
+    collection, question, everything, retrieved = numbers(
+        "D = ([0-9,]+) and a question of ([0-9]+) make ([0-9,]+) per question, against ([0-9,]+)", text
+    )
+    assert everything == collection + question and retrieved == 5 * 300 + question
+    assert f"{everything / retrieved:.0f} times as much" in text
+
+    def cached(n):
+        return 1.25 * collection + 0.1 * collection * (n - 1) + question * n
+
+    costs = [f"{cost:,.0f}" for cost in (cached(20), 20 * everything, 20 * retrieved)]
+    assert f"cost {costs[0]} with the cache, {costs[1]} without it and {costs[2]} with retrieval" in text
+    assert cached(1) > everything and all(cached(n) < n * everything for n in range(2, 50))
+    assert "from the second question on" in text and f"{1.25 + 0.1:.2f}·D" in text
+    share = float(re.search(r"for f = ([0-9.]+) about", text)[1])
+    assert f"for f = {share} about {round(retrieved + everything * share, -2):,.0f}." in text
+
+
+def test_tool_use_security():
+    """Readers are intersected, in any order, and never grow; 60 trifectas in one session, none when split."""
+    text = passage("tool-use-security", "mathematics")
+    first, second, result = (
+        set(re.findall("[A-Z][a-z]+", group)) for group in re.findall(r"\{([A-Za-z, ]+)\}", text)
+    )
+    assert first & second == result and "Dan" in second - result
+    people = [set(c) for r in range(4) for c in itertools.combinations("abc", r)]
+    for a, b, c in itertools.product(people, repeat=3):
+        assert a & (b & c) == (a & b) & c <= a
+    private, untrusted, sending, trifectas = numbers(
+        "([0-9]+) tools that read private data, ([0-9]+) that read untrusted text "
+        "and ([0-9]+) that send make .* = ([0-9]+) complete",
+        text.replace("\n", " "),
+    )
+    kinds = ["private"] * private + ["untrusted"] * untrusted + ["sending"] * sending
+
+    def complete(tools):
+        return sum(len(set(triple)) == 3 for triple in itertools.combinations(tools, 3))
+
+    assert complete(kinds) == trifectas
+    assert all(complete([k for k in kinds if k != left_out]) == 0 for left_out in set(kinds))
