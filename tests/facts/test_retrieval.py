@@ -2,10 +2,23 @@
 
 import itertools
 import math
+import re
+import tomllib
 from collections import defaultdict
+from pathlib import Path
 
 import bm25s
 import numpy as np
+
+FAMILY = tomllib.loads(
+    (Path(__file__).parents[2] / "data/build/topics/retrieval.toml").read_text(encoding="utf-8")
+)
+
+
+def passage(topic, style):
+    """The text of one passage, on one line."""
+    (found,) = [p for t in FAMILY["topic"] if t["id"] == topic for p in t["passage"] if p["style"] == style]
+    return " ".join(found["text"].split())
 
 
 def softmax(scores):
@@ -48,7 +61,7 @@ def test_dense_retrieval():
 
 
 def test_bm25():
-    """idf 4.56, factors 1, 1.57 and the limit 2.2, the two ends of b, and agreement with bm25s."""
+    """idf 4.56, factors 1, 1.57, 2.08 and the limit 2.2, the two ends of b, and agreement with bm25s."""
 
     def idf(n, total):
         return math.log(1 + (total - n + 0.5) / (n + 0.5))
@@ -61,7 +74,10 @@ def test_bm25():
     assert math.isclose(factor(1), 1) and round(factor(3), 2) == 1.57
     assert 2.19 < factor(1000) < 2.2 and factor(10**6) < 2.2
     gains = np.diff([factor(tf) for tf in range(25)])
-    assert (gains[1:] < gains[:-1]).all() and factor(20) < 2.1 * factor(1)
+    assert (gains[1:] < gains[:-1]).all() and gains[19] < 0.01
+    stuffing = re.search(r"twenty repetitions of a word count ([\d.]+) times", passage("bm25", "intuition"))
+    assert f"{factor(20) / factor(1):.2f}" == stuffing[1]
+    assert f"twenty {factor(20):.2f}" in passage("bm25", "mathematics")
     assert factor(1, length=0.5) > factor(1) > factor(1, length=2)
     assert factor(2, length=3, b=0) == factor(2, length=1, b=0)
     assert math.isclose(factor(2, length=4, b=1), factor(2 / 4, length=1, b=1))
@@ -146,6 +162,7 @@ def test_hard_negatives():
         if any(outcome)
     )
     assert math.isclose(at_least_one, 1 - (1 - 0.1) ** 7) and round(100 * at_least_one) == 52
+    assert f"95 % of 0.8 is {0.95 * 0.8:.2f}" in passage("hard-negatives", "practice")
 
 
 def test_query_document_asymmetry():
@@ -237,7 +254,7 @@ def test_query_expansion():
 
 
 def test_mean_pooling():
-    """(1, 2) with the mask and (2.67, 3.33) without, the average of pairs, 1/√n, and means of chunks."""
+    """(1, 2) with the mask and (2.67, 3.33) without, the average of pairs, 1/√n, and averages of chunks."""
     hidden, mask = np.array([[2.0, 0.0], [0.0, 4.0], [6.0, 6.0]]), np.array([1, 1, 0])
     np.testing.assert_allclose(mask @ hidden / mask.sum(), (1, 2))
     np.testing.assert_allclose(hidden.mean(0).round(2), (2.67, 3.33))
@@ -249,9 +266,21 @@ def test_mean_pooling():
     for n in (4, 8):
         assert math.isclose(np.linalg.norm(np.eye(8)[:n].mean(0)), 1 / math.sqrt(n))
     assert np.linalg.norm(np.eye(8)[:4].mean(0)) == 0.5
-    uneven, even = [b[:2].mean(0), b[2:].mean(0)], [b[:4].mean(0), b[4:8].mean(0)]
-    assert np.allclose(np.mean(even, axis=0), b[:8].mean(0))
-    assert not np.allclose(np.mean(uneven, axis=0), b.mean(0))
+    # Equal chunks do not give the embedding of the whole: the order of normalising matters ...
+    chunks = np.array([[3.0, 0.0], [0.0, 1.0]])
+    for one in (chunks.mean(0), (chunks / np.linalg.norm(chunks, axis=1, keepdims=True)).mean(0)):
+        direction = one / np.linalg.norm(one)
+        assert f"({direction[0]:.2f}, {direction[1]:.2f})" in passage("mean-pooling", "mathematics")
+
+    # ... and so does attention, which inside a chunk sees that chunk only.
+    def attend(tokens):
+        weights = np.exp(tokens @ tokens.T)
+        return weights / weights.sum(1, keepdims=True) @ tokens
+
+    tokens = b[:8]
+    assert np.allclose((tokens[:4].mean(0) + tokens[4:].mean(0)) / 2, tokens.mean(0))
+    halves = [attend(tokens[:4]).mean(0), attend(tokens[4:]).mean(0)]
+    assert not np.allclose(np.mean(halves, axis=0), attend(tokens).mean(0), atol=0.01)
     # Pooling first and normalising afterwards is not the same as normalising the tokens first.
     units = a / np.linalg.norm(a, axis=1, keepdims=True)
     assert cosine(a.mean(0), units.mean(0)) < 0.999
