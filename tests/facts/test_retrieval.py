@@ -284,3 +284,61 @@ def test_mean_pooling():
     # Pooling first and normalising afterwards is not the same as normalising the tokens first.
     units = a / np.linalg.norm(a, axis=1, keepdims=True)
     assert cosine(a.mean(0), units.mean(0)) < 0.999
+
+
+def test_query_rewriting_in_conversations():
+    """F1 0.57 from precision 2/4 and recall 2/3, recall 0.74 as a mixture, and 0.95⁶ = 0.735."""
+    text = passage("query-rewriting-in-conversations", "mathematics")
+    right, added, due = 2, 4, 3
+    precision, recall = right / added, right / due
+    f1 = 2 * precision * recall / (precision + recall)
+    assert math.isclose(f1, 2 * right / (added + due))
+    assert f"F1 value of the added terms {f1:.2f}." in text
+    assert f"0.9·0.8 + 0.1·0.2 = {0.9 * 0.8 + (1 - 0.9) * 0.2:.2f}." in text
+    whole = math.prod([0.95] * 6)
+    assert f"0.95⁶ = {whole:.3f}" in text
+    # Built on the user's words each time, a late turn is right with 0.95, whatever came before.
+    outcomes = itertools.product([(True, 0.95), (False, 0.05)], repeat=6)
+    chances = [(math.prod(p for _, p in six), [good for good, _ in six]) for six in outcomes]
+    assert math.isclose(sum(p for p, good in chances if good[-1]), 0.95)
+    assert math.isclose(sum(p for p, good in chances if all(good)), whole)
+
+
+def test_matryoshka_embeddings():
+    """Cosine 0.36 whole and 0.6 for the prefix, bytes and gigabytes, and the cost of a shortlist."""
+    text = passage("matryoshka-embeddings", "mathematics")
+    a, b = np.array([0.6, 0, 0.8]), np.array([0.6, 0.8, 0])
+    assert math.isclose(np.linalg.norm(a), 1) and math.isclose(np.linalg.norm(b), 1)
+    assert f"the cosine is {a @ b:.2f}, but {cosine(a[:2], b[:2]):.1f} for their first two" in text
+    assert f"from {1024 * 4:,} to {256 * 4:,} bytes" in text
+    assert f"from {1e7 * 1024 * 4 / 1e9:.0f} to {1e7 * 256 * 4 / 1e9:.1f} GB" in text
+    short, full = 1_000_000 * 64 + 200 * 1024, 1_000_000 * 1024
+    assert f"takes {short / 1e6:.1f} million multiplications, {full / short:.0f} times fewer" in text
+    assert 1024 * 4 / 1024 == 1024 * 4 / (256 * 4) == 4  # int8 at full length, or a quarter in float32
+    # Where variance is spread evenly over turned axes, a PCA keeps more of it than the first numbers.
+    rng = np.random.default_rng(0)
+    spread = rng.normal(size=(500, 16)) * np.geomspace(1, 0.05, 16)
+    turned = spread @ np.linalg.qr(rng.normal(size=(16, 16)))[0]
+    axes = np.linalg.svd(turned - turned.mean(0), full_matrices=False)[2]
+    assert ((turned @ axes[:4].T).var(0).sum()) > 1.5 * turned[:, :4].var(0).sum()
+
+
+def test_score_based_hybrid_fusion():
+    """0.75 and 0.525 against a tie in RRF, the crossing at α = 0.655, and 0.88 with a fixed lower end."""
+    text = passage("score-based-hybrid-fusion", "mathematics")
+    bm25, dense = np.array([28, 9, 8]), np.array([0.6, 0.7, 0.5])
+    x, y = ((s - s.min()) / np.ptp(s) for s in (dense, bm25))
+    np.testing.assert_allclose((x, y), ([0.5, 1, 0], [1, 0.05, 0]))
+    a, b, _ = 0.5 * x + 0.5 * y
+    assert f"a scores {a:.2f} and b {b:.3f}," in text
+    ranks = [(-s).argsort().argsort() + 1 for s in (bm25, dense)]
+    fused = sum(1 / (60 + r) for r in ranks)
+    assert math.isclose(fused[0], fused[1]) and fused[2] < fused[1]
+    crossing = (y[0] - y[1]) / ((y[0] - y[1]) + (x[1] - x[0]))
+    assert f"when α exceeds {crossing:.3f}." in text
+    for alpha, first in ((crossing - 0.01, 0), (crossing + 0.01, 1)):
+        assert (alpha * x + (1 - alpha) * y).argmax() == first
+    assert f"1.5/1.7 = {(dense[2] + 1) / (dense.max() + 1):.2f}" in text
+    # A shift of one list changes no order; only the ratio of the two scales does.
+    shifted = 0.3 * (dense + 5) + 0.7 * y
+    assert (shifted.argsort() == (0.3 * dense + 0.7 * y).argsort()).all()
