@@ -43,13 +43,19 @@ def finite_differences(function, point, step=1e-6):
 
 
 def test_dense_retrieval():
-    """The scores 3 and 4, the rank of S, two winners in one dimension, 2.8 hours, unrelated spaces."""
+    """The scores 3 and 4, the rank of S, two winners in one dimension, any pair in four, unrelated spaces."""
     assert np.dot((1, 2), (2, 0.5)) == 3 and np.dot((1, 2), (0, 2)) == 4
     rng = np.random.default_rng(0)
     queries, docs = rng.normal(size=(30, 4)), rng.normal(size=(40, 4))
     assert np.linalg.matrix_rank(queries @ docs.T) == 4
     numbers, asked = rng.normal(size=(40, 1)), rng.normal(size=(500, 1))
     assert set((asked @ numbers.T).argmax(1)) == {int(numbers.argmax()), int(numbers.argmin())}
+    # k = 2 in 2k = 4: passages (t, t², t³, t⁴); −(t − t₁)²·(t − t₂)² is 0 for the pair, negative elsewhere.
+    places = np.linspace(-1, 1, 12)
+    curve = np.vander(places, 5)[:, :4]
+    for pair in itertools.combinations(range(12), 2):
+        question = -np.poly(np.repeat(places[list(pair)], 2))[:4]
+        assert set(np.argsort(-(curve @ question))[:2]) == set(pair)
     assert math.isclose(1_000_000 * 0.010, 10_000) and round(10_000 / 3600, 1) == 2.8
     # Rotating one side (another model's space) spoils the ranking, rotating both does not.
     docs = rng.normal(size=(50, 16))
@@ -119,6 +125,7 @@ def test_embeddings_and_cosine():
 
 def test_contrastive_encoder_training():
     """InfoNCE 0.86 and 0.13, its gradient, log 64 = 4.16, offsets, duplicates, and gradient caching."""
+    assert f"{64 * 63:,} wrong ones" in passage("contrastive-encoder-training", "intuition")
     scores = [0.8, 0.6, 0.2]
     assert round(infonce(scores, 1.0), 2) == 0.86 and round(infonce(scores, 0.1), 2) == 0.13
     for tau in (1.0, 0.1):
