@@ -31,6 +31,9 @@ def test_exact_search():
     q, x = np.array([1.0, 2.0]), np.array([3.0, 1.0])
     assert (q @ q, x @ x, 2 * q @ x) == (5, 10, 10)
     assert ((q - x) ** 2).sum() == q @ q + x @ x - 2 * q @ x == 5
+    near = np.float32([1000, 1000]), np.float32([1000, 1000.125])  # cancellation in the expansion
+    expanded = near[0] @ near[0] + near[1] @ near[1] - 2 * (near[0] @ near[1])
+    assert ((near[0] - near[1]) ** 2).sum() == 0.125**2 and abs(expanded - 0.125**2) > 0.1 * 0.125**2
     data, queries = vectors(500, 16), vectors(20, 16, seed=1)
     index = faiss.IndexFlatIP(16)
     assert index.is_trained  # nothing to train
@@ -90,6 +93,7 @@ def test_product_quantization():
     """Code sizes, number of expressible vectors, table look-ups against decoded distances, refinement."""
     assert 4 * 384 == 1536 and 48 * 8 // 8 == 48 and 1536 / 48 == 32
     assert 256**8 == 2**64 and round(2**64 / 1e19, 1) == 1.8
+    assert 30**3 == 27_000
     tables, code = ((0.1, 0.4), (0.3, 0.2)), (1, 0)
     assert sum(table[c] for table, c in zip(tables, code)) == pytest.approx(0.7)
     assert 384 % 48 == 0 and 384 % 50 != 0
@@ -234,6 +238,7 @@ def test_ids_and_deletion():
     assert round(math.comb(10**6, 2) / 2**32) == round(10**12 / 2**33) == 116
     assert 10**12 / 2**64 == pytest.approx(5.4e-8, abs=0.05e-8)
     assert math.comb(10**6, 2) / 2**63 == pytest.approx(10**12 / 2**64, rel=1e-5)
+    assert round(math.sqrt(2**63) / 1e9) == round(2**31.5 / 1e9) == 3  # trials for a collision on purpose
     assert 2**63 - 1 == np.iinfo("int64").max  # every 63-bit id fits
     x = np.eye(4, dtype="float32")
     flat = filled(faiss.IndexFlatIP(4), x)
