@@ -242,6 +242,7 @@ def test_rank_correlation():
         swapped = [1, 0, *range(2, n)]
         assert math.isclose(1 - kendall(range(n), swapped)[0], 4 / (n * (n - 1)))
     assert math.isclose(4 / (4 * 3), 1 / 3)
+    assert quoted("rank-correlation", "intuition", r"the (\d+) pairs") == [math.comb(10, 2)]
     assert sum(kendall(a, order)[0] == 1 for order in permutations(a)) == 1 and math.factorial(4) == 24
     assert kendall([1, 2, 3], [3, 2, 1])[0] == -1
     assert close(kendall(range(10), [2, 1, 0, *range(3, 10)])[0], 0.867, 3)
