@@ -401,7 +401,7 @@ def test_arena_ratings():
     assert close(play([1, 0]), win_first, 2) and close(play([0, 1]), loss_first, 2)
     assert play([1] * 30 + [0] * 30) < 1000 < play([0] * 30 + [1] * 30)
     error = 1 / math.sqrt(100 * 0.5 * 0.5)
-    found = quoted(m, text, r"leave (0.\d), or (\d+\.\d) points, and a 95 % interval of ±(\d+) points")
+    found = quoted(m, text, r"error of (0.\d), or (\d+\.\d) points, and a 95 % interval of ±(\d+) points")
     assert found == [error, round(error * scale, 1), round(1.96 * error * scale)]
     wins = np.random.default_rng(0).binomial(1000, 0.64, 4000)  # the formula against simulated votes
     assert abs(np.log(wins / (1000 - wins)).std() * math.sqrt(1000 * 0.64 * 0.36) - 1) < 0.05
@@ -424,5 +424,5 @@ def test_claim_checking():
         and math.isclose(false, 0.9 * 0.05)
         and math.isclose(flagged, hit + false)
     )
-    assert quoted(m, text, r"= (\d+) % of the flags") == [round(100 * right(0.1))]
-    assert quoted(m, text, r"At 2 % unsupported claims this falls to (\d+) %") == [round(100 * right(0.02))]
+    assert quoted(m, text, r"flagged, (\d+) % of them rightly") == [round(100 * right(0.1))]
+    assert quoted(m, text, r"a mere (\d+) % of such") == [round(100 * right(0.02))]
