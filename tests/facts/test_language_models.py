@@ -281,6 +281,8 @@ def test_low_rank_adaptation():
     """Parameter counts, the rank, the start at the base model, the gradients, merging."""
     d = k = 4096
     assert 8 * (d + k) == 65_536 and d * k == 16_777_216
+    # Weights and gradients of 2 bytes, a copy of 4 and Adam's two moments of 4 each.
+    assert f"or {7 * (2 + 2 + 4 + 4 + 4)} GB for seven billion" in TEXT["low-rank-adaptation-intuition"]
     assert round(100 * 65_536 / 16_777_216, 2) == 0.39
 
     rng = np.random.default_rng(0)
