@@ -195,6 +195,7 @@ def test_group_relative_policy_optimization():
         group = np.array([1] * round(10 * s) + [0] * round(10 * (1 - s)))
         assert np.isclose(advantages(group)[0], math.sqrt((1 - s) / s))
     assert np.isclose(math.sqrt(0.9 / 0.1), 3)
+    assert says("group-relative-policy-optimization-mathematics", f"{math.sqrt(0.1 / 0.9):.2f} for s = 0.9")
     a = advantages([0.2, 1.5, -3, 4])
     assert np.isclose(a.sum(), 0)
     # at r = 1 and π = π_ref the objective is the mean advantage, zero; its gradient is not
@@ -207,6 +208,7 @@ def test_group_relative_policy_optimization():
 
     assert np.isclose(objective(np.zeros(4)), 0)
     assert np.allclose(differences(objective, np.zeros(4)), a / 4, atol=1e-6)
+    assert abs(np.repeat(a, lengths).mean()) > 0.1  # averaged over all tokens it is not zero
     # k3 is an unbiased estimate of the KL divergence under the policy
     pi, ref = softmax([0.3, -1.0, 0.5]), softmax([0.0, 0.2, -0.4])
     u = np.log(ref / pi)
