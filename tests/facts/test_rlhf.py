@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -408,3 +410,86 @@ def test_reward_hacking():
     scores = np.array([0.2, 0.3, 0.1])
     fooled = scores + np.array([0, 9, 0])
     assert fooled.min() == scores.min() and fooled.mean() > scores.mean()
+
+
+def texts(topic):
+    """The three passages of a topic as the TOML has them, by style."""
+    path = Path(__file__).parents[2] / "data/build/topics/rlhf.toml"
+    topics = {t["id"]: t for t in tomllib.loads(path.read_text(encoding="utf-8"))["topic"]}
+    return {p["style"]: p["text"] for p in topics[topic]["passage"]}
+
+
+def test_supervised_fine_tuning():
+    """Masked loss 1.0 and 2.5, token and answer averages 1.8 and 1.5, forward KL, −100."""
+    text = texts("supervised-fine-tuning")
+    mask, cost = np.array([0] * 6 + [1] * 2), np.array([3.0] * 6 + [0.5, 1.5])
+    assert f"masked loss of {(mask * cost).sum() / mask.sum():.1f}" in text["mathematics"]
+    assert f"it would be {cost.mean():.1f}" in text["mathematics"]
+    tokens = (2 * 1.0 + 8 * 2.0) / 10
+    assert f"averages are {tokens:.1f} and {(1.0 + 2.0) / 2:.1f}" in text["mathematics"]
+    # the expected loss is KL(demonstrators‖model) plus the demonstrators' entropy, whatever the model
+    rng = np.random.default_rng(0)
+    people, *models = rng.dirichlet(np.ones(4), size=4)
+    gaps = [-(people * np.log(q)).sum() - kl(people, q) for q in models]
+    assert np.allclose(gaps, -(people * np.log(people)).sum())
+    # −100 is cross_entropy's default for a label to skip
+    labels, logits = torch.tensor([-100, 1, -100]), torch.randn(3, 5, generator=torch.manual_seed(0))
+    assert "a label of −100" in text["practice"]
+    assert torch.isclose(torch.nn.functional.cross_entropy(logits, labels), -logits[1].log_softmax(0)[1])
+
+
+def test_verifiable_rewards():
+    """17 × 23; pay 0.22 of which 0.04 = 18 % for mistakes; groups without spread 0.43 and 0.008."""
+    text = texts("verifiable-rewards")
+    assert f"with {17 * 23}." in text["intuition"]
+
+    def pay(p, m, f):
+        return p * (1 - m), (1 - p) * f
+
+    right, wrong = pay(0.2, 0.1, 0.05)
+    assert f"this is {right + wrong:.2f}, of which {wrong:.2f} goes" in text["mathematics"]
+    assert f"{wrong / (right + wrong):.0%}".replace("%", " %") + " of the reward" in text["mathematics"]
+    shares = [pay(p, 0.1, 0.05)[1] / sum(pay(p, 0.1, 0.05)) for p in np.linspace(0.01, 0.99, 50)]
+    assert (np.diff(shares) < 0).all()  # the leak matters most where p is small
+    alike = [p**8 + (1 - p) ** 8 for p in (0.1, 0.5)]
+    assert f"is {alike[0]:.2f} at p = 0.1 but {alike[1]:.3f} at p = 0.5" in text["mathematics"]
+    outcomes = itertools.product((0, 1), repeat=8)
+    same = sum(math.prod(0.1 if y else 0.9 for y in group) for group in outcomes if len(set(group)) == 1)
+    assert np.isclose(same, alike[0])
+    grid = np.linspace(0, 1, 101)
+    assert np.isclose(grid[(grid**8 + (1 - grid) ** 8).argmin()], 0.5)
+
+
+def test_dapo_and_gspo():
+    """Clip bounds 0.0128 and 0.012, weights 0.9 and 0.5, penalty 0.5, ratios 1.105 and 2.70."""
+    text = texts("dapo-and-gspo")["mathematics"]
+    assert f"up to {0.01 * 1.28:.4f} instead of {0.01 * 1.2:.3f}" in text and 0.9 * 1.2 > 1
+    assert f"a weight of {90 / 100:.1f} instead of {1 / 2:.1f}" in text
+
+    def penalty(length, longest=20480, cache=4096):  # DAPO, Eq. 13
+        return -min(max((length - (longest - cache)) / cache, 0.0), 1.0)
+
+    assert [penalty(n) for n in (100, 16384, 20480, 30000)] == [0, 0, -1, -1]
+    assert f"an answer of 18432 tokens loses {-penalty(18432)}" in text
+    ratios = np.exp([0.3, -0.1, 0.1])
+    s = ratios.prod() ** (1 / 3)
+    assert np.isclose(s, np.exp(np.mean([0.3, -0.1, 0.1]))) and f"s = e^0.1 = {s:.3f}" in text
+    assert f"multiply to {1.01**100:.2f}" in text
+    # with the old policy equal to the new one (the first update on a batch) no bound and no level matters
+    for low, high in ((0.2, 0.2), (0.2, 0.28), (0.0003, 0.0004)):
+        token = torch.zeros(5, requires_grad=True)
+        for ratio in (token.exp(), token.mean().exp().expand(5)):
+            loss = torch.minimum(2.0 * ratio, 2.0 * ratio.clamp(1 - low, 1 + high)).mean()
+            assert torch.allclose(torch.autograd.grad(loss, token)[0], torch.full((5,), 0.4))
+
+
+def test_process_and_generative_reward_models():
+    """0.405, 0.599 and 0.358, labels 0.375 and 1, σ(1.5) = 0.818, the mean verdict 0.6."""
+    text = texts("process-and-generative-reward-models")["mathematics"]
+    assert f"give {0.9 * 0.9 * 0.5:.3f}" in text
+    assert f"ten steps of 0.95 score {0.95**10:.3f} and twenty {0.95**20:.3f}" in text
+    done = [1, 1, 1] + [0] * 5
+    assert f"they are {np.mean(done):.3f} and {max(done)}" in text
+    yes = softmax([2.0, 0.5])[0]
+    assert np.isclose(yes, expit(1.5)) and f"r = σ(1.5) = {yes:.3f}" in text
+    assert f"average to {np.mean([0.9, 0.8, 0.1]):.1f}" in text
