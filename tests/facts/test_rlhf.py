@@ -463,7 +463,7 @@ def test_verifiable_rewards():
 def test_dapo_and_gspo():
     """Clip bounds 0.0128 and 0.012, weights 0.9 and 0.5, penalty 0.5, ratios 1.105 and 2.70."""
     text = texts("dapo-and-gspo")["mathematics"]
-    assert f"up to {0.01 * 1.28:.4f} instead of {0.01 * 1.2:.3f}" in text and 0.9 * 1.2 > 1
+    assert f"up to {0.01 * 1.28:.4f} instead of {0.01 * 1.2:.3f}" in text
     assert f"a weight of {90 / 100:.1f} instead of {1 / 2:.1f}" in text
 
     def penalty(length, longest=20480, cache=4096):  # DAPO, Eq. 13
