@@ -242,6 +242,9 @@ def test_kl_estimators():
     assert np.allclose(gradients[0], 0)
     assert np.allclose(gradients[1], differences(lambda z: kl(softmax(z), ref), s), atol=1e-8)
     assert np.allclose(gradients[2], differences(lambda z: kl(ref, softmax(z)), s), atol=1e-8)
+    # in the reward, k1 is multiplied by ∇log π, and the policy gradient follows the reverse KL
+    pi = softmax(s)
+    assert np.allclose(pi @ (np.log(pi / ref)[:, None] * (np.eye(3) - pi)), gradients[1])
 
 
 def test_bradley_terry():
