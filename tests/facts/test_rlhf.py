@@ -22,6 +22,13 @@ def kl(p, q):
     return float(np.sum(p * np.log(p / q)))
 
 
+def texts(topic):
+    """The three passages of a topic as the TOML has them, by style."""
+    path = Path(__file__).parents[2] / "data/build/topics/rlhf.toml"
+    topics = {t["id"]: t for t in tomllib.loads(path.read_text(encoding="utf-8"))["topic"]}
+    return {p["style"]: p["text"] for p in topics[topic]["passage"]}
+
+
 def test_policy_gradient():
     """J, REINFORCE's expectation and π_j·(R_j − J) agree with finite differences; 0.2 and ∓0.16."""
     s, reward = np.log([0.8, 0.2]), np.array([0.0, 1.0])
@@ -292,7 +299,11 @@ def test_reward_models():
     assert round(loss([1.5, 0.5]), 3) == 0.313
     gradient = differences(loss, [1.5, 0.5])
     assert round(gradient[0], 3) == -0.269 and np.isclose(gradient[0], -(1 - expit(1)))
-    assert round(differences(loss, [5.0, 0.0])[0], 3) == -0.007
+    for gap in (0, 1, 5):
+        slope = f"{differences(loss, [gap, 0])[0]:.3f}".rstrip("0").replace("-", "−")
+        assert (
+            f"gap {gap}: loss {loss([gap, 0]):.3f}, slope {slope}." in texts("reward-models")["mathematics"]
+        )
     assert np.isclose(loss([1.5 + 40, 0.5 + 40]), loss([1.5, 0.5]))
     assert len(list(itertools.combinations(range(4), 2))) == 4 * 3 // 2 == 6
     assert all(math.comb(k, 2) == k * (k - 1) // 2 for k in range(2, 12))
@@ -413,13 +424,6 @@ def test_reward_hacking():
     scores = np.array([0.2, 0.3, 0.1])
     fooled = scores + np.array([0, 9, 0])
     assert fooled.min() == scores.min() and fooled.mean() > scores.mean()
-
-
-def texts(topic):
-    """The three passages of a topic as the TOML has them, by style."""
-    path = Path(__file__).parents[2] / "data/build/topics/rlhf.toml"
-    topics = {t["id"]: t for t in tomllib.loads(path.read_text(encoding="utf-8"))["topic"]}
-    return {p["style"]: p["text"] for p in topics[topic]["passage"]}
 
 
 def test_supervised_fine_tuning():
