@@ -202,6 +202,14 @@ def test_reranker_distillation():
     assert p == pytest.approx([0.665, 0.245, 0.090], abs=5e-4)
     q = softmax([0.7, 0.7, 0.7])
     assert (p * np.log(p / q)).sum() == pytest.approx(0.266, abs=5e-4)
+
+    def list_slope(temperature):
+        t, s = torch.tensor([4.0, 2, 0]), torch.zeros(3, requires_grad=True)
+        p = (t / temperature).softmax(0)
+        (p * (p.log() - (s / temperature).log_softmax(0))).sum().backward()
+        return s.grad.norm().item()
+
+    assert list_slope(100) / list_slope(200) == pytest.approx(4, rel=0.02)  # like 1/T²
     cosines = np.linspace(-1, 1, 201)
     assert np.ptp(cosines) == 2
 
