@@ -93,11 +93,11 @@ def grpo_loss(
 ) -> Tensor:
     """−log σ(h·Δ), with a strength h for each pair: this project's "Generalized Preference Optimization".
 
-    It is GPO (arXiv 2402.05749) with the logistic shape and a β for each pair. It is none of the published
-    methods called GRPO: Group Relative Policy Optimization (arXiv 2402.03300, `group_relative.py`) and
-    Group Robust Preference Optimization (arXiv 2405.20304). A constant h = β is DPO, exactly. An h from
-    advantages equals a policy gradient to first order at π_θ = π_ref, and not beyond. A larger h moves its
-    pair first and lets it stop earlier: means over different h cannot be compared.
+    It is GPO (arXiv 2402.05749) with the logistic shape and a β for each pair; β-DPO (arXiv 2407.08639) sets
+    one for each batch. Elsewhere GRPO means Group Relative Policy Optimization (arXiv 2402.03300,
+    `group_relative.py`), or Group Robust Preference Optimization (arXiv 2405.20304). A constant h = β is DPO,
+    exactly. An h from advantages equals a policy gradient to first order at π_θ = π_ref, and not beyond. A
+    larger h moves its pair first and lets it stop earlier: means over different h cannot be compared.
     """
     return pair_loss(margin, strength=strength, target=target, weight=weight, reduction=reduction)
 
@@ -125,8 +125,8 @@ def robust_dpo_loss(margin: Tensor, beta: float, flip: float, *, reduction: str 
 def ipo_loss(margin: Tensor, tau: float, *, reduction: str = "mean") -> Tensor:
     """(Δ − 1/(2τ))², arXiv 2310.12036, eq. 17: Δ gets a target, and does not run away on certain labels.
 
-    Here log-probs are what the margin was made of. TRL first summed them over tokens; it asked the authors,
-    and averages them since: the paper's reported results use that form.
+    The margin's log-probs may be summed over tokens or averaged: the paper does not say. TRL first summed;
+    it asked the authors, and averages since January 2024. The paper's results, says its source, are averaged.
     """
     tau = finite_number("tau", tau)
     if not tau > 0:
