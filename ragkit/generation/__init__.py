@@ -3,6 +3,7 @@
 from ragkit.generation.decoding import PRIOR_SCALE
 from ragkit.generation.follow_up import asks_nothing, complete_follow_up
 from ragkit.generation.generator import Answer, Generator
+from ragkit.generation.marginal import Marginal, answer_ids, posterior, rag_sequence, rag_token
 from ragkit.generation.prompt import Evidence, Prompt, build_prompt, plain_ids, select_evidence
 from ragkit.generation.smollm2 import base_folder
 
@@ -11,11 +12,16 @@ __all__ = [
     "Answer",
     "Evidence",
     "Generator",
+    "Marginal",
     "Prompt",
+    "answer_ids",
     "asks_nothing",
     "base_folder",
     "build_prompt",
     "complete_follow_up",
     "plain_ids",
+    "posterior",
+    "rag_sequence",
+    "rag_token",
     "select_evidence",
 ]
