@@ -151,9 +151,7 @@ class Generator:
         """What the model will read for `query` over `hits`: see `answer`."""
 
         def build(evidence: list[Evidence]) -> Prompt:
-            if self.reader:
-                return self.reader.prompt(query, evidence, style)
-            return build_prompt(self.tokenizer, query, evidence, style, documents=bool(self.sentences))
+            return self.prompt_over(query, evidence, style)
 
         room = self.window - max_new_tokens
         left = room - len(build([]).ids)
@@ -186,6 +184,18 @@ class Generator:
             )
             prompt = build([Evidence(text, kept[0].hit, kept[0].score)] if text.strip() else [])
         return prompt
+
+    def prompt_over(self, query: str, evidence: list[Evidence], style: str) -> Prompt:
+        """The prompt over just this evidence, however long that is."""
+        if self.reader:
+            return self.reader.prompt(query, evidence, style)
+        return build_prompt(self.tokenizer, query, evidence, style, documents=bool(self.sentences))
+
+    def citation_ids(self, number: int) -> list[int]:
+        """The tokens by which a model that reads sentences cites one of them, 1-based."""
+        if self.reader:
+            return self.reader.citation_ids(number)
+        return [self.tokenizer.convert_tokens_to_ids(f"[{number}]")]
 
     def citation_log_probs(self, prompt: Prompt) -> np.ndarray:
         """log p_θ of the answer's first token, (n + 1,): each of the n sentences' numbers, last `<none>`.
@@ -270,7 +280,7 @@ class Generator:
                 if emit:
                     emit(ids)
         elif max_new_tokens > 1:  # the number is a token too
-            before = [*prompt.ids, self.tokenizer.convert_tokens_to_ids(f"[{chosen + 1}]")]
+            before = [*prompt.ids, *self.citation_ids(chosen + 1)]
             end = self.tokenizer.eos_token_id
             within = [grounded(len(before), span, end, edges=self._edges(span))] if self.grounded else []
             again = None if seed is None else seed + 1  # another draw than the citation's

@@ -110,7 +110,7 @@ class Llama:
         """
         if not 0 < keep <= len(ids) <= self.window:
             raise ValueError(f"{keep} of {len(ids)} tokens: 1 to {self.window}, the model's window")
-        start = min(_common(ids, cache.ids), len(ids) - keep)
+        start = min(common_start(ids, cache.ids), len(ids) - keep)
         new, heads, both = len(ids) - start, self._heads, self._heads + self._groups
         cache.make_room(len(ids))
         cache.ids = cache.ids[:start]  # should anything fail, what is overwritten below is not taken for read
@@ -180,7 +180,7 @@ def _product(weight: torch.Tensor, dtype: torch.dtype, *, many: bool = True) -> 
     return lambda x: few(x) if len(x) <= FEW else F.linear(x.to(dtype), low).float()
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
+def common_start(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens two sequences begin with alike."""
     pairs = enumerate(zip(one, other))
     return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))

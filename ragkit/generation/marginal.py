@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ragkit.generation.generator import Generator
-from ragkit.generation.prompt import build_prompt, plain_ids
+from ragkit.generation.llama import common_start
+from ragkit.generation.prompt import plain_ids
 from ragkit.losses.log_probs import completion_log_probs
 from ragkit.retrieval.corpus import Hit
 
@@ -73,27 +74,15 @@ class Marginal:
         For a model that reads sentences, they are the documents, and each is cited in its own prompt already.
         Raises ValueError where there is nothing to read.
         """
-        if not generator.sentences:
-            prompts = [generator.prompt(query, [hit], style=style).ids for hit in hits]
-            similarities = [hit.score for hit in hits]
+        if generator.sentences:
+            pieces, cited = generator.prompt(query, hits, style=style).evidence, generator.citation_ids(1)
+            prompts = [generator.prompt_over(query, [piece], style).ids + cited for piece in pieces]
         else:
-            evidence = generator.prompt(query, hits, style=style).evidence
-            similarities = [piece.score for piece in evidence]
-            if reader := generator.reader:
-                cited = [reader.digits[1], *reader.format.ids("]")]
-                prompts = [reader.prompt(query, [piece], style).ids + cited for piece in evidence]
-            else:
-                cited = [generator.tokenizer.convert_tokens_to_ids("[1]")]
-                made = (
-                    build_prompt(generator.tokenizer, query, [piece], style, documents=True)
-                    for piece in evidence
-                )
-                prompts = [prompt.ids + cited for prompt in made]
+            pieces, prompts = hits, [generator.prompt(query, [hit], style=style).ids for hit in hits]
         if not prompts:
             raise ValueError(f"{query!r}: none of the {len(hits)} hits holds evidence")
-        model = generator.model
-        ends = model.generation_config.eos_token_id
-        return cls(model, prompts, [generator.prior_scale * score for score in similarities], ends=ends)
+        model, scores = generator.model, [generator.prior_scale * piece.score for piece in pieces]
+        return cls(model, prompts, scores, ends=model.generation_config.eos_token_id or [])
 
     def log_probs(self, answer: Sequence[int]) -> Tensor:
         """(k, T): log p(y_i|x, z, y_<i) of the T tokens of `answer`; differentiable where gradients are on.
@@ -170,8 +159,8 @@ class Marginal:
 
 def answer_ids(generator: Generator, text: str) -> list[int]:
     """The tokens of `text` as this generator would write it after `Marginal.of`'s prompts, with their end."""
-    end = generator.model.generation_config.eos_token_id
-    return [*plain_ids(generator.tokenizer, f" {text}" if generator.reader else text), end[0]]
+    ends = generator.model.generation_config.eos_token_id or []
+    return [*plain_ids(generator.tokenizer, f" {text}" if generator.reader else text), *ends[:1]]
 
 
 class _Rows:
@@ -188,9 +177,7 @@ class _Rows:
             start = torch.full((len(prompts), 1), model.config.decoder_start_token_id, device=device)
             self.feed(start)
             return
-        common = min(map(len, prompts)) - 1
-        while any(prompt[:common] != prompts[0][:common] for prompt in prompts):
-            common -= 1
+        common = min(min(common_start(prompts[0], prompt), len(prompt) - 1) for prompt in prompts)
         self._cache = None
         self._mask = torch.ones(1 if common else len(prompts), 0, dtype=torch.long, device=device)
         if common:

@@ -67,7 +67,7 @@ class Merged(Mapping):
             return iter(file.keys())
 
     def __len__(self) -> int:
-        return len(list(iter(self)))
+        return sum(1 for _ in self)
 
 
 def merged_model(base: Path, folder: Path):
@@ -102,6 +102,9 @@ class Reader:
         ids += self.format.style_ids(style)
         return Prompt(ids, self.tokenizer.decode(ids), query, evidence, style)
 
+    def citation_ids(self, number: int) -> list[int]:
+        return [self.digits[number], *self.format.ids("]")]
+
     def citation_log_probs(self, prompt: Prompt) -> np.ndarray:
         """log p_θ of each sentence's number, last that of none, (n + 1,); normalised over these."""
         return self._cited(self.llama.logits(prompt.ids, self._start.copy()), len(prompt.evidence))
@@ -135,7 +138,7 @@ class Reader:
             if chosen is None:
                 break
             cited = prompt.evidence[chosen].text
-            ids += [self.digits[chosen + 1], *self.format.ids("]")]
+            ids += self.citation_ids(chosen + 1)
             text, after = "", self.more
             if prompt.style != "sentence" and room > 0:
                 within = (
