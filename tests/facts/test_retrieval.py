@@ -125,7 +125,7 @@ def test_embeddings_and_cosine():
 
 def test_contrastive_encoder_training():
     """InfoNCE 0.86 and 0.13, its gradient, log 64 = 4.16, offsets, duplicates, and gradient caching."""
-    assert f"{64 * 63:,} wrong ones" in passage("contrastive-encoder-training", "intuition")
+    assert f"{64 * 63:,} mismatches" in passage("contrastive-encoder-training", "intuition")
     scores = [0.8, 0.6, 0.2]
     assert round(infonce(scores, 1.0), 2) == 0.86 and round(infonce(scores, 0.1), 2) == 0.13
     for tau in (1.0, 0.1):
