@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 DATA = HERE.parent
 STYLES = ("intuition", "mathematics", "practice")
 KINDS = ("what", "why", "how", "compare", "when", "which")
-WORDS = (35, 170)
+WORDS = (50, 170)
 REFERENCE = re.compile(r"“([^”]*)”")  # curly quotes are for the titles of other passages
 FENCE = re.compile(r"```python\n(.*?)```", re.S)
 
