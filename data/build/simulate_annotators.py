@@ -24,7 +24,7 @@ SHOWN = 5  # passages in a ranking
 # Queries, by the split of their topic: what all five judge, so that they can be compared; each one's own
 # rankings; and comparisons, which all five make.
 SHARED, OWN, COMPARED = {"train": 30, "test": 15}, {"train": 80, "test": 25}, {"train": 45, "test": 15}
-REPEATED = 0.1  # of the items come back, in another order
+REPEATED = 0.2  # of the items come back, in another order
 WHEN = "2026-01-01T00:00:00.000+00:00"  # a script has no clock
 
 
@@ -66,12 +66,13 @@ def order(felt: list[float], tie: float) -> list[list[int]]:
 
 def rankings(annotator: Annotator, items: list[dict], rng: np.random.Generator) -> list[Ranking]:
     out = []
+    again = set(rng.choice(len(items), round(REPEATED * len(items)), replace=False))
     for number, item in enumerate(items):
         once = rank(annotator, item, f"{annotator.name}-r{number:03d}", rng)
         out.append(once)
-        if rng.random() < REPEATED:
-            again = rank(annotator, item, f"{once.event_id}-again", rng)
-            out.append(replace(again, details=again.details | {"repeat_of": once.event_id}))
+        if number in again:
+            repeat = rank(annotator, item, f"{once.event_id}-again", rng)
+            out.append(replace(repeat, details=repeat.details | {"repeat_of": once.event_id}))
     return out
 
 
