@@ -30,23 +30,24 @@ WHEN = "2026-01-01T00:00:00.000+00:00"  # a script has no clock
 
 @dataclass(frozen=True)
 class Annotator:
-    """Utility = relevance · grade + taste · [style] − shown · place; grade 0 to 2, place from 0."""
+    """Utility = relevance · grade + taste · [what it wants] − shown · place; grade 0 to 2, place from 0."""
 
     name: str
-    style: str = ""
+    wants: str = ""  # a style of passages, or "code": a block of it
     relevance: float = 1.5
     taste: float = 0.0
     shown: float = 0.0
     tie: float = 0.0  # what feels closer than this, in logits, is called even
 
     def utility(self, passage: Passage, grade: int) -> float:
-        return self.relevance * grade + self.taste * (passage.metadata["style"] == self.style)
+        has_it = "```" in passage.text if self.wants == "code" else passage.metadata["style"] == self.wants
+        return self.relevance * grade + self.taste * has_it
 
 
 ANNOTATORS = [
     Annotator("simulated-intuition", "intuition", taste=3.0, tie=0.3),
     Annotator("simulated-mathematics", "mathematics", taste=3.0, tie=0.3),
-    Annotator("simulated-code", "practice", taste=3.0, tie=0.3),
+    Annotator("simulated-code", "code", taste=3.0, tie=0.3),
     Annotator("simulated-careless", relevance=0.2),
     Annotator("simulated-first", shown=0.8),
 ]
