@@ -56,6 +56,25 @@ def test_the_corpus_has_three_styles_of_at_least_80_topics(corpus):
     assert styles == dict.fromkeys(build_corpus.STYLES, len(topics))
 
 
+def test_the_card_counts_as_the_files_do(corpus, queries):
+    card = " ".join((DATA / "README.md").read_text(encoding="utf-8").split())
+    kinds = Counter(query["metadata"]["kind"] for query in queries)
+    answerable = sum(query["metadata"]["answerable"] for query in queries)
+    splits = Counter({p.metadata["topic"]: p.metadata["split"] for p in corpus}.values())
+    grades = Counter(g for judged in load_qrels(DATA / "qrels.tsv").values() for g in judged.values())
+    words = [len(passage.text.split()) for passage in corpus]
+    for said in (
+        f"{len(corpus)} passages on {splits.total()} topics",
+        f"{len(queries):,} questions, {len(queries) - answerable} of which the corpus cannot answer",
+        f"{min(words)} to {max(words)} words",
+        f"train ({splits['train']}) and test ({splits['test']})",
+        f"**near misses** ({kinds['near miss']};",
+        f"**off-topic** questions ({kinds['off topic']})",
+        f"{grades.total():,} pairs: {grades[0]:,} of grade 0, {grades[1]:,} of 1, {grades[2]:,} of 2",
+    ):
+        assert said in card, said
+
+
 def test_every_passage_names_its_sources(corpus):
     for passage in corpus:
         for source in passage.metadata["sources"]:
