@@ -49,6 +49,7 @@ __all__ = [
     "plackett_luce_loss",
     "preference_metrics",
     "rank_gap",
+    "reward_function",
     "reward_gap",
     "robust_dpo_loss",
     "shown_position",
@@ -58,8 +59,8 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    if name == "StrengthDPOTrainer":  # TRL takes seconds to import
-        from ragkit.losses.trl import StrengthDPOTrainer
+    if name in ("StrengthDPOTrainer", "reward_function"):  # TRL takes seconds to import
+        from ragkit.losses import trl
 
-        return StrengthDPOTrainer
+        return getattr(trl, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
