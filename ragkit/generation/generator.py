@@ -4,6 +4,7 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Callable
+from copy import copy, deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ragkit.generation.decoding import PRIOR_SCALE, grounded, sampled, token_streamer
+from ragkit.generation.llama import Llama
 from ragkit.generation.prompt import Evidence, Prompt, build_prompt, plain_ids, select_evidence
 from ragkit.generation.reader import Reader, is_reader, merged_model, reader_settings
 from ragkit.generation.smollm2 import base_folder
@@ -70,6 +72,7 @@ class Generator:
                 f"no generator {name!r}: {path} is missing (it comes with a checkout of the repository)"
             )
         source = path if local else name
+        self.folder: Path | None = path if local else None
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         # What answers in a form of its own, from an adapter on SmolLM2; None for any other model.
         self.reader: Reader | None = None
@@ -100,6 +103,18 @@ class Generator:
     def model(self):
         """The transformers model. The reader answers without one; its own is made when first asked for."""
         return self._ready(self._load())
+
+    def new_model(self):
+        """The transformers model once more, to be changed."""
+        return self._ready(self._load()) if self.reader else deepcopy(self.model)
+
+    def with_model(self, model) -> "Generator":
+        """One that answers as this does, by another transformers model of the same tokenizer."""
+        other = copy(self)
+        other.model = self._ready(model)
+        if self.reader:
+            other.reader = Reader(Llama(model.config, model.state_dict()), self.tokenizer)
+        return other
 
     def _ready(self, model):
         from transformers import GenerationConfig
@@ -196,6 +211,12 @@ class Generator:
         if self.reader:
             return self.reader.citation_ids(number)
         return [self.tokenizer.convert_tokens_to_ids(f"[{number}]")]
+
+    def none_ids(self) -> list[int]:
+        """The tokens by which a model that reads sentences says that none of them answers."""
+        if self.reader:
+            return [*self.reader.citation_ids(0), self.reader.end]
+        return [self.tokenizer.convert_tokens_to_ids("<none>"), self.tokenizer.eos_token_id]
 
     def citation_log_probs(self, prompt: Prompt) -> np.ndarray:
         """log p_θ of the answer's first token, (n + 1,): each of the n sentences' numbers, last `<none>`.
