@@ -1,19 +1,25 @@
 """From a question and its hits to an answer with sources."""
 
+from ragkit.generation.answer_loss import SIMPO
 from ragkit.generation.decoding import PRIOR_SCALE
 from ragkit.generation.follow_up import asks_nothing, complete_follow_up
 from ragkit.generation.generator import Answer, Generator
 from ragkit.generation.marginal import Marginal, answer_ids, posterior, rag_sequence, rag_token
+from ragkit.generation.policy import Policy
 from ragkit.generation.prompt import Evidence, Prompt, build_prompt, plain_ids, select_evidence
 from ragkit.generation.smollm2 import base_folder
+from ragkit.generation.tuning import Tuned, tune
 
 __all__ = [
     "PRIOR_SCALE",
+    "SIMPO",
     "Answer",
     "Evidence",
     "Generator",
     "Marginal",
+    "Policy",
     "Prompt",
+    "Tuned",
     "answer_ids",
     "asks_nothing",
     "base_folder",
@@ -24,4 +30,5 @@ __all__ = [
     "rag_sequence",
     "rag_token",
     "select_evidence",
+    "tune",
 ]
