@@ -1,18 +1,19 @@
 """A generator's model while it learns: what of it is trained, what it was before, and what it writes."""
 
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from copy import deepcopy
 
 import torch
 from torch import Tensor
 
+from ragkit.generation.decoding import sampled
 from ragkit.generation.generator import Generator
-from ragkit.generation.llama import fast_dtype
+from ragkit.generation.rows import Rows
 from ragkit.losses.log_probs import answers_log_probs
 
 Answers = Sequence[Sequence[Sequence[int]]]  # token ids: of each prompt the answers
-LARGE = 30_000_000  # parameters; from here on, products in bfloat16 save more than casting costs
 
 
 class Policy:
@@ -30,7 +31,6 @@ class Policy:
         if rank is not None and rank < 1:
             raise ValueError(f"rank={rank}: at least 1, or None to train all weights")
         self.generator, self.rank, self.device = generator, rank, generator.device
-        self._cuda = [self.device] if self.device.type == "cuda" else []
         self.model = generator.new_model().float().eval()
         for weight in self.model.parameters():
             weight.requires_grad_(rank is None)
@@ -42,11 +42,13 @@ class Policy:
                 layers = sorted(
                     {name.split(".lora_")[0].split(".", 2)[2] for name in generator.adapter.weights}
                 )
+            cuda = [self.device] if self.device.type == "cuda" else []
             config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=layers)
-            with self._random(seed):
+            with torch.random.fork_rng(devices=cuda), warnings.catch_warnings():
+                # peft asks transformers by a name that is going to change.
+                warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+                torch.manual_seed(seed)
                 self.model = get_peft_model(self.model, config).eval()
-        large = sum(weight.numel() for weight in self.model.parameters()) >= LARGE
-        self._low = large and self.device.type == "cpu" and fast_dtype() == torch.bfloat16
         self._start = self.snapshot() if rank is None else None
 
     def trained(self) -> list[torch.nn.Parameter]:
@@ -76,8 +78,7 @@ class Policy:
 
     def log_probs(self, prompts: Sequence[Sequence[int]], answers: Answers) -> Tensor:
         """log π_θ(y|x), (N,), of all answers to all prompts: see `answers_log_probs`."""
-        with torch.autocast("cpu", torch.bfloat16) if self._low else nullcontext():
-            return answers_log_probs(self.model, prompts, answers)
+        return answers_log_probs(self.model, prompts, answers)
 
     @torch.no_grad()
     def write(
@@ -90,28 +91,21 @@ class Policy:
         max_new_tokens: int = 48,
     ) -> list[list[list[int]]]:
         """`count` answers sampled to each prompt, as token ids, EOS included unless the limit came first."""
-        width = max(map(len, prompts))
-        ids = torch.zeros(len(prompts), width, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, width - len(prompt) :] = 1
+        order = [number for number in range(len(prompts)) for _ in range(count)]
+        rows, draw = Rows(self.model, prompts), sampled(seed, temperature)
+        rows.select(order)
         ends = set(self.model.generation_config.eos_token_id or [])
-        with self._random(seed):
-            out = self.model.generate(
-                input_ids=ids.to(self.device),
-                attention_mask=mask.to(self.device),
-                max_new_tokens=max_new_tokens,
-                do_sample=True,
-                temperature=temperature,
-                top_k=0,
-                num_return_sequences=count,
-                pad_token_id=self.generator.tokenizer.pad_token_id or 0,
-            )
-        written = []
-        for row in out[:, width:].tolist():
-            end = next((place for place, token in enumerate(row) if token in ends), len(row) - 1)
-            written.append(row[: end + 1])
+        written, alive = [[] for _ in order], [*range(len(order))]
+        for step in range(max_new_tokens):
+            tokens = draw(None, rows.logits).argmax(-1).tolist()
+            for row, token in zip(alive, tokens):
+                written[row].append(token)
+            going_on = [place for place, token in enumerate(tokens) if token not in ends]
+            if not going_on or step + 1 == max_new_tokens:
+                break
+            alive = [alive[place] for place in going_on]
+            rows.select(going_on)
+            rows.feed(torch.tensor([[tokens[place]] for place in going_on]))
         return [written[at : at + count] for at in range(0, len(written), count)]
 
     def tuned(self) -> Generator:
@@ -125,9 +119,3 @@ class Policy:
             return generator.with_adapter(generator.adapter.with_more(more, config.lora_alpha / config.r))
         model = deepcopy(self.model)
         return generator.with_model(model if self.rank is None else model.merge_and_unload())
-
-    @contextmanager
-    def _random(self, seed: int) -> Iterator[None]:
-        with torch.random.fork_rng(devices=self._cuda):
-            torch.manual_seed(seed)
-            yield

@@ -12,6 +12,7 @@ from ragkit.generation.llama import Llama
 from ragkit.generation.prompt import Evidence, Prompt
 from ragkit.generation.reader_format import Format
 from ragkit.generation.support import supported
+from ragkit.retrieval.encoder import without_bars
 
 SETTINGS, ADAPTER, CONFIG = "reader.json", "adapter_model.safetensors", "adapter_config.json"
 MOST_CLAIMS = 3
@@ -109,7 +110,8 @@ def merged_model(base: Path, adapter: Adapter):
     """The same as transformers' own model, in float32, to look inside or to train."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(base, local_files_only=True, dtype="float32")
+    with without_bars():
+        model = AutoModelForCausalLM.from_pretrained(base, local_files_only=True, dtype="float32")
     model.load_state_dict(dict(Merged(base, adapter)), strict=False)  # the tied head is not among them
     return model.eval()
 

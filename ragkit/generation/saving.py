@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ragkit.generation.generator import Generator
 from ragkit.generation.reader import SETTINGS
+from ragkit.retrieval.encoder import without_bars
 
 KIND = {"format": "ragkit-tuning", "version": 1}
 FILE = "tuning.json"
@@ -33,7 +34,8 @@ def save_generator(generator: Generator, folder: str | Path, facts: dict) -> Non
             }
             (unfinished / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
         else:
-            generator.model.save_pretrained(unfinished)
+            with without_bars():
+                generator.model.save_pretrained(unfinished)
             generator.tokenizer.save_pretrained(unfinished)
         (unfinished / FILE).write_text(json.dumps(KIND | facts, indent=1) + "\n", encoding="utf-8")
         if folder.is_dir():
