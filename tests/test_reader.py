@@ -13,7 +13,7 @@ from ragkit import Generator, Hit, Passage
 from ragkit.generation.generator import default_generator
 from ragkit.generation.llama import KeyValueCache, Llama
 from ragkit.generation.prompt import Evidence
-from ragkit.generation.reader import Claim, Merged, Reader, merged_model, quotable
+from ragkit.generation.reader import Adapter, Claim, Merged, Reader, merged_model, quotable
 from ragkit.generation.reader_format import ASK, SYSTEM, Format
 from ragkit.generation.smollm2 import base_folder
 from tests.helpers import small_smollm2
@@ -172,8 +172,9 @@ def test_the_adapter_is_added_to_the_weights_as_peft_would(small, tmp_path):
     a, b = torch.randn(4, 24), torch.randn(32, 4)
     save_file({f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b}, folder / "adapter_model.safetensors")
     (folder / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 8}))
-    merged = Merged(base, folder)
-    model = merged_model(base, folder)
+    adapter = Adapter.read(folder)
+    merged = Merged(base, adapter)
+    model = merged_model(base, adapter)
     assert len(merged) == len([*merged]) and set(merged) <= set(model.state_dict())
     for key in merged:
         expected = small.get_parameter(key)

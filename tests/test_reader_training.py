@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from ragkit.generation.reader import Merged
+from ragkit.generation.reader import Adapter, Merged
 from ragkit.generation.reader_format import Format
 from ragkit.generation.smollm2 import base_folder
 from ragkit.retrieval.corpus import DATA
@@ -197,7 +197,7 @@ def test_what_is_exported_is_what_was_trained(base, form, examples, tmp_path, mo
     assert {t.dtype for t in tensors.values()} == {torch.bfloat16}
     assert not any("layers.0." in name for name in tensors)  # the lowest third has none
     model = LlamaForCausalLM.from_pretrained(base).float()
-    model.load_state_dict(dict(Merged(base, tmp_path / "out")), strict=False)
+    model.load_state_dict(dict(Merged(base, Adapter.read(tmp_path / "out"))), strict=False)
     ids = torch.tensor([train_reader.encode(TWO, form, random.Random(0)).ids])
     size = ids.shape[1]
     mask = torch.ones(1, size, size, dtype=torch.bool).tril()

@@ -4,6 +4,7 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Callable
+from copy import copy, deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
@@ -13,7 +14,7 @@ import numpy as np
 
 from ragkit.generation.decoding import PRIOR_SCALE, grounded, sampled, token_streamer
 from ragkit.generation.prompt import Evidence, Prompt, build_prompt, plain_ids, select_evidence
-from ragkit.generation.reader import Reader, is_reader, merged_model, reader_settings
+from ragkit.generation.reader import Adapter, Reader, is_reader, merged_model, reader_settings
 from ragkit.generation.smollm2 import base_folder
 from ragkit.retrieval.corpus import DATA, Hit, check_query
 from ragkit.retrieval.encoder import Encoder, loading
@@ -73,11 +74,12 @@ class Generator:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         # What answers in a form of its own, from an adapter on SmolLM2; None for any other model.
         self.reader: Reader | None = None
+        self.adapter: Adapter | None = None
         if local and is_reader(path):
-            base = base_folder()
+            self._base = base_folder()
             with loading("generator", name, SMALL):
-                self.reader, settings = Reader.load(base, path), reader_settings(path)
-            self._load = lambda: merged_model(base, path)
+                self.adapter, settings = Adapter.read(path), reader_settings(path)
+                self.reader = Reader.load(self._base, self.adapter)
             self.tokenizer, limits = self.reader.tokenizer, [self.reader.llama.window]
         else:
             dtype = torch.float32 if self.device.type == "cpu" else "auto"
@@ -99,7 +101,24 @@ class Generator:
     @cached_property
     def model(self):
         """The transformers model. The reader answers without one; its own is made when first asked for."""
-        return self._ready(self._load())
+        return self._ready(merged_model(self._base, self.adapter))
+
+    def new_model(self):
+        """The transformers model once more, to be changed."""
+        return self._ready(merged_model(self._base, self.adapter)) if self.reader else deepcopy(self.model)
+
+    def with_model(self, model) -> "Generator":
+        """One that answers as this does, by another transformers model of the same tokenizer."""
+        other = copy(self)
+        other.model = self._ready(model)
+        return other
+
+    def with_adapter(self, adapter: Adapter) -> "Generator":
+        """A reader that answers as this does, by another adapter."""
+        other = copy(self)
+        other.__dict__.pop("model", None)  # this one's own
+        other.adapter, other.reader = adapter, Reader.load(self._base, adapter)
+        return other
 
     def _ready(self, model):
         from transformers import GenerationConfig
@@ -196,6 +215,12 @@ class Generator:
         if self.reader:
             return self.reader.citation_ids(number)
         return [self.tokenizer.convert_tokens_to_ids(f"[{number}]")]
+
+    def none_ids(self) -> list[int]:
+        """The tokens by which a model that reads sentences says that none of them answers."""
+        if self.reader:
+            return [*self.reader.citation_ids(0), self.reader.end]
+        return [self.tokenizer.convert_tokens_to_ids("<none>"), self.tokenizer.eos_token_id]
 
     def citation_log_probs(self, prompt: Prompt) -> np.ndarray:
         """log p_θ of the answer's first token, (n + 1,): each of the n sentences' numbers, last `<none>`.

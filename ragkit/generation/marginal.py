@@ -7,16 +7,14 @@ over the k documents retrieved, with p(z|x) ∝ exp(s_z), s_z the retriever's sc
 """
 
 from collections.abc import Callable, Collection, Sequence
-from copy import copy, deepcopy
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from ragkit.generation.generator import Generator
-from ragkit.generation.llama import common_start
 from ragkit.generation.prompt import plain_ids
+from ragkit.generation.rows import Rows, padded
 from ragkit.losses.log_probs import completion_log_probs
 from ragkit.retrieval.corpus import Hit
 
@@ -93,17 +91,17 @@ class Marginal:
         if not answer:
             raise ValueError("an answer has at least one token, the one that ends it")
         if not torch.is_grad_enabled():
-            return _Rows(self.model, self.prompts).log_probs(answer)
+            return Rows(self.model, self.prompts).log_probs(answer)
         k, device = len(self.prompts), self.model.device
         if self.model.config.is_encoder_decoder:
-            ids, mask = _padded(self.prompts, device, "right")
+            ids, mask = padded(self.prompts, device, "right")
             start = self.model.config.decoder_start_token_id
             written = torch.tensor([[start, *answer]], device=device).expand(k, -1)
             scored = torch.ones_like(written, dtype=torch.bool)
             scored[:, 0] = False
             _, found = completion_log_probs(self.model, ids, mask, scored, written)
         else:
-            ids, mask = _padded([[*prompt, *answer] for prompt in self.prompts], device)
+            ids, mask = padded([[*prompt, *answer] for prompt in self.prompts], device)
             scored = torch.zeros_like(mask, dtype=torch.bool)
             scored[:, -len(answer) :] = True
             _, found = completion_log_probs(self.model, ids, mask, scored)
@@ -113,7 +111,7 @@ class Marginal:
     def write_by_token(self, *, beams: int = 4, max_new_tokens: int = 64) -> list[Written]:
         """RAG-Token: beam search over Σ_z p(z|x) p(y_i|x, z, y_<i), up to `beams` answers, best first."""
         prior, k = self.scores.log_softmax(-1), len(self.prompts)
-        rows = _Rows(self.model, self.prompts)
+        rows = Rows(self.model, self.prompts)
 
         def mixed(logits: Tensor) -> Tensor:  # (k · beams, V), document by document
             return torch.logsumexp(prior[:, None, None] + logits.log_softmax(-1).unflatten(0, (k, -1)), 0)
@@ -136,7 +134,7 @@ class Marginal:
         has not brought y: a bound from below that costs no further pass.
         """
         prior, found = self.scores.log_softmax(-1).tolist(), {}
-        read = _Rows(self.model, self.prompts)
+        read = Rows(self.model, self.prompts)
         for document in range(len(self.prompts)):
             rows = read.copy()
             rows.select([document])
@@ -161,79 +159,6 @@ def answer_ids(generator: Generator, text: str) -> list[int]:
     """The tokens of `text` as this generator would write it after `Marginal.of`'s prompts, with their end."""
     ends = generator.model.generation_config.eos_token_id or []
     return [*plain_ids(generator.tokenizer, f" {text}" if generator.reader else text), *ends[:1]]
-
-
-class _Rows:
-    """Prompts read as one batch, a common beginning once; then tokens are added to all of them."""
-
-    @torch.no_grad()
-    def __init__(self, model, prompts: list[list[int]]):
-        self._model, self._given, device = model, {}, model.device
-        if model.config.is_encoder_decoder:
-            ids, mask = _padded(prompts, device, "right")
-            states = model.get_encoder()(input_ids=ids, attention_mask=mask)
-            self._given = {"encoder_outputs": states, "attention_mask": mask}
-            self._cache, self._mask = None, None
-            start = torch.full((len(prompts), 1), model.config.decoder_start_token_id, device=device)
-            self.feed(start)
-            return
-        common = min(min(common_start(prompts[0], prompt), len(prompt) - 1) for prompt in prompts)
-        self._cache = None
-        self._mask = torch.ones(1 if common else len(prompts), 0, dtype=torch.long, device=device)
-        if common:
-            self.feed(torch.tensor([prompts[0][:common]], device=device))
-            self.select([0] * len(prompts))
-        self.feed(*_padded([prompt[common:] for prompt in prompts], device))
-
-    def __len__(self) -> int:
-        return len(self.logits)
-
-    def copy(self) -> "_Rows":
-        other = copy(self)
-        other._cache = deepcopy(self._cache)  # what is read is added in place
-        return other
-
-    def select(self, rows: list[int]) -> None:
-        """Go on with these rows, in this order, some of them several times."""
-        index = torch.tensor(rows, device=self._model.device)
-        self._cache.reorder_cache(index)
-        self.logits = self.logits[index]
-        if self._mask is None:
-            states = type(self._given["encoder_outputs"])(self._given["encoder_outputs"][0][index])
-            self._given = {"encoder_outputs": states, "attention_mask": self._given["attention_mask"][index]}
-        else:
-            self._mask = self._mask[index]
-
-    @torch.no_grad()
-    def feed(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(rows, n, V): logits after each of n more tokens, (rows, n); the last of them stay in `logits`."""
-        ids = ids.to(self._model.device)
-        given = {"past_key_values": self._cache, "use_cache": True}
-        if self._mask is None:
-            out = self._model(decoder_input_ids=ids, **self._given, **given)
-        else:
-            self._mask = torch.cat([self._mask, torch.ones_like(ids) if mask is None else mask], 1)
-            places = (self._mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-            out = self._model(input_ids=ids, attention_mask=self._mask, position_ids=places, **given)
-        self._cache, logits = out.past_key_values, out.logits.float()
-        self.logits = logits[:, -1]
-        return logits
-
-    def log_probs(self, answer: list[int]) -> Tensor:
-        """(rows, T); the rows stay as they are."""
-        ids = torch.tensor(answer, device=self._model.device)
-        logits = self.logits[:, None]
-        if len(answer) > 1:
-            more = self.copy().feed(ids[None, :-1].expand(len(self), -1))
-            logits = torch.cat([logits, more], 1)
-        return logits.log_softmax(-1)[:, range(len(answer)), ids]
-
-
-def _padded(rows: list[list[int]], device, side: str = "left") -> tuple[Tensor, Tensor]:
-    """(ids, mask), (rows, longest). An encoder counts its positions from the left, padding or not."""
-    ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_side=side)
-    mask = pad_sequence([torch.ones(len(row), dtype=torch.long) for row in rows], True, padding_side=side)
-    return ids.to(device), mask.to(device)
 
 
 def _beam_search(

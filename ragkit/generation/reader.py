@@ -12,6 +12,7 @@ from ragkit.generation.llama import Llama
 from ragkit.generation.prompt import Evidence, Prompt
 from ragkit.generation.reader_format import Format
 from ragkit.generation.support import supported
+from ragkit.retrieval.encoder import without_bars
 
 SETTINGS, ADAPTER, CONFIG = "reader.json", "adapter_model.safetensors", "adapter_config.json"
 MOST_CLAIMS = 3
@@ -41,26 +42,61 @@ def reader_settings(folder: Path) -> dict:
     return json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
 
 
-class Merged(Mapping):
-    """The weights of the base with the adapter in `folder` added, one at a time: W + lora_alpha / r · B A."""
+@dataclass(frozen=True)
+class Adapter:
+    """Low-rank additions to the base's weights, W + lora_alpha / r · B A, with peft's names and settings."""
 
-    def __init__(self, base: Path, folder: Path):
-        from safetensors import safe_open
+    config: dict
+    weights: dict[str, torch.Tensor]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Adapter":
         from safetensors.torch import load_file
+
+        return cls(json.loads((folder / CONFIG).read_text(encoding="utf-8")), load_file(folder / ADAPTER))
+
+    def write(self, folder: Path) -> None:
+        from safetensors.torch import save_file
+
+        save_file(self.weights, folder / ADAPTER, {"format": "pt"})
+        (folder / CONFIG).write_text(json.dumps(self.config, indent=1) + "\n", encoding="utf-8")
+
+    @property
+    def scale(self) -> float:
+        return self.config["lora_alpha"] / self.config["r"]
+
+    def with_more(self, more: Mapping[str, torch.Tensor], scale: float) -> "Adapter":
+        """One that adds what this one does and scale · B A of `more`, of the same layers: ranks add up.
+
+        Its numbers are float16.
+        """
+        weights = {}
+        for name, old in self.weights.items():
+            first = ".lora_A." in name  # A's rows stand on top of each other, B's columns side by side
+            new = more[name].float() if first else more[name].float() * (scale / self.scale)
+            weights[name] = torch.cat([old.float(), new.cpu()], 0 if first else 1).half()
+        rank = next(len(weight) for name, weight in weights.items() if ".lora_A." in name)
+        return Adapter({**self.config, "r": rank, "lora_alpha": self.scale * rank}, weights)
+
+
+class Merged(Mapping):
+    """The weights of the base with an adapter added, one at a time."""
+
+    def __init__(self, base: Path, adapter: Adapter):
+        from safetensors import safe_open
 
         # Opened for each weight: what was read of an open file stays in memory.
         self._open = lambda: safe_open(base / "model.safetensors", "pt")
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        self._scale, self._adapter = config["lora_alpha"] / config["r"], load_file(folder / ADAPTER)
+        self._adapter = adapter
 
     def __getitem__(self, name: str):
         with self._open() as file:
             weight = file.get_tensor(name)
         part = f"base_model.model.{name.removesuffix('.weight')}"
-        if (a := self._adapter.get(f"{part}.lora_A.weight")) is None:
+        if (a := self._adapter.weights.get(f"{part}.lora_A.weight")) is None:
             return weight
-        b = self._adapter[f"{part}.lora_B.weight"]
-        return weight.float() + self._scale * (b.float() @ a.float())
+        b = self._adapter.weights[f"{part}.lora_B.weight"]
+        return weight.float() + self._adapter.scale * (b.float() @ a.float())
 
     def __iter__(self):
         with self._open() as file:
@@ -70,12 +106,13 @@ class Merged(Mapping):
         return sum(1 for _ in self)
 
 
-def merged_model(base: Path, folder: Path):
+def merged_model(base: Path, adapter: Adapter):
     """The same as transformers' own model, in float32, to look inside or to train."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(base, local_files_only=True, dtype="float32")
-    model.load_state_dict(dict(Merged(base, folder)), strict=False)  # the tied head is not among them
+    with without_bars():
+        model = AutoModelForCausalLM.from_pretrained(base, local_files_only=True, dtype="float32")
+    model.load_state_dict(dict(Merged(base, adapter)), strict=False)  # the tied head is not among them
     return model.eval()
 
 
@@ -90,12 +127,12 @@ class Reader:
         llama.logits(self.format.system, self._start)
 
     @classmethod
-    def load(cls, base: Path, folder: Path) -> "Reader":
+    def load(cls, base: Path, adapter: Adapter) -> "Reader":
         from transformers import AutoConfig, AutoTokenizer
 
         config = AutoConfig.from_pretrained(base, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-        return cls(Llama(config, Merged(base, folder)), tokenizer)
+        return cls(Llama(config, Merged(base, adapter)), tokenizer)
 
     def prompt(self, query: str, evidence: list[Evidence], style: str) -> Prompt:
         ids, _ = self.format.evidence_ids(query, [piece.text for piece in evidence])

@@ -1,7 +1,7 @@
 """Preference losses, the strengths that they take, and the log-probabilities that they look at."""
 
-from ragkit.losses.group_relative import group_advantages, group_relative_loss
-from ragkit.losses.log_probs import completion_log_probs
+from ragkit.losses.group_relative import clipped_share, group_advantages, group_relative_loss
+from ragkit.losses.log_probs import answers_log_probs, completion_log_probs
 from ragkit.losses.pairwise import (
     dpo_loss,
     gpo_loss,
@@ -27,10 +27,13 @@ from ragkit.losses.strengths import (
     stated,
     target_gap,
 )
+from ragkit.losses.unpaired import kto_loss
 
 __all__ = [
     "StrengthDPOTrainer",
     "advantage",
+    "answers_log_probs",
+    "clipped_share",
     "completion_log_probs",
     "constant",
     "delta_ndcg",
@@ -41,6 +44,7 @@ __all__ = [
     "grpo_loss",
     "inverse_propensity",
     "ipo_loss",
+    "kto_loss",
     "learned",
     "margin",
     "offset_dpo_loss",

@@ -2,11 +2,13 @@
 
 import inspect
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from ragkit.losses.pairwise import refuse_rows, refuse_shape
 
@@ -54,12 +56,59 @@ def completion_log_probs(
     states, head, dtype = _states(model, inputs)  # (B, T, H)
     counted = mask[:, 1:]  # token t is predicted at position t − 1
     targets = ids[:, 1:][counted]
-    chunk = chunk or max(256, LOGITS_AT_ONCE.get(ids.device.type, 2**24) // len(targets))
-    scored = states[:, :-1][counted]  # (N, H)
-    picked = _LogProbs.apply(scored, head.weight, head.bias, targets, chunk, dtype)  # (N,)
+    picked = _pick(states[:, :-1][counted], head, targets, chunk, dtype)  # (N,)
     per_token = torch.zeros(ids.shape, dtype=picked.dtype, device=picked.device)
     per_token = per_token.masked_scatter(F.pad(counted, (1, 0)), picked)
     return per_token.sum(1), per_token
+
+
+def answers_log_probs(
+    model, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[Sequence[int]]]
+) -> tuple[Tensor, Tensor]:
+    """(sums, per_token): log π(y|x), (N,), of all answers to all prompts in order, and its terms, (N, T), 0
+    where an answer is over. Each prompt is read once.
+
+    `answers[i]` are the answers to `prompts[i]`, as token ids, EOS included. They stand behind their prompt
+    in one row, and none sees another: so K answers cost the prompt once and not K times. For causal models
+    whose attention takes a mask of four dimensions (transformers' "sdpa" and "eager"). Differentiable in the
+    model's weights. Raises ValueError for an empty prompt, an empty answer and a prompt without answers.
+    """
+    rows, groups, places, at, targets, lengths = [], [], [], [], [], []
+    for row, (prompt, several) in enumerate(zip(prompts, answers, strict=True)):
+        if not len(prompt) or not several or not all(map(len, several)):
+            raise ValueError(f"prompt {row}: {len(prompt)} tokens, answers of {[*map(len, several)]} tokens")
+        ids, group, place = [*prompt], [0] * len(prompt), [*range(len(prompt))]
+        for number, answer in enumerate(several, 1):
+            # Its first token is predicted at the prompt's last, each other one at the one before it.
+            at += [(row, len(prompt) - 1), *((row, len(ids) + i) for i in range(len(answer) - 1))]
+            lengths.append(len(answer))
+            targets += answer
+            ids += answer
+            group += [number] * len(answer)
+            place += range(len(prompt), len(prompt) + len(answer))
+        rows.append(torch.tensor(ids))
+        groups.append(torch.tensor(group))
+        places.append(torch.tensor(place))
+    device = next(model.parameters()).device
+    pad = lambda columns, value: pad_sequence(columns, True, value).to(device)  # noqa: E731
+    ids, group, place = pad(rows, 0), pad(groups, -1), pad(places, 0)
+    length = ids.shape[1]
+    earlier = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    seen = earlier & ((group[:, None, :] == 0) | (group[:, None, :] == group[:, :, None]))  # (B, T, T)
+    dtype = next(model.parameters()).dtype
+    mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill(~seen, torch.finfo(dtype).min)
+    inputs = {"input_ids": ids, "attention_mask": mask[:, None], "position_ids": place}
+    states, head, dtype = _states(model, inputs)
+    row, column = torch.tensor(at, device=device).T
+    picked = _pick(states[row, column], head, torch.tensor(targets, device=device), None, dtype)
+    per_token = pad_sequence(picked.split(lengths), batch_first=True)
+    return per_token.sum(1), per_token
+
+
+def _pick(states: Tensor, head: torch.nn.Linear, targets: Tensor, chunk: int | None, dtype) -> Tensor:
+    """(N,): log p of each target at its state, (N, H)."""
+    chunk = chunk or max(256, LOGITS_AT_ONCE.get(targets.device.type, 2**24) // len(targets))
+    return _LogProbs.apply(states, head.weight, head.bias, targets, chunk, dtype)
 
 
 def _states(model, inputs: dict) -> tuple[Tensor, torch.nn.Linear, torch.dtype]:
@@ -82,7 +131,7 @@ def _states(model, inputs: dict) -> tuple[Tensor, torch.nn.Linear, torch.dtype]:
             'the adapter\'s target_modules, or train it whole: modules_to_save=["lm_head"]'
         )
     settings = {"use_cache": False}
-    if "decoder_input_ids" not in inputs and _takes_positions(type(inner)):
+    if not {"decoder_input_ids", "position_ids"} & inputs.keys() and _takes_positions(type(inner)):
         # With padding on the left, positions must count from the first real token.
         settings["position_ids"] = (inputs["attention_mask"].long().cumsum(1) - 1).clamp(min=0)
     seen = []

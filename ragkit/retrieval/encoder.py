@@ -329,21 +329,26 @@ def _checked_texts(texts: Iterable[str]) -> list[str]:
 
 @contextmanager
 def loading(kind: str, name: str, default: str):
-    """Around the loading of a transformers model: any failure becomes an OSError that says what to do.
+    """Around the loading of a transformers model: any failure becomes an OSError that says what to do."""
+    try:
+        with without_bars():
+            yield
+    except Exception as error:  # of many kinds, by what is missing, damaged or unknown
+        raise OSError(
+            f"no {kind} {name!r}: it is neither a folder with a transformers model nor a model "
+            f"that the Hugging Face Hub gave us now. Off-line, use {default!r} or a folder. ({error})"
+        ) from error
 
-    No progress bar while weights are copied into place (a bar for downloads stays).
-    """
+
+@contextmanager
+def without_bars():
+    """transformers shows no progress of its own inside (a bar for downloads stays)."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
-    except Exception as error:  # of many kinds, by what is missing, damaged or unknown
-        raise OSError(
-            f"no {kind} {name!r}: it is neither a folder with a transformers model nor a model "
-            f"that the Hugging Face Hub gave us now. Off-line, use {default!r} or a folder. ({error})"
-        ) from error
     finally:
         if shown:
             logging.enable_progress_bar()

@@ -1,0 +1,25 @@
+"""Losses of single answers that were liked or not: what a thumb says, without another answer beside it."""
+
+import torch
+from torch import Tensor
+
+from ragkit.losses.pairwise import finite_number, refuse_entries, refuse_shape, wide
+
+
+def kto_loss(log_ratios: Tensor, good: Tensor, kl: float | Tensor, *, beta: float) -> Tensor:
+    """Kahneman–Tversky optimisation (arXiv 2402.01306, eqs. 7 and 8), (B,) → a number.
+
+    An answer that was liked has the loss 1 − σ(β·(ρ − z₀)), any other 1 − σ(β·(z₀ − ρ)), with ρ = log π_θ −
+    log π_ref in `log_ratios` and z₀ = max(0, `kl`), from which gains and losses are counted: an estimate of
+    KL(π_θ‖π_ref), which the paper takes from answers to other prompts. `good`: True where it was liked. Each
+    of the two kinds counts as much as the other, whatever their numbers. Raises ValueError where shapes
+    differ and for what is not finite.
+    """
+    x, beta = wide(log_ratios), finite_number("beta", beta)
+    refuse_shape("good", good, "log_ratios", x)
+    zero = torch.as_tensor(kl, dtype=x.dtype, device=x.device).detach().clamp(min=0.0)
+    refuse_entries("kl", zero, ~zero.isfinite())
+    good = good.bool()
+    losses = torch.sigmoid(beta * torch.where(good, zero - x, x - zero))
+    kinds = [losses[kind] for kind in (good, ~good) if kind.any()]
+    return torch.stack([kind.mean() for kind in kinds]).mean()
