@@ -28,8 +28,8 @@ from ragkit.retrieval.storage import load_tensors, save_tensors
 from ragkit.retrieval.text import split_sentences, words
 
 STYLE = tuple(style("", [""]))
-SIGNS = (
-    "similarity",  # of query and answer
+FEATURES = (  # of an answer
+    "similarity",  # to the query
     "grounded",  # the mean over its sentences of the similarity to the nearest sentence of the hits
     "least grounded",  # that of the sentence that is farthest from them
     "known words",  # share of its words that stand in the query or in the hits
@@ -40,7 +40,7 @@ SIGNS = (
 )
 WIDELY = 5
 PLAIN = Objective("dpo")
-RIDGE = 0.3  # on weights of signs whose spread is 1
+RIDGE = 0.3  # on weights of features whose spread is 1
 KIND = {"format": "ragkit-answer-scorer", "version": 1}  # of a file
 
 Asked = tuple[str, Sequence[str], Sequence[Hit]]  # a query, answers to it, what they were written from
@@ -50,14 +50,14 @@ class AnswerScorer:
     """A callable (query, answer, hits) → float, in logits: the difference of two answers to one query is that
     of the one being preferred to the other.
 
-    `controls`: signs whose effect is fitted and then left out of the score. With ("length",) an answer is
-    not scored for being long, and the other signs do not stand in for it. Raises ValueError for a sign that
-    is not among SIGNS.
+    `controls`: features whose effect is fitted beside the others' and then left out of the score, as
+    ("length",) against a bias to length. What goes along with one of them must be named too, or stands in
+    for it. Raises ValueError for one that is not among FEATURES.
     """
 
     def __init__(self, encoder, *, controls: Sequence[str] = ()):
-        if unknown := [name for name in controls if name not in SIGNS]:
-            raise ValueError(f"controls: {unknown[0]!r} is none of {', '.join(SIGNS)}")
+        if unknown := [name for name in controls if name not in FEATURES]:
+            raise ValueError(f"controls: {unknown[0]!r} is none of {', '.join(FEATURES)}")
         self.encoder, self.controls = encoder, tuple(controls)
         self.weighed: Weighed | None = None
 
@@ -80,7 +80,7 @@ class AnswerScorer:
         table = answers_table(self.encoder, judgements, progress=progress)
         if (count := len({*table.queries})) < FOLDS:
             raise ValueError(f"pairs of answers to {count} queries: {FOLDS} at least")
-        left_out = [SIGNS.index(name) for name in self.controls]
+        left_out = [FEATURES.index(name) for name in self.controls]
         self.weighed = train_scores(table, objective, left_out)
         return pair_accuracy(held_out_scores(table, objective, left_out, seed=seed), table)
 
@@ -93,19 +93,19 @@ class AnswerScorer:
         check_query(query)
         if self.weighed is None:
             raise ValueError("this scorer was not trained yet: fit(comparisons), or AnswerScorer.load")
-        return self.weighed(answer_signs(self.encoder, [(query, answers, hits)])[0])
+        return self.weighed(answer_features(self.encoder, [(query, answers, hits)])[0])
 
     def save(self, path: str | Path) -> None:
         """Write what it takes to score, and no judgement, as one safetensors file, whole or not at all."""
-        facts = {"encoder": self.encoder.name, "fingerprint": self.encoder.fingerprint, "signs": SIGNS}
+        facts = {"encoder": self.encoder.name, "fingerprint": self.encoder.fingerprint, "features": FEATURES}
         tensors = vars(self.weighed) if self.weighed else {}
         save_tensors(Path(path).expanduser(), KIND, facts | {"controls": self.controls}, tensors)
 
     @classmethod
     def load(cls, path: str | Path, encoder) -> "AnswerScorer":
-        """A scorer as it was saved. Raises ValueError for a damaged file, and another encoder or signs."""
+        """A scorer as it was saved. Raises ValueError for a damaged file, and another encoder or features."""
         facts, tensors = load_tensors(Path(path).expanduser(), KIND, "train it again")
-        if (facts["fingerprint"], facts["signs"]) != (encoder.fingerprint, list(SIGNS)):
+        if (facts["fingerprint"], facts["features"]) != (encoder.fingerprint, list(FEATURES)):
             raise ValueError(
                 f"{path} was trained with encoder {facts['encoder']!r} and this is {encoder.name!r}, or "
                 "another version of it or of ragkit: load that one, or train again"
@@ -117,19 +117,19 @@ class AnswerScorer:
 
 @dataclass(frozen=True)
 class Weighed:
-    """`weights`, (F,), on signs relative to their `mean` and `spread` in training, cut at ±FARTHEST: what is
-    odder than anything seen there must not decide alone, or a policy that learns would look for it."""
+    """`weights`, (F,), on features relative to their `mean` and `spread` in training, cut at ±FARTHEST: what
+    is odder than anything seen there must not decide alone, or a policy that learns would look for it."""
 
     mean: np.ndarray
     spread: np.ndarray
     weights: np.ndarray
 
-    def inputs(self, signs: np.ndarray) -> np.ndarray:
-        return np.clip((signs - self.mean) / self.spread, -FARTHEST, FARTHEST)
+    def inputs(self, features: np.ndarray) -> np.ndarray:
+        return np.clip((features - self.mean) / self.spread, -FARTHEST, FARTHEST)
 
-    def __call__(self, signs: np.ndarray) -> np.ndarray:
-        """Scores, (N,), of signs, (N, F)."""
-        return self.inputs(signs) @ self.weights
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """Scores, (N,), of features, (N, F)."""
+        return self.inputs(features) @ self.weights
 
 
 def train_scores(table: Table, objective: Objective, left_out: Sequence[int] = ()) -> Weighed:
@@ -173,8 +173,8 @@ def pair_accuracy(scores: np.ndarray, table: Table) -> Interval:
 def answers_table(
     encoder, judgements: Iterable[Comparison | Feedback | Ranking], *, progress: bool = False
 ) -> Table:
-    """What was said of answers, as a `Table` whose lists are a query's answers from the same hits, whose
-    features are their signs, and in which nothing is known before."""
+    """What was said of answers, as a `Table`: a list is a query's answers from the same hits, its features
+    are FEATURES, and no score is known before."""
     said = list(judgements)
     pairs = pairs_of(said)
     lists: dict[tuple, tuple[int, str, dict[str, int], Sequence[Hit]]] = {}
@@ -186,25 +186,25 @@ def answers_table(
         places.append((own, *(answers.setdefault(text, len(answers)) for text in both)))
     of_pair, chosen, rejected = np.array(places, dtype=int).reshape(-1, 3).T
     asked = [(query, list(answers), hits) for _, query, answers, hits in lists.values()]
-    signs = answer_signs(encoder, asked, progress=progress)
-    size = sum(map(len, signs))
+    features = answer_features(encoder, asked, progress=progress)
+    size = sum(map(len, features))
     nothing, blank = np.zeros(size), np.zeros((size, 0))
     return Table(
-        features=np.concatenate([np.zeros((0, len(SIGNS))), *signs]),
+        features=np.concatenate([np.zeros((0, len(FEATURES))), *features]),
         vectors=blank,
         asked=blank,
         base=nothing,
         prior=nothing,
         ranks=np.full(size, -1),
         places=np.full(size, np.nan),
-        of_list=np.repeat(np.arange(len(signs)), list(map(len, signs))),
+        of_list=np.repeat(np.arange(len(features)), list(map(len, features))),
         pairs=replace(pairs, judgement=of_pair, chosen_index=chosen, rejected_index=rejected),
         queries=[query for query, *_ in asked],
     )
 
 
-def answer_signs(encoder, asked: Sequence[Asked], *, progress: bool = False) -> list[np.ndarray]:
-    """Of each query's K answers, (K, F), in the order of SIGNS; each text goes through `encoder` once."""
+def answer_features(encoder, asked: Sequence[Asked], *, progress: bool = False) -> list[np.ndarray]:
+    """Of each query's K answers, (K, F), in the order of FEATURES; each text goes through `encoder` once."""
     cut = {text: split_sentences(text) or [text] for _, answers, _ in asked for text in answers}
     read = [list(chain(*(split_sentences(hit.passage.text) for hit in hits))) for *_, hits in asked]
     texts = sorted({*cut, *chain(*cut.values()), *chain(*read)})

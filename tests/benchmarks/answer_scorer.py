@@ -28,7 +28,7 @@ from ragkit.evaluation.measures import Interval, bootstrap
 from ragkit.losses.strengths import rank_gap
 from ragkit.preferences.formats import read_rows
 from ragkit.preferences.judgements import Comparison, Ranking
-from ragkit.reranking.answer_scorer import PLAIN, SIGNS, answers_table, held_out_scores, right_pairs
+from ragkit.reranking.answer_scorer import FEATURES, PLAIN, answers_table, held_out_scores, right_pairs
 from ragkit.reranking.features import describe_all
 from ragkit.reranking.linear import centred
 from ragkit.reranking.objective import Objective
@@ -92,11 +92,11 @@ def report(name: str, by_seed: Sequence[np.ndarray], table: Table) -> None:
     losses = np.mean([pair_losses(scores, table)[0] for scores in by_seed], axis=0)
     accuracy = _interval(lambda rows: right.mean(0)[rows].sum(1) / count[rows].sum(1), len(count))
     loss = _interval(lambda rows: losses[rows].mean(1), len(losses))
-    length = centred(table.features[:, [SIGNS.index("length")]], table.of_list)[:, 0]
+    length = centred(table.features[:, [FEATURES.index("length")]], table.of_list)[:, 0]
     along = [centred(scores[:, None], table.of_list)[:, 0] for scores in by_seed]
     along = np.mean([np.corrcoef(one, length)[0, 1] if one.any() else 0.0 for one in along])
     over_seeds = (right.sum(1) / count.sum()).std(ddof=1)
-    print(f"{name:44} {_said(accuracy)} ±{over_seeds:.3f}  {_said(loss)}  {along:+.2f}", flush=True)
+    print(f"{name:40} {_said(accuracy)} ±{over_seeds:.3f}  {_said(loss)}  {along:+.2f}", flush=True)
 
 
 def _interval(statistic: Callable[[np.ndarray], np.ndarray], n: int) -> Interval:
@@ -109,7 +109,7 @@ def _said(interval: Interval) -> str:
 
 def rules(table: Table, place: np.ndarray) -> Iterator[tuple[str, list[np.ndarray]]]:
     """What needs no training."""
-    length = table.features[:, SIGNS.index("length")]
+    length = table.features[:, FEATURES.index("length")]
     drawn = [np.random.default_rng(seed).random(len(place)) for seed in SEEDS]
     yield "majority, sides exchanged at random", drawn
     yield "majority, sides as in the file", [-place for _ in SEEDS]
@@ -130,17 +130,17 @@ def scorers(table: Table, place: np.ndarray) -> Iterator[tuple[str, list[np.ndar
     ordered = replace(
         table, ranks=ranks, pairs=replace(table.pairs, chosen_rank=chosen, rejected_rank=rejected)
     )
-    yield "all signs, dpo", trained(table)
-    yield "all signs, dpo, ties left out of training", trained(table.strict())
-    yield "all signs, grpo, h = gap in answers beaten", trained(ordered, Objective("grpo", rank_gap(0.5)))
-    yield "all signs, ipo", trained(table, Objective("ipo"))
-    yield "all signs, plackett_luce", trained(ordered, Objective("plackett_luce"))
-    length = SIGNS.index("length")
+    yield "all features, dpo", trained(table)
+    yield "all features, dpo, ties left out", trained(table.strict())
+    yield "all features, grpo, h = gap in wins", trained(ordered, Objective("grpo", rank_gap(0.5)))
+    yield "all features, ipo", trained(table, Objective("ipo"))
+    yield "all features, plackett_luce", trained(ordered, Objective("plackett_luce"))
+    length = FEATURES.index("length")
     yield "without length", trained(with_features(table, np.delete(table.features, length, 1)))
     yield "length a control", trained(table, left_out=[length])
     placed = with_features(table, np.column_stack([table.features, place]))
-    yield "all signs and place in the file", trained(placed)
-    yield "all signs, place a control", trained(placed, left_out=[len(SIGNS)])
+    yield "all features and place in the file", trained(placed)
+    yield "all features, place a control", trained(placed, left_out=[len(FEATURES)])
 
 
 def with_features(table: Table, features: np.ndarray) -> Table:
@@ -168,7 +168,7 @@ def rerankers(table: Table, encoder, said: Sequence[Comparison]) -> Iterator[tup
                     size = len(rankings[n].passages) - beside * len(hits[rankings[n].query])
                     scores[n] = reranker.fitted.scores(seen[n], reranker.max_kl)[:size]
             by_seed.append(np.concatenate(scores))
-        yield f"Reranker over answers{', what was read beside' * beside}", by_seed
+        yield f"Reranker over answers{', passages beside' * beside}", by_seed
 
 
 def heads(table: Table, encoder) -> Iterator[tuple[str, list[np.ndarray]]]:
@@ -182,7 +182,7 @@ def heads(table: Table, encoder) -> Iterator[tuple[str, list[np.ndarray]]]:
         states = read.pooled(rows).double().cpu().numpy()
     states = with_features(table, centred(states, table.of_list))
     yield (
-        "a head on question and answer read together",
+        "head on question and answer read at once",
         [held_out_scores(states, PLAIN, seed=seed) for seed in SEEDS],
     )
 
@@ -202,7 +202,7 @@ def main() -> None:
     place = places(table, said)
     ties = int((table.pairs.target == 0.5).sum())
     print(f"{len(table)} questions, {len(table.base)} answers, {len(said)} comparisons, {ties} of them ties")
-    print(f"{'':44} {'accuracy':20} seeds   {'log-loss':20}  length")
+    print(f"{'':40} {'accuracy':20} seeds   {'log-loss':20}  length")
     rows = [rules(table, place), scorers(table, place)]
     rows += [rerankers(table, encoder, said)] if "reranker" in arguments.also else []
     rows += [heads(table, encoder)] if "head" in arguments.also else []
