@@ -18,11 +18,10 @@ from ragkit.reranking.answer_scorer import (
     pair_accuracy,
     train_scores,
 )
+from ragkit.reranking.linear import centred
 from ragkit.reranking.objective import Objective
 from ragkit.retrieval.corpus import Passage, ranked
 from tests.words_encoder import WordsEncoder
-
-DPO = Objective("dpo")
 
 
 @pytest.fixture
@@ -52,12 +51,13 @@ def world(count=30, *, liked="quote", tie=()):
     return said
 
 
-def test_signs_are_read_off_an_answer_and_what_it_was_written_from(encoder):
+def test_features_are_read_off_an_answer_and_what_it_was_written_from(encoder):
     there = ["Cats sleep long.", "Dogs bark loudly.", "Cows eat grass."]
     query, answers = "Cats sleep when?", [there[0], "Cats bark. Pigs fly.", ""]
     hits = read(" ".join(there[:2]), there[2])
     features = dict(zip(FEATURES, answer_features(encoder, [(query, answers, hits)])[0].T))
-    near = (encoder.encode(["Cats bark.", "Pigs fly."]) @ encoder.encode(there).T).max(1)
+    apart = encoder.encode(["Cats bark.", "Pigs fly."]) @ encoder.encode(there).T
+    near = apart.max(1)
     assert features["similarity"][0] == pytest.approx(
         encoder.encode(there[0]) @ encoder.encode(query), abs=1e-6
     )
@@ -65,11 +65,10 @@ def test_signs_are_read_off_an_answer_and_what_it_was_written_from(encoder):
     assert features["least grounded"][:2] == pytest.approx([1, near.min()], abs=1e-6)
     assert features["known words"].tolist() == [1, 0.5, 0]  # of cats, bark, pigs, fly the first two
     assert features["quoted"].tolist() == [1, 0, 0]
-    assert features["covered"][0] == pytest.approx(1, abs=1e-6) and features["covered widely"][0] < 0.9
-    assert (
-        features["length"][0] == pytest.approx(np.log1p(3))
-        and np.isfinite(np.array([*features.values()])).all()
-    )
+    assert features["covered"][:2] == pytest.approx([1, apart[:, 0].max()], abs=1e-6)
+    assert features["covered widely"][1] == pytest.approx(apart.max(0).mean(), abs=1e-6)
+    assert features["length"][0] == pytest.approx(np.log1p(3))
+    assert np.isfinite(np.array([*features.values()])).all()
 
 
 def test_where_nothing_was_read_nothing_is_grounded(encoder):
@@ -90,6 +89,7 @@ def test_each_pair_finds_its_own_answers(encoder):
     table = answers_table(encoder, said)
     assert table.queries == ["q", "q", "r"] and np.bincount(table.of_list).tolist() == [3, 2, 2]
     assert table.pairs.group.tolist() == [0, 0, 0, 1] and table.pairs.target.tolist() == [1, 1, 0.5, 1]
+    assert pair_accuracy(np.zeros(7), table)[::3] == (0.5, 2)
     own = {"q": ["two", "one", "three"], "r": ["good", "bad"]}
     expected = [
         answer_features(encoder, [(q, [x, y], hits)])[0]
@@ -116,7 +116,7 @@ def test_it_learns_what_is_preferred(encoder):
 
 @pytest.mark.parametrize("ties, learned", [(range(30), False), (range(15), True)])
 def test_a_tie_holds_two_answers_together(encoder, ties, learned):
-    weights = [train_scores(answers_table(encoder, world(tie=some)), DPO).weights for some in (ties, ())]
+    weights = [train_scores(answers_table(encoder, world(tie=some))).weights for some in (ties, ())]
     sizes = [np.abs(one).max() for one in weights]
     assert sizes[0] < 0.7 * sizes[1] and (sizes[0] > 0.01) == learned
 
@@ -126,13 +126,22 @@ def test_any_pairwise_loss_trains_it(encoder, objective):
     assert AnswerScorer(encoder).fit(world(), objective, progress=False).mean > 0.9
 
 
-def test_a_control_is_fitted_and_not_scored(encoder):
-    plain, cured = (AnswerScorer(encoder, controls=controls) for controls in ((), ("length",)))
-    for scorer in (plain, cured):
-        scorer.fit(world(liked="long"), progress=False)
-    length = np.array(FEATURES) == "length"
-    assert plain.weighed.weights[length] > 0.1 and cured.weighed.weights[length] == 0
-    assert np.array_equal(plain.weighed.weights[~length], cured.weighed.weights[~length])
+def test_a_score_does_not_go_along_with_its_controls(encoder):
+    """Each answer is one sentence here: its length, too, would stand in for that of the answer."""
+    table = answers_table(encoder, world(liked="long"))
+    plain, cured = train_scores(table), train_scores(table, controls=["length", "similarity"])
+    controls = [FEATURES.index(name) for name in ("similarity", "length")]
+    along = [
+        centred(weighed.inputs(table.features), table.of_list)[:, controls].T
+        @ centred(weighed(table.features)[:, None], table.of_list)
+        for weighed in (plain, cured)
+    ]
+    assert np.abs(along[0]).min() > 1 and along[1] == pytest.approx(0, abs=1e-9)
+    others = np.setdiff1d(np.arange(len(FEATURES)), controls)
+    assert np.array_equal(plain.weights[others], cured.weights[others])
+    assert AnswerScorer(encoder).fit(world(liked="long"), progress=False).low > 0.9
+    cured = AnswerScorer(encoder, controls=["length"]).fit(world(liked="long"), progress=False)
+    assert cured.mean < 0.8
 
 
 def test_scores_are_of_weights_that_did_not_see_the_query(encoder):
@@ -141,8 +150,8 @@ def test_scores_are_of_weights_that_did_not_see_the_query(encoder):
     said = [replace(one, rating=int(rng.choice([-1, 1]))) for one in world(60)]
     table = answers_table(encoder, said)
     table = replace(table, features=rng.normal(size=(len(table.base), 50)))
-    inside = pair_accuracy(train_scores(table, DPO)(table.features), table)
-    outside = pair_accuracy(held_out_scores(table, DPO), table)
+    inside = pair_accuracy(train_scores(table)(table.features), table)
+    outside = pair_accuracy(held_out_scores(table, train_scores), table)
     assert inside.mean > 0.85 and outside.low < 0.5 < outside.high
 
 
@@ -157,7 +166,7 @@ def test_accuracy_leaves_ties_out_and_halves_equal_scores(encoder):
 
 
 def test_what_is_odder_than_training_does_not_decide_alone(encoder):
-    weighed = train_scores(answers_table(encoder, world()), DPO)
+    weighed = train_scores(answers_table(encoder, world()))
     far = weighed.mean + np.array([10.0, 1e6])[:, None] * weighed.spread
     assert weighed(far)[0] == weighed(far)[1]
 

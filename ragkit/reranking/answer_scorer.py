@@ -8,8 +8,9 @@ A `Reranker` takes answers for documents, but starts from their similarity to th
 answers, and looks at a list; this one looks at one answer, and at what it was written from.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import numpy as np
 from ragkit.evaluation.measures import Interval, bootstrap
 from ragkit.preferences.judgements import Comparison, Feedback, Ranking
 from ragkit.preferences.pairs import pairs_of
-from ragkit.reranking.linear import FARTHEST, one_thread, solve
+from ragkit.reranking.linear import FARTHEST, centred, one_thread, solve
 from ragkit.reranking.objective import LISTWISE, Objective
 from ragkit.reranking.selection import FOLDS, folds_of
 from ragkit.reranking.style import style
@@ -50,9 +51,8 @@ class AnswerScorer:
     """A callable (query, answer, hits) → float, in logits: the difference of two answers to one query is that
     of the one being preferred to the other.
 
-    `controls`: features whose effect is fitted beside the others' and then left out of the score, as
-    ("length",) against a bias to length. What goes along with one of them must be named too, or stands in
-    for it. Raises ValueError for one that is not among FEATURES.
+    `controls`: features that the score shall not go along with among the answers to a query, as ("length",)
+    against a bias to length. Raises ValueError for one that is not among FEATURES.
     """
 
     def __init__(self, encoder, *, controls: Sequence[str] = ()):
@@ -80,9 +80,9 @@ class AnswerScorer:
         table = answers_table(self.encoder, judgements, progress=progress)
         if (count := len({*table.queries})) < FOLDS:
             raise ValueError(f"pairs of answers to {count} queries: {FOLDS} at least")
-        left_out = [FEATURES.index(name) for name in self.controls]
-        self.weighed = train_scores(table, objective, left_out)
-        return pair_accuracy(held_out_scores(table, objective, left_out, seed=seed), table)
+        train = partial(train_scores, objective=objective, controls=self.controls)
+        self.weighed = train(table)
+        return pair_accuracy(held_out_scores(table, train, seed=seed), table)
 
     def __call__(self, query: str, answer: str, hits: Sequence[Hit] = ()) -> float:
         """The score of one answer. Raises ValueError for an empty query, and before it was trained."""
@@ -132,25 +132,30 @@ class Weighed:
         return self.inputs(features) @ self.weights
 
 
-def train_scores(table: Table, objective: Objective, left_out: Sequence[int] = ()) -> Weighed:
-    """The weights that `objective` and RIDGE want, those of the columns `left_out` then set to 0."""
+def train_scores(table: Table, objective: Objective = PLAIN, controls: Sequence[str] = ()) -> Weighed:
+    """The weights that `objective` and RIDGE want of a table whose features are FEATURES, and perhaps more.
+
+    Those of `controls` are then set so that within lists the score is not correlated with any of them. To
+    leave out their own part would not do: what goes along with them would stand in for them.
+    """
     spread = table.features.std(0)
     start = Weighed(table.features.mean(0), np.where(spread > 1e-9, spread, 1.0), np.zeros(len(spread)))
+    inputs = start.inputs(table.features)
     with one_thread():
-        weights = solve(start.inputs(table.features), table, objective, RIDGE)[:-1]
-    weights[list(left_out)] = 0.0
+        weights = solve(inputs, table, objective, RIDGE)[:-1]
+    columns = [FEATURES.index(name) for name in controls]
+    weights[columns] = 0.0
+    inputs = centred(inputs, table.of_list)
+    weights[columns] = -np.linalg.lstsq(inputs[:, columns], inputs @ weights)[0]
     return replace(start, weights=weights)
 
 
-def held_out_scores(
-    table: Table, objective: Objective, left_out: Sequence[int] = (), *, seed: int = 0
-) -> np.ndarray:
-    """(N,): each answer's score by weights that did not see its query."""
+def held_out_scores(table: Table, train: Callable[[Table], Weighed], *, seed: int = 0) -> np.ndarray:
+    """(N,): each answer's score by what `train` makes of the lists of other queries."""
     fold, scores = folds_of(table.queries, FOLDS, seed), np.zeros(len(table.features))
     for number in np.unique(fold):
         rows = (fold == number)[table.of_list]
-        weighed = train_scores(table.take(np.flatnonzero(fold != number)), objective, left_out)
-        scores[rows] = weighed(table.features[rows])
+        scores[rows] = train(table.take(np.flatnonzero(fold != number)))(table.features[rows])
     return scores
 
 

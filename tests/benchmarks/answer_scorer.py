@@ -8,7 +8,8 @@ Five folds by question, so that each answer is scored by weights that did not se
 each seed of the folds. Accuracy: ties left out. Log-loss: ties with a target of 0.5, at the scale of scores
 that suits them best, so that only how they are ordered and spaced counts; log 2 is a coin's. Intervals are of
 the mean over seeds, questions resampled; ± is the standard deviation over seeds. Length: the correlation of
-score and log length among the answers to one question.
+score and log length among the answers to one question. "Its part left out": the feature is fitted, and then
+its weight set to 0; `controls` does more (see `AnswerScorer`).
 
 "majority" always takes the answer that stands first in the file: as sides are there, that is the side more
 often preferred; with sides exchanged at random there is none. `--also`: the reranker with answers for
@@ -19,16 +20,24 @@ answer read together (each some minutes more).
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain, combinations
 from pathlib import Path
 
 import numpy as np
 
-from ragkit.evaluation.measures import Interval, bootstrap
+from ragkit.evaluation.measures import bootstrap
 from ragkit.losses.strengths import rank_gap
 from ragkit.preferences.formats import read_rows
 from ragkit.preferences.judgements import Comparison, Ranking
-from ragkit.reranking.answer_scorer import FEATURES, PLAIN, answers_table, held_out_scores, right_pairs
+from ragkit.reranking.answer_scorer import (
+    FEATURES,
+    Weighed,
+    answers_table,
+    held_out_scores,
+    right_pairs,
+    train_scores,
+)
 from ragkit.reranking.features import describe_all
 from ragkit.reranking.linear import centred
 from ragkit.reranking.objective import Objective
@@ -85,26 +94,32 @@ def places(table: Table, said: Sequence[Comparison]) -> np.ndarray:
     return np.array([order[query][text] for query, texts in known for text in texts], dtype=float)
 
 
-def report(name: str, by_seed: Sequence[np.ndarray], table: Table) -> None:
-    """A line of the table: scores, (N,), of each seed."""
+def report(
+    name: str, by_seed: Sequence[np.ndarray], table: Table, right_of_first: np.ndarray | None
+) -> np.ndarray:
+    """Print a line of scores, (N,), of each seed; how many pairs they have right, (Q,), by question."""
     right, count = zip(*(right_pairs(scores, table) for scores in by_seed))
     right, count = np.array(right), count[0]  # (S, Q) and (Q,)
+    over_seeds, right = (right.sum(1) / count.sum()).std(ddof=1), right.mean(0)
     losses = np.mean([pair_losses(scores, table)[0] for scores in by_seed], axis=0)
-    accuracy = _interval(lambda rows: right.mean(0)[rows].sum(1) / count[rows].sum(1), len(count))
-    loss = _interval(lambda rows: losses[rows].mean(1), len(losses))
     length = centred(table.features[:, [FEATURES.index("length")]], table.of_list)[:, 0]
     along = [centred(scores[:, None], table.of_list)[:, 0] for scores in by_seed]
     along = np.mean([np.corrcoef(one, length)[0, 1] if one.any() else 0.0 for one in along])
-    over_seeds = (right.sum(1) / count.sum()).std(ddof=1)
-    print(f"{name:40} {_said(accuracy)} ±{over_seeds:.3f}  {_said(loss)}  {along:+.2f}", flush=True)
+    behind = "" if right_of_first is None else _interval(right_of_first - right, count, signed=True)
+    print(
+        f"{name:40} {_interval(right, count)} ±{over_seeds:.3f}  {behind:23}  "
+        f"{_interval(losses, np.ones(len(losses)))}  {along:+.2f}",
+        flush=True,
+    )
+    return right
 
 
-def _interval(statistic: Callable[[np.ndarray], np.ndarray], n: int) -> Interval:
-    return bootstrap(statistic, n, resamples=2000, signed=False)
-
-
-def _said(interval: Interval) -> str:
-    return str(interval).split(" (")[0]
+def _interval(sums: np.ndarray, count: np.ndarray, *, signed: bool = False) -> str:
+    """Of Σ sums / Σ count over questions, (Q,) each."""
+    found = bootstrap(
+        lambda rows: sums[rows].sum(1) / count[rows].sum(1), len(count), resamples=2000, signed=signed
+    )
+    return str(found).split(" (")[0]
 
 
 def rules(table: Table, place: np.ndarray) -> Iterator[tuple[str, list[np.ndarray]]]:
@@ -121,30 +136,38 @@ def rules(table: Table, place: np.ndarray) -> Iterator[tuple[str, list[np.ndarra
 def scorers(table: Table, place: np.ndarray) -> Iterator[tuple[str, list[np.ndarray]]]:
     """What `AnswerScorer` trains, by loss; and what length and place in the file have to do with it."""
 
-    def trained(known: Table, objective: Objective = PLAIN, left_out: Sequence[int] = ()) -> list[np.ndarray]:
-        return [held_out_scores(known, objective, left_out, seed=seed) for seed in SEEDS]
+    def trained(known: Table, train: Callable[[Table], Weighed] = train_scores) -> list[np.ndarray]:
+        return [held_out_scores(known, train, seed=seed) for seed in SEEDS]
+
+    def by(objective: Objective) -> Callable[[Table], Weighed]:
+        return partial(train_scores, objective=objective)
+
+    def without_part(column: int) -> Callable[[Table], Weighed]:
+        kept = np.arange(len(FEATURES) + 1) != column
+
+        def train(known: Table) -> Weighed:
+            weighed = train_scores(known)
+            return replace(weighed, weights=weighed.weights * kept[: len(weighed.weights)])
+
+        return train
 
     points = wins(table)
     ranks = np.array([(points[table.of_list == own] > one).sum() for own, one in zip(table.of_list, points)])
     chosen, rejected = ranks[table.sides].T
-    ordered = replace(
-        table, ranks=ranks, pairs=replace(table.pairs, chosen_rank=chosen, rejected_rank=rejected)
-    )
-    yield "all features, dpo", trained(table)
-    yield "all features, dpo, ties left out", trained(table.strict())
-    yield "all features, grpo, h = gap in wins", trained(ordered, Objective("grpo", rank_gap(0.5)))
-    yield "all features, ipo", trained(table, Objective("ipo"))
-    yield "all features, plackett_luce", trained(ordered, Objective("plackett_luce"))
+    pairs = replace(table.pairs, chosen_rank=chosen, rejected_rank=rejected)
+    ordered = replace(table, ranks=ranks, pairs=pairs)
+    yield "scorer, dpo", trained(table)
+    yield "scorer, dpo, ties left out of training", trained(table.strict())
+    yield "scorer, grpo, h = gap in wins", trained(ordered, by(Objective("grpo", rank_gap(0.5))))
+    yield "scorer, ipo", trained(table, by(Objective("ipo")))
+    yield "scorer, plackett_luce", trained(ordered, by(Objective("plackett_luce")))
     length = FEATURES.index("length")
-    yield "without length", trained(with_features(table, np.delete(table.features, length, 1)))
-    yield "length a control", trained(table, left_out=[length])
-    placed = with_features(table, np.column_stack([table.features, place]))
-    yield "all features and place in the file", trained(placed)
-    yield "all features, place a control", trained(placed, left_out=[len(FEATURES)])
-
-
-def with_features(table: Table, features: np.ndarray) -> Table:
-    return replace(table, features=features)
+    yield "dpo without length", trained(replace(table, features=np.delete(table.features, length, 1)))
+    yield "dpo, length fitted, its part left out", trained(table, without_part(length))
+    yield "dpo, controls=['length']", trained(table, partial(train_scores, controls=["length"]))
+    placed = replace(table, features=np.column_stack([table.features, place]))
+    yield "dpo with the place in the file", trained(placed)
+    yield "dpo, place fitted, its part left out", trained(placed, without_part(len(FEATURES)))
 
 
 def rerankers(table: Table, encoder, said: Sequence[Comparison]) -> Iterator[tuple[str, list[np.ndarray]]]:
@@ -180,11 +203,9 @@ def heads(table: Table, encoder) -> Iterator[tuple[str, list[np.ndarray]]]:
     rows = [row for query, texts in zip(table.queries, texts_of(table)) for row in read.tokens(query, texts)]
     with torch.inference_mode():
         states = read.pooled(rows).double().cpu().numpy()
-    states = with_features(table, centred(states, table.of_list))
-    yield (
-        "head on question and answer read at once",
-        [held_out_scores(states, PLAIN, seed=seed) for seed in SEEDS],
-    )
+    states = replace(table, features=centred(states, table.of_list))
+    by_seed = [held_out_scores(states, train_scores, seed=seed) for seed in SEEDS]
+    yield "head on question and answer read at once", by_seed
 
 
 def main() -> None:
@@ -202,12 +223,14 @@ def main() -> None:
     place = places(table, said)
     ties = int((table.pairs.target == 0.5).sum())
     print(f"{len(table)} questions, {len(table.base)} answers, {len(said)} comparisons, {ties} of them ties")
-    print(f"{'':40} {'accuracy':20} seeds   {'log-loss':20}  length")
-    rows = [rules(table, place), scorers(table, place)]
+    print(f"{'':40} {'accuracy':20} {'seeds':6}  {'the first minus it':23}  {'log-loss':20}  length")
+    rows = [scorers(table, place), rules(table, place)]
     rows += [rerankers(table, encoder, said)] if "reranker" in arguments.also else []
     rows += [heads(table, encoder)] if "head" in arguments.also else []
+    first = None
     for name, by_seed in chain(*rows):
-        report(name, by_seed, table)
+        right = report(name, by_seed, table, first)
+        first = right if first is None else first
 
 
 if __name__ == "__main__":
