@@ -176,7 +176,7 @@ def test_hugging_faces_loss_is_the_same(formula, kind):
     assert formula(torch.tensor(SCORES), logs).item() == pytest.approx(-loss.item(), abs=1e-5)
 
 
-@pytest.mark.parametrize("folder", ["tiny_folder", "qwen_folder", "llama_folder"])
+@pytest.mark.parametrize("folder", ["tiny_folder", "qwen_folder", "llama_folder", "t5_folder", "bart_folder"])
 def test_any_generator_gives_its_prompts_and_reads_its_own_answer(folder, request):
     generator = Generator(str(request.getfixturevalue(folder)), WordsEncoder())
     found = hits("Beta holds the policy.", "The reward is a scalar.")
@@ -185,6 +185,8 @@ def test_any_generator_gives_its_prompts_and_reads_its_own_answer(folder, reques
     assert "Beta" in prompts[0] and "reward" not in prompts[0]
     answer = answer_ids(generator, "Beta")
     assert answer[-1] in marginal.ends
+    if folder in ("t5_folder", "bart_folder"):
+        assert answer == generator.tokenizer(text_target="Beta").input_ids
     with torch.no_grad():
         logs = marginal.log_probs(answer)
     assert torch.allclose(logs, marginal.log_probs(answer), atol=1e-3) and logs.shape == (2, len(answer))

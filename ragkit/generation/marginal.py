@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ragkit.generation.generator import Generator
 from ragkit.generation.llama import common_start
-from ragkit.generation.prompt import plain_ids
+from ragkit.generation.prompt import plain_ids, special_ids_around
 from ragkit.losses.log_probs import completion_log_probs
 from ragkit.retrieval.corpus import Hit
 
@@ -159,8 +159,11 @@ class Marginal:
 
 def answer_ids(generator: Generator, text: str) -> list[int]:
     """The tokens of `text` as this generator would write it after `Marginal.of`'s prompts, with their end."""
-    ends = generator.model.generation_config.eos_token_id or []
-    return [*plain_ids(generator.tokenizer, f" {text}" if generator.reader else text), *ends[:1]]
+    ids = plain_ids(generator.tokenizer, f" {text}" if generator.reader else text)
+    if generator.model.config.is_encoder_decoder:  # BART's decoder opens a text as its encoder does
+        before, after = special_ids_around(generator.tokenizer)
+        return [*before, *ids, *after]
+    return [*ids, *(generator.model.generation_config.eos_token_id or [])[:1]]
 
 
 class _Rows:
@@ -181,9 +184,9 @@ class _Rows:
         self._cache = None
         self._mask = torch.ones(1 if common else len(prompts), 0, dtype=torch.long, device=device)
         if common:
-            self.feed(torch.tensor([prompts[0][:common]], device=device))
+            self.feed(torch.tensor([prompts[0][:common]], device=device), keep=1)
             self.select([0] * len(prompts))
-        self.feed(*_padded([prompt[common:] for prompt in prompts], device))
+        self.feed(*_padded([prompt[common:] for prompt in prompts], device), keep=1)
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -205,8 +208,11 @@ class _Rows:
             self._mask = self._mask[index]
 
     @torch.no_grad()
-    def feed(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(rows, n, V): logits after each of n more tokens, (rows, n); the last of them stay in `logits`."""
+    def feed(self, ids: Tensor, mask: Tensor | None = None, *, keep: int = 0) -> Tensor:
+        """(rows, n, V): logits after each of n more tokens, (rows, n); the last of them stay in `logits`.
+
+        A prompt's own logits cost as much as the rest of a small model: `keep` makes the last ones only.
+        """
         ids = ids.to(self._model.device)
         given = {"past_key_values": self._cache, "use_cache": True}
         if self._mask is None:
@@ -214,7 +220,8 @@ class _Rows:
         else:
             self._mask = torch.cat([self._mask, torch.ones_like(ids) if mask is None else mask], 1)
             places = (self._mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-            out = self._model(input_ids=ids, attention_mask=self._mask, position_ids=places, **given)
+            given |= {"attention_mask": self._mask, "position_ids": places, "logits_to_keep": keep}
+            out = self._model(input_ids=ids, **given)
         self._cache, logits = out.past_key_values, out.logits.float()
         self.logits = logits[:, -1]
         return logits
