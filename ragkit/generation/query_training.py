@@ -95,7 +95,7 @@ class Candidates:
         return Candidates(*parts, [self.topics[n] for n in index])
 
     def log_prob(self, change: Tensor, formula: str = "sequence") -> Tensor:
-        """log p(y|x), (N,), where `change`, (D, D), moves each query vector by q·change, to length 1 again."""
+        """log p(y|x), (N,), with each query vector moved by q·`change`, (D, D), at length 1 again."""
         moved = F.normalize(self.queries + self.queries @ change, dim=-1)
         scores = SCALE * torch.einsum("nd,nkd->nk", moved, self.documents)
         return FORMULAS[formula](scores, self.log_probs)
@@ -131,7 +131,7 @@ class QueryEncoder:
 
     @classmethod
     def load(cls, path: str | Path, encoder) -> "QueryEncoder":
-        """As it was saved. Raises ValueError for a damaged file, and another encoder than it was trained on."""
+        """As it was saved. Raises ValueError for a damaged file, and for another encoder than it was of."""
         facts, tensors = load_tensors(Path(path).expanduser(), KIND, "train it again")
         if facts["fingerprint"] != encoder.fingerprint:
             raise ValueError(f"{path} was trained on encoder {facts['encoder']!r}, and this is another")
@@ -168,27 +168,22 @@ def train_query_encoder(
     """
     if formula not in FORMULAS:
         raise ValueError(f"formula={formula!r}: one of {', '.join(FORMULAS)}")
-    size, names = len(candidates.topics), sorted(set(candidates.topics))
+    names, of = np.unique(candidates.topics, return_inverse=True)  # of: the topic of each question
     if len(names) < folds:
-        return encoder, QueryReport(size, formula, True, f"{len(names)} topics: the encoder is kept.")
-    order = np.random.default_rng(seed).permutation(len(names))
-    part = {names[topic]: place % folds for place, topic in enumerate(order)}
-    held = np.array([part[topic] for topic in candidates.topics])
-    still = torch.zeros(2 * candidates.queries.shape[1:])
-    base, gains = candidates.log_prob(still, formula).numpy(), {}
+        return encoder, QueryReport(len(of), formula, True, f"{len(names)} topics: the encoder is kept.")
+    held = np.random.default_rng(seed).permutation(len(names))[of] % folds
+    base, gains = candidates.log_prob(torch.zeros(2 * candidates.queries.shape[1:]), formula).numpy(), {}
     for decay in DECAYS:
         after = np.empty_like(base)
         for n in range(folds):
             change = _fitted(candidates[held != n], formula, decay)
             after[held == n] = candidates[held == n].log_prob(change, formula).numpy()
-        by_topic = (
-            {name: values[_of(candidates, name)].mean() for name in names} for values in (base, after)
-        )
+        by_topic = (np.bincount(of, values) / np.bincount(of) for values in (base, after))
         gains[decay] = paired_interval(*by_topic)
     best = max(gains, key=lambda decay: gains[decay].mean)
     kept = not gains[best].low > 0
     told = "Nothing is gained for sure on topics held out: the encoder is kept." if kept else f"Decay {best}."
-    report = QueryReport(size, formula, kept, told, best, gains)
+    report = QueryReport(len(of), formula, kept, told, best, gains)
     if kept:
         return encoder, report
     return QueryEncoder(encoder, _fitted(candidates, formula, best).numpy()), report
@@ -209,10 +204,6 @@ def compare_queries(
         found.append(evaluate(run, {key: qrels[key] for key in queries}, measures))
     means = ({name: values.mean for name, values in one.items()} for one in found)
     return Gain(*means, {name: paired_interval(*(one[name] for one in found)) for name in measures})
-
-
-def _of(candidates: Candidates, topic: str) -> np.ndarray:
-    return np.array([one == topic for one in candidates.topics])
 
 
 def _fitted(candidates: Candidates, formula: str, decay: float) -> Tensor:
