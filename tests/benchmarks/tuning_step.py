@@ -24,7 +24,7 @@ from ragkit.retrieval.encoder import Encoder
 from tests.benchmarks.losses import _resident
 from tests.benchmarks.tuning import cases
 
-RANK, BATCH, RATE, BETA = 8, 8, 1e-4, 0.1
+RANK, RATE, BETA = 8, 1e-4, 0.1
 
 
 def pairs(generator: Generator, count: int) -> list[tuple[list[int], list[list[int]]]]:
@@ -39,10 +39,10 @@ def pairs(generator: Generator, count: int) -> list[tuple[list[int], list[list[i
     return rows
 
 
-def ours(generator: Generator, rows: list, times: list[float]) -> list[float]:
+def ours(generator: Generator, rows: list, batch: int, times: list[float]) -> list[float]:
     policy, losses = Policy(generator, RANK), []
     prompts, answers = [row[0] for row in rows], [row[1] for row in rows]
-    batches = [slice(at, at + BATCH) for at in range(0, len(rows), BATCH)]
+    batches = [slice(at, at + batch) for at in range(0, len(rows), batch)]
     optimiser = torch.optim.AdamW(policy.trained(), RATE)
     with torch.no_grad():
         before = [policy.log_probs(prompts[some], answers[some]) for some in batches]
@@ -58,7 +58,7 @@ def ours(generator: Generator, rows: list, times: list[float]) -> list[float]:
     return losses
 
 
-def trl(generator: Generator, rows: list, times: list[float]) -> list[float]:
+def trl(generator: Generator, rows: list, batch: int, times: list[float]) -> list[float]:
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import TrainerCallback
@@ -80,7 +80,7 @@ def trl(generator: Generator, rows: list, times: list[float]) -> list[float]:
     )
     with tempfile.TemporaryDirectory() as folder:
         settings = DPOConfig(
-            folder, per_device_train_batch_size=BATCH, num_train_epochs=1, learning_rate=RATE, beta=BETA,
+            folder, per_device_train_batch_size=batch, num_train_epochs=1, learning_rate=RATE, beta=BETA,
             max_length=None, precompute_ref_log_probs=True, report_to=[], logging_steps=1, save_strategy="no",
             disable_tqdm=True, use_cpu=True, bf16=False, gradient_checkpointing=False,
             dataloader_pin_memory=False,
@@ -94,12 +94,12 @@ def trl(generator: Generator, rows: list, times: list[float]) -> list[float]:
     return [row["loss"] for row in trainer.state.log_history if "loss" in row]
 
 
-def measure(side: str, name: str, steps: int) -> dict:
+def measure(side: str, name: str, batch: int, steps: int) -> dict:
     torch.set_num_threads(2)
     generator = Generator(name, Encoder(), device="cpu")
-    rows, times = pairs(generator, BATCH * (steps + 1)), []
+    rows, times = pairs(generator, batch * (steps + 1)), []
     before = _resident()
-    losses = {"ours": ours, "trl": trl}[side](generator, rows, times)
+    losses = {"ours": ours, "trl": trl}[side](generator, rows, batch, times)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
     seconds = [b - a for a, b in zip(times, times[1:])][1:]
     tokens = sum(len(prompt) + sum(map(len, two)) for prompt, two in rows) / len(rows)
@@ -109,6 +109,7 @@ def measure(side: str, name: str, steps: int) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", default=["tiny-rag-lm", "smollm2-reader"])
+    parser.add_argument("--batch", type=int, default=8, help="pairs a step")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--one", type=json.loads)
@@ -120,7 +121,7 @@ def main() -> None:
         found = {"ours": [], "trl": []}
         for _ in range(given.turns):
             for side, runs in found.items():
-                one = json.dumps({"side": side, "name": name, "steps": given.steps})
+                one = json.dumps({"side": side, "name": name, "batch": given.batch, "steps": given.steps})
                 command = [sys.executable, "-m", __spec__.name, "--one", one]
                 runs.append(
                     json.loads(
@@ -129,10 +130,12 @@ def main() -> None:
                         ]
                     )
                 )
-        print(f"{name}: {BATCH} pairs a step, rank {RANK}, {found['ours'][0]['tokens']:.0f} tokens a pair")
+        print(
+            f"{name}: {given.batch} pairs a step, rank {RANK}, {found['ours'][0]['tokens']:.0f} tokens a pair"
+        )
         speed, peak = {}, {}
         for side, runs in found.items():
-            speed[side] = BATCH / statistics.median(s for run in runs for s in run["seconds"])
+            speed[side] = given.batch / statistics.median(s for run in runs for s in run["seconds"])
             peak[side] = max(run["peak"] for run in runs) / 2**20
             said = f"{speed[side]:6.2f} pairs a second, peak {peak[side]:6.0f} MiB"
             print(f"  {side:5} {said}, first loss {runs[0]['first']:.4f}")
