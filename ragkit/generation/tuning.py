@@ -100,7 +100,7 @@ def tune(
     if loss == "grpo":
         settings["strength"] = strength if isinstance(strength, str) else strength.__qualname__.split(".")[0]
     settings |= {"rank": rank, "epochs": epochs, "batch": batch, "learning_rate": rate, "held_out": held_out}
-    settings |= {"style": style, "cite": cite, "seed": seed, "generator": generator.name}
+    settings |= {"style": style, "cite": cite, "seed": seed, "generator": str(generator.name)}
     broken, interrupted = None, False
     try:
         run.train(train, rate, epochs, batch, seed, progress)
@@ -197,8 +197,8 @@ class _Run:
 
     @torch.no_grad()
     def _look(self, step: int, batch: int, bar) -> None:
-        now = torch.zeros_like(self._ref)
-        for at in range(0, len(self.held), batch):
+        now = self._ref.clone()  # at the start; only roundings would differ
+        for at in range(0, len(self.held) if step else 0, batch):
             some = self.held[at : at + batch]
             now[self.examples.numbers(some)] = self._log_probs(some)
         loss = self.examples.loss(self.held, now, self._ref).item()
