@@ -255,6 +255,37 @@ def llama(llama_folder):
     return Generator(llama_folder, device="cpu")
 
 
+@pytest.fixture
+def small_reader(tmp_path, encoder, monkeypatch):
+    """A reader in small: SmolLM2's tokens, random weights, an adapter on the upper of two layers."""
+    import json
+
+    import torch
+
+    from ragkit.generation import generator
+    from ragkit.generation.reader import Adapter
+    from ragkit.generation.smollm2 import base_folder
+    from tests.helpers import small_smollm2
+
+    model, name = small_smollm2(layers=2), "base_model.model.model.layers.1.mlp.{}.weight"
+    model.save_pretrained(tmp_path / "base")
+    for file in base_folder(progress=False).glob("*token*"):
+        (tmp_path / "base" / file.name).write_bytes(file.read_bytes())
+    weights = {
+        name.format("up_proj.lora_A"): torch.randn(3, 24),
+        name.format("up_proj.lora_B"): torch.randn(32, 3) / 9,
+        name.format("down_proj.lora_A"): torch.randn(3, 32),
+        name.format("down_proj.lora_B"): torch.randn(24, 3) / 9,
+    }
+    config = {"peft_type": "LORA", "r": 3, "lora_alpha": 12, "target_modules": ["up_proj", "down_proj"]}
+    (tmp_path / "reader").mkdir()
+    Adapter(config, weights).write(tmp_path / "reader")
+    settings = {"evidence_sentences": 6, "none_similarity": 0.2, "prior_scale": 8.0}
+    (tmp_path / "reader" / "reader.json").write_text(json.dumps(settings))
+    monkeypatch.setattr(generator, "base_folder", lambda: tmp_path / "base")
+    return generator.Generator(tmp_path / "reader", encoder, device="cpu")
+
+
 @pytest.fixture(scope="session")
 def t5(t5_folder):
     from ragkit.generation.generator import Generator

@@ -8,7 +8,8 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, T5Config
 from transformers import T5ForConditionalGeneration as T5
 
-from ragkit.losses.log_probs import completion_log_probs
+from ragkit.losses.log_probs import answers_log_probs, completion_log_probs
+from ragkit.retrieval.corpus import DATA
 
 close = torch.testing.assert_close
 V, EOS = 97, 1
@@ -381,3 +382,58 @@ def test_a_uniform_model_by_hand():
     torch.nn.init.zeros_(model.lm_head.weight)
     sums, _ = completion_log_probs(model, *padded(rows=ROWS[:1]))
     assert sums.item() == pytest.approx(-3 * math.log(V), abs=1e-9)
+
+
+# Several answers to a prompt
+
+SEVERAL = [
+    ([5, 6, 7], [[8, 9, EOS], [10, EOS], [8, 9, 11, 12, EOS]]),
+    ([10, 11, 12, 13, 14], [[15, EOS]]),
+    ([20], [[EOS], [21, 22, EOS]]),
+]
+
+
+def tiny_rag_lm():
+    return LlamaForCausalLM.from_pretrained(DATA / "tiny-rag-lm", dtype=torch.float64).eval()
+
+
+def adapted(make):
+    """With peft's adapters, away from their start, where they add nothing."""
+    peft = pytest.importorskip("peft")
+    model = peft.get_peft_model(make(), peft.LoraConfig(r=3, target_modules="all-linear")).double().eval()
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.3)
+    return model
+
+
+@pytest.mark.parametrize(
+    "make", [llama, gpt2, tiny_rag_lm, lambda: adapted(llama), lambda: adapted(tiny_rag_lm)]
+)
+def test_answers_in_one_row_are_scored_as_if_each_stood_alone(make):
+    """Values, and gradients of every weight; one weight's against finite differences. (Llama's norms round to
+    float32 whatever the model's precision.)"""
+    model = make().eval()
+    prompts, answers = zip(*SEVERAL)
+    alone = [(prompt, answer) for prompt, several in SEVERAL for answer in several]
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    numbers = torch.arange(1.0, 7.0).double()
+    found = answers_log_probs(model, prompts, answers)
+    wanted, _ = completion_log_probs(model, *padded(alone))
+    close(found, wanted, atol=1e-5, rtol=1e-6)
+    both = [torch.autograd.grad((numbers * x).sum(), weights) for x in (found, wanted)]
+    for one, other in zip(*both):
+        close(one, other, atol=1e-6 * other.abs().max().item(), rtol=1e-5)
+    weight, gradient = max(zip(weights, both[0]), key=lambda pair: pair[1].abs().max())
+    place, step, values = int(gradient.abs().argmax()), 1e-3, []
+    for way in (1, -2):
+        with torch.no_grad():
+            weight.view(-1)[place] += way * step
+            values.append((numbers * answers_log_probs(model, prompts, answers)).sum())
+    close(gradient.view(-1)[place], (values[0] - values[1]) / (2 * step), rtol=2e-3, atol=0)
+
+
+@pytest.mark.parametrize("prompt, several", [([], [[EOS]]), ([5], []), ([5], [[EOS], []])])
+def test_an_empty_prompt_and_an_empty_answer_are_refused(prompt, several):
+    with pytest.raises(ValueError, match="prompt 1: "):
+        answers_log_probs(llama(), [[5], prompt], [[[EOS]], several])

@@ -21,6 +21,7 @@ from ragkit.losses.pairwise import (
     robust_dpo_loss,
 )
 from ragkit.losses.strengths import delta_ndcg
+from ragkit.losses.unpaired import kto_loss
 from ragkit.preferences.pairs import Pairs
 
 close = torch.testing.assert_close
@@ -330,3 +331,23 @@ def test_target_and_weight_are_those_of_binary_cross_entropy():
     x = (8 * x - 4).requires_grad_()
     wanted = binary_cross_entropy_with_logits(h * x - m, p, w)
     same(pair_loss(x, strength=h, offset=m, target=p, weight=w), wanted, x)
+
+
+@pytest.mark.parametrize("good", [[True, False, True, False], [True, True, True, False], [False] * 4])
+@pytest.mark.parametrize("kl", [-0.5, 0.7])
+def test_kto_is_ligers_of_each_kind_alone(good, kl):
+    """kto_loss = the mean of Liger's over the liked and over the others, value and gradient, in float64;
+    Liger gets max(0, KL), as the paper has it. Balanced kinds give Liger's own mean."""
+    module = pytest.importorskip("liger_kernel.chunked_loss.kto_loss")
+    function = module.LigerFusedLinearKTOFunction.preference_loss_fn
+    now, _, ref, _ = four(4)
+    good = torch.tensor(good)
+
+    def liger(rows):
+        target = torch.zeros(int(rows.sum()), 1)
+        return function(now[rows], good[rows], target, ref[rows], beta=0.3, kl=max(kl, 0.0))[0]
+
+    found = kto_loss(now - ref, good, kl, beta=0.3)
+    same(found, torch.stack([liger(rows) for rows in (good, ~good) if rows.any()]).mean(), now)
+    if good.float().mean() == 0.5:
+        same(kto_loss(now - ref, good, kl, beta=0.3), liger(torch.ones(4, dtype=torch.bool)), now)

@@ -24,12 +24,13 @@ SIMPO = {"loss": "dpo", "beta": 2.0, "offset": 1.0, "reference": False, "normali
 class AnswerLoss:
     """`loss` is one of
 
-    - "grpo": −log σ(h·Δ − offset), h = `beta` · `strength`; "dpo" (arXiv 2305.18290): the same, h = `beta`
+    - "grpo": −log σ(h·Δ − offset), h from `strength`; "dpo" (arXiv 2305.18290): the same, h = `beta`
     - "ipo" (arXiv 2310.12036): (Δ − 1/(2·`beta`))², on log-probs averaged over tokens
     - "plackett_luce" (arXiv 2305.18290, appendix A.3): all answers to a question that were ranked, at once
     - "kto" (arXiv 2402.01306): single answers, good or not: thumbs, and both sides of pairs
 
-    `strength`: a function of pairs, or "stated", people's own words. `normalise`: log-probs a token instead
+    `strength`: a function of pairs, as in `losses/strengths.py`, or "stated": `beta` times 1 for "slightly",
+    2 for "clearly", 3 for "much better", and for a tie `beta`. `normalise`: log-probs a token instead
     of an answer, so that length by itself is no advantage. `reference`: without one, log π_θ stands where
     log π_θ − log π_ref does (see `SIMPO`). `supervised`: so many times the mean −log π_θ of the tokens of the
     better answers is added, which keeps them likely while the margin grows. Raises ValueError for another
@@ -89,16 +90,23 @@ class Examples:
         self.target = torch.from_numpy(sheet.pairs.target)
         if objective.loss in PAIRWISE:
             self.usable = set(self.pair_prompts.tolist())
-            knob = stated() if objective.strength == "stated" else objective.strength
-            self.strength = objective.beta * knob(sheet.pairs, None) if objective.loss == "grpo" else None
+            self.strength = self._strength(objective) if objective.loss == "grpo" else None
         else:
             rows = self.lists if objective.loss == "plackett_luce" else self.labels
             self.usable = {row[0] for row in rows}
         if not self.usable:
-            wanted = (
-                "no thumb and no pair" if objective.loss == "kto" else "no two answers that were compared"
-            )
+            wanted = "no thumb and no pair" if objective.loss == "kto" else "no two answers to compare"
             raise ValueError(f"loss={objective.loss!r} has nothing to learn from: {wanted}")
+
+    def _strength(self, objective: AnswerLoss) -> Tensor:
+        if objective.strength != "stated":
+            return objective.strength(self.pairs, None)
+        if unsaid := np.isnan(self.pairs.rating[self.pairs.target != 0.5]).sum():
+            raise ValueError(
+                f"strength='stated': of {len(self.pairs)} pairs {unsaid} come with no such words (thumbs and "
+                "rankings have none); use loss='dpo', or another strength: constant(0.1), rank_gap(0.1)"
+            )
+        return stated(objective.beta, tie=objective.beta)(self.pairs, None)
 
     def split(self, held_out: float, seed: int) -> tuple[list[int], list[int]]:
         """(train, held out): usable prompts; all that was said on a query is on one side."""

@@ -41,6 +41,10 @@ def save_generator(generator: Generator, folder: str | Path, facts: dict) -> Non
         if folder.is_dir():
             os.replace(folder, old)
         os.replace(unfinished, folder)
+    except BaseException:
+        if old.is_dir() and not folder.exists():
+            os.replace(old, folder)
+        raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

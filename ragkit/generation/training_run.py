@@ -49,7 +49,7 @@ class TrainingRun:
         self.policy, self.rate, self.on_log = policy, rate, on_log
         self.looks = {*np.linspace(0, steps, LOOKS + 1).round().astype(int).tolist()}
         self.log: list[dict] = []
-        self.bar = tqdm(total=steps, disable=not progress, desc="tuning")
+        self.bar = tqdm(total=steps, disable=not progress, desc="tuning", unit="step", leave=False)
         self._optimiser = torch.optim.AdamW(policy.trained(), rate, weight_decay=0.0)
         self._warm_up = max(1, steps // 10)
         self._best_step, self._least, self._best = 0, math.inf, None

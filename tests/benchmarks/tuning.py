@@ -115,7 +115,7 @@ def judged(taste: str, method: str, some: list[Case], seed: int) -> list:
 
 
 def sampled(generator: Generator, style: str, tests: list[Case], base: Generator) -> dict[str, np.ndarray]:
-    """Of each case the mean over two sampled answers: length, KL to `base`, cites one, cites the right one."""
+    """Of each case the mean over two sampled answers: length, KL to `base`, cites, cites right."""
     policy, reference = Policy(generator), Policy(base)
     found = {name: [] for name in ("length", "kl", "cites", "right")}
     for at in range(0, len(tests), 10):
@@ -143,9 +143,8 @@ def moved(taste: str, before: dict, after: dict):
     return paired_interval(np.zeros(len(way)), (way + 1) / 2)
 
 
-def run(
-    start: Generator, taste: str, method: str, train: list[Case], tests: list[Case], before, more, seed=0
-):
+def run(start: Generator, taste: str, method: str, both: tuple[list[Case], list[Case]], before, more, seed=0):
+    train, tests = both
     hits = {case.query: case.hits for case in train}
     began, style = time.monotonic(), TASTES[taste]
     settings = {"hits": hits, "style": style, "cite": False, "seed": seed, "progress": False}
@@ -183,11 +182,11 @@ def main() -> None:
         if taste == "sourced":
             print("\nbare, once more: where the next starts")
             before = sampled(base, "sentence", tests, base)
-            start = run(base, "bare", "grpo", train, tests, before, {}).generator
+            start = run(base, "bare", "grpo", (train, tests), before, {}).generator
         before = sampled(start, TASTES[taste], tests, start)
         print(f"\n{taste}: {len(train)} questions judged, {len(tests)} on held-out topics", given.settings)
         for method in methods:
-            run(start, taste, method, train, tests, before, given.settings, given.seed)
+            run(start, taste, method, (train, tests), before, given.settings, given.seed)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"\npeak memory {peak:.2f} GiB, {torch.get_num_threads()} threads")
 
