@@ -40,9 +40,8 @@ class Turned(FakeEncoder):
     def encode_query(self, query: str) -> np.ndarray:
         vector = super().encode_query(query)
         if query.startswith("about "):
-            vector = (
-                super().encode_query(query.split(",")[0].removeprefix("about ")) @ self.turn + 0.2 * vector
-            )
+            told = super().encode_query(query.split(",")[0].removeprefix("about "))
+            vector = told @ self.turn + 0.2 * vector
         return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
@@ -61,12 +60,9 @@ def world(informed: bool = True) -> tuple[Turned, Library, Candidates, dict]:
         logs = [[-0.5, -0.5] if one else [-5.0, -5.0] for one in likely]
         rows.append((vector, library.vectors_of(hit.passage.id for hit in hits), np.float32(logs), topic))
     *parts, topics = zip(*rows)
-    return (
-        encoder,
-        library,
-        Candidates(*(torch.from_numpy(np.stack(part)) for part in parts), list(topics)),
-        {f"{topic} {n}": f"about {topic}, new {n}" for topic in texts[TOPICS:] for n in range(5)},
-    )
+    candidates = Candidates(*(torch.from_numpy(np.stack(part)) for part in parts), list(topics))
+    asked = {f"{topic} {n}": f"about {topic}, new {n}" for topic in texts[TOPICS:] for n in range(5)}
+    return encoder, library, candidates, asked
 
 
 @pytest.mark.parametrize("formula", ["sequence", "token"])
