@@ -1,6 +1,6 @@
 """Preference losses, the strengths that they take, and the log-probabilities that they look at."""
 
-from ragkit.losses.group_relative import group_advantages, group_relative_loss
+from ragkit.losses.group_relative import clipped_share, group_advantages, group_relative_loss
 from ragkit.losses.log_probs import answers_log_probs, completion_log_probs
 from ragkit.losses.pairwise import (
     dpo_loss,
@@ -33,6 +33,7 @@ __all__ = [
     "StrengthDPOTrainer",
     "advantage",
     "answers_log_probs",
+    "clipped_share",
     "completion_log_probs",
     "constant",
     "delta_ndcg",

@@ -64,15 +64,16 @@ def completion_log_probs(
 
 def answers_log_probs(
     model, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[Sequence[int]]]
-) -> Tensor:
-    """log π(y|x), (N,), of all answers to all prompts in order, as token ids: each prompt is read once.
+) -> tuple[Tensor, Tensor]:
+    """(sums, per_token): log π(y|x), (N,), of all answers to all prompts in order, and its terms, (N, T), 0
+    where an answer is over. Each prompt is read once.
 
-    `answers[i]` are the answers to `prompts[i]`, EOS included. They stand behind their prompt in one row, and
-    none sees another: so K answers cost the prompt once and not K times. For causal models whose attention
-    takes a mask of four dimensions (transformers' "sdpa" and "eager"). Differentiable in the model's weights.
-    Raises ValueError for an empty prompt, an empty answer and a prompt without answers.
+    `answers[i]` are the answers to `prompts[i]`, as token ids, EOS included. They stand behind their prompt
+    in one row, and none sees another: so K answers cost the prompt once and not K times. For causal models
+    whose attention takes a mask of four dimensions (transformers' "sdpa" and "eager"). Differentiable in the
+    model's weights. Raises ValueError for an empty prompt, an empty answer and a prompt without answers.
     """
-    rows, groups, places, at, targets, of = [], [], [], [], [], []
+    rows, groups, places, at, targets, lengths = [], [], [], [], [], []
     for row, (prompt, several) in enumerate(zip(prompts, answers, strict=True)):
         if not len(prompt) or not several or not all(map(len, several)):
             raise ValueError(f"prompt {row}: {len(prompt)} tokens, answers of {[*map(len, several)]} tokens")
@@ -80,7 +81,7 @@ def answers_log_probs(
         for number, answer in enumerate(several, 1):
             # Its first token is predicted at the prompt's last, each other one at the one before it.
             at += [(row, len(prompt) - 1), *((row, len(ids) + i) for i in range(len(answer) - 1))]
-            of += [of[-1] + 1 if of else 0] * len(answer)
+            lengths.append(len(answer))
             targets += answer
             ids += answer
             group += [number] * len(answer)
@@ -100,7 +101,8 @@ def answers_log_probs(
     states, head, dtype = _states(model, inputs)
     row, column = torch.tensor(at, device=device).T
     picked = _pick(states[row, column], head, torch.tensor(targets, device=device), None, dtype)
-    return picked.new_zeros(of[-1] + 1).index_add(0, torch.tensor(of, device=device), picked)
+    per_token = pad_sequence(picked.split(lengths), batch_first=True)
+    return per_token.sum(1), per_token
 
 
 def _pick(states: Tensor, head: torch.nn.Linear, targets: Tensor, chunk: int | None, dtype) -> Tensor:
