@@ -10,7 +10,7 @@ from ragkit.generation.policy import Policy
 from ragkit.generation.prompt import Evidence, Prompt, build_prompt, plain_ids, select_evidence
 from ragkit.generation.rewards import citation_reward, length_reward, overlap_reward
 from ragkit.generation.smollm2 import base_folder
-from ragkit.generation.training import Tuned
+from ragkit.generation.training_run import Tuned
 from ragkit.generation.tuning import tune
 
 __all__ = [

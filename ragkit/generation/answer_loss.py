@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ragkit.generation.judged_answers import JudgedAnswers
-from ragkit.generation.training import held_out_queries
+from ragkit.generation.training_run import held_out_queries
 from ragkit.losses.pairwise import finite_number, pair_loss, plackett_luce_loss, preference_metrics
 from ragkit.losses.strengths import Strength, stated
 from ragkit.losses.unpaired import kto_loss

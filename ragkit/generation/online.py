@@ -18,7 +18,7 @@ from ragkit.generation.judged_answers import written_text
 from ragkit.generation.policy import Policy
 from ragkit.generation.prompt import Prompt
 from ragkit.generation.rewards import Reward
-from ragkit.generation.training import RATES, Training, Tuned, held_out_queries
+from ragkit.generation.training_run import RATES, TrainingRun, Tuned, held_out_queries
 from ragkit.losses.group_relative import clipped_share, group_advantages, group_relative_loss
 from ragkit.retrieval.corpus import Hit
 
@@ -87,7 +87,7 @@ def tune_online(
     asked = _asked(generator, questions, style, max_new_tokens)
     out = held_out_queries([prompt.query for prompt, _ in asked], held_out, seed)
     rate = learning_rate or RATES["all" if rank is None else "adapter"]
-    training = Training(Policy(generator, rank, seed=seed), rate, steps, on_log, progress)
+    training = TrainingRun(Policy(generator, rank, seed=seed), rate, steps, on_log, progress)
     run = _Run(training, objective, rewards, weights, seed)
     learnt, held = ([one for one in asked if (one[0].query in out) == side] for side in (False, True))
     settings = {"weights": weights, **counts, **asdict(objective), "rank": rank, "learning_rate": rate}
@@ -195,7 +195,7 @@ class _Objective:
 class _Run:
     def __init__(
         self,
-        training: Training,
+        training: TrainingRun,
         objective: _Objective,
         rewards: Mapping[str, Reward],
         weights: Mapping[str, float],

@@ -17,7 +17,7 @@ from ragkit.generation.answer_loss import AnswerLoss, Examples
 from ragkit.generation.generator import Generator
 from ragkit.generation.judged_answers import Hits, judged_answers
 from ragkit.generation.policy import Policy
-from ragkit.generation.training import RATES, Training, Tuned
+from ragkit.generation.training_run import RATES, TrainingRun, Tuned
 from ragkit.losses.strengths import Strength
 from ragkit.preferences.judgements import Comparison, Feedback, Ranking
 from ragkit.preferences.pairs import Pairs
@@ -74,7 +74,7 @@ def tune(
     train, held = examples.split(held_out, seed)
     count = epochs * math.ceil(len(train) / batch)
     rate = learning_rate or RATES["all" if rank is None else "adapter"]
-    training = Training(Policy(generator, rank, seed=seed), rate, count, on_log, progress)
+    training = TrainingRun(Policy(generator, rank, seed=seed), rate, count, on_log, progress)
     run = _Run(training, examples, held)
     settings = {name: value for name, value in asdict(objective).items() if name != "strength"}
     if loss == "grpo":
@@ -87,7 +87,7 @@ def tune(
 class _Run:
     """One run of training, and what is looked at meanwhile."""
 
-    def __init__(self, training: Training, examples: Examples, held: list[int]):
+    def __init__(self, training: TrainingRun, examples: Examples, held: list[int]):
         self.training, self.policy, self.examples, self.held = training, training.policy, examples, held
         self._without_gain = 0
         self._ref = torch.zeros(len(examples.lengths))

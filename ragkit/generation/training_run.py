@@ -40,7 +40,7 @@ class Tuned:
         save_generator(self.generator, folder, facts)
 
 
-class Training:
+class TrainingRun:
     """`steps` of AdamW on what a policy trains, at `rate`, which the first tenth of them rises to."""
 
     def __init__(
