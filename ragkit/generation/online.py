@@ -91,7 +91,7 @@ def tune_online(
     run = _Run(training, objective, rewards, weights, seed)
     learnt, held = ([one for one in asked if (one[0].query in out) == side] for side in (False, True))
     settings = {"weights": weights, **counts, **asdict(objective), "rank": rank, "learning_rate": rate}
-    settings |= {"held_out": held_out, "style": style, "seed": seed, "generator": generator.name}
+    settings |= {"held_out": held_out, "style": style, "seed": seed, "generator": str(generator.name)}
     try:
         return training.run(lambda: run.train(learnt, held, **counts), settings)
     finally:
@@ -230,6 +230,8 @@ class _Run:
 
     def _look(self, step: int, held: list) -> dict[str, float]:
         groups = self._sample(held, HELD_OUT_ANSWERS, self.seed)
+        if not groups.prompts and step:
+            return {}
         if not groups.prompts:
             raise ValueError("of all answers to the held-out questions a reward is None: nothing to go by")
         now, ref = self._log_probs(groups)
