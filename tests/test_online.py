@@ -1,7 +1,6 @@
 """Tuning on line: its gradient, KL and log against exact sums over a world of 13 answers; what goes wrong."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -326,24 +325,19 @@ def test_a_text_is_read_back_from_its_tokens(generator, hits):
         assert written_text(generator, prompt, written_ids(generator, prompt, ABSTENTION)) == ABSTENTION
 
 
-def test_the_readers_claims_are_read_back_with_their_hits():
-    from transformers import AutoTokenizer
-
-    from ragkit.generation.reader_format import Format
-    from ragkit.generation.smollm2 import base_folder
-
-    tokenizer = AutoTokenizer.from_pretrained(base_folder(progress=False))
-    form = Format(tokenizer)
-    none = form.answer_ids([])
-    reader = SimpleNamespace(tokenizer=tokenizer, sentences=9, reader=True, none_ids=lambda: none)
-    prompt = Prompt([], "", "q", [Evidence(text, hit, 0.5) for text, hit in (("s", 3), ("t", 1))], "free")
-    for claims, text in {
-        ((0, "It is so."),): "[3] It is so.",
-        ((1, "One."), (0, "[Two] more.")): "[1] One. [3] [Two] more.",
-        ((7, "No such sentence."),): "No such sentence.",
-        (): ABSTENTION,
-    }.items():
-        assert written_text(reader, prompt, form.answer_ids([*claims])) == text
+@pytest.mark.parametrize(
+    ("claims", "text"),
+    [
+        ([(0, "It is so.")], "[3] It is so."),
+        ([(1, "One."), (0, "[Two] more.")], "[1] One. [3] [Two] more."),
+        ([(7, "No such sentence.")], "No such sentence."),
+        ([], ABSTENTION),
+    ],
+)
+def test_the_readers_claims_are_read_back_with_their_hits(small_reader, claims, text):
+    prompt = Prompt([], "", "q", [Evidence("s", 3, 0.5), Evidence("t", 1, 0.5)], "free")
+    ids = small_reader.reader.format.answer_ids(claims)
+    assert written_text(small_reader, prompt, ids) == text
 
 
 def test_a_reward_for_length_lengthens_what_the_small_model_writes(encoder, hits, monkeypatch):

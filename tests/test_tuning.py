@@ -13,7 +13,8 @@ from ragkit.generation.answer_loss import SIMPO, AnswerLoss, Examples
 from ragkit.generation.generator import Generator
 from ragkit.generation.judged_answers import JudgedAnswers
 from ragkit.generation.policy import Policy
-from ragkit.generation.tuning import LOOKS, PATIENCE, tune
+from ragkit.generation.training_run import LOOKS
+from ragkit.generation.tuning import PATIENCE, tune
 from ragkit.losses.strengths import constant
 from ragkit.preferences.judgements import Comparison, Feedback, Ranking
 from ragkit.preferences.pairs import Pairs

@@ -81,6 +81,8 @@ def tune_online(
     for name, value in (counts | {"max_new_tokens": max_new_tokens}).items():
         if value < (least := 2 if name == "group" else 1):
             raise ValueError(f"{name}={value}: at least {least}")
+    if learning_rate is not None and not learning_rate > 0:
+        raise ValueError(f"learning_rate={learning_rate}: more than 0")
     objective = _Objective(
         kl, clip or CLIPS.get(ratio), ratio, scale, aggregation, mask_truncated, max_new_tokens
     )
