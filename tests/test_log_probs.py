@@ -418,9 +418,12 @@ def test_answers_in_one_row_are_scored_as_if_each_stood_alone(make):
     alone = [(prompt, answer) for prompt, several in SEVERAL for answer in several]
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     numbers = torch.arange(1.0, 7.0).double()
-    found, _ = answers_log_probs(model, prompts, answers)
-    wanted, _ = completion_log_probs(model, *padded(alone))
+    found, per_token = answers_log_probs(model, prompts, answers)
+    wanted, each = completion_log_probs(model, *padded(alone))
     close(found, wanted, atol=1e-5, rtol=1e-6)
+    for terms, others, (prompt, answer) in zip(per_token, each, alone):
+        close(terms[: len(answer)], others[len(prompt) :][: len(answer)], atol=1e-5, rtol=1e-6)
+        assert not terms[len(answer) :].any()
     both = [torch.autograd.grad((numbers * x).sum(), weights) for x in (found, wanted)]
     for one, other in zip(*both):
         close(one, other, atol=1e-6 * other.abs().max().item(), rtol=1e-5)

@@ -154,12 +154,16 @@ def test_dpo_losses_are_those_of_trls_trainer(dpo_trainer, kind, beta):
     same(OURS[kind](x, beta), wanted, *trainer.model.parameters(), within=2e-5)
 
 
-@pytest.mark.parametrize("corrected", [True, False])
+@pytest.mark.parametrize(
+    ("ratio", "corrected"), [("token", True), ("token", False), ("sequence", False)], ids=str
+)
 @pytest.mark.parametrize("kind", ["grpo", "dr_grpo", "dapo"])
-def test_group_losses_are_those_of_trls_trainer(group_trainer, kind, corrected):
+def test_group_losses_are_those_of_trls_trainer(group_trainer, kind, ratio, corrected):
     """GRPOTrainer's loss = group_relative_loss, with its gradient in each weight: prompts padded left and
-    completions right, old and reference log-probs, an asymmetric clip, both forms of the KL."""
+    completions right, old and reference log-probs, an asymmetric clip, both forms of the KL, ratios of tokens
+    and of sequences (where TRL corrects the KL by the sequence's ratio, too)."""
     trainer = group_trainer
+    trainer.importance_sampling_level = ratio
     trainer.loss_type, trainer.beta, trainer.args.use_bias_correction_kl = kind, 0.3, corrected
     trainer.epsilon_low, trainer.epsilon_high, trainer.max_completion_length = 0.1, 0.28, 9
     generator = torch.Generator().manual_seed(0)
@@ -172,7 +176,7 @@ def test_group_losses_are_those_of_trls_trainer(group_trainer, kind, corrected):
     now = completion_log_probs(trainer.model, ids, attention.long(), mask)[1]
     old, ref = (now.detach() + 0.8 * torch.randn(now.shape, generator=generator) for _ in range(2))
     found = group_relative_loss(
-        now, old, ref, mask, advantages, clip=(0.1, 0.28), kl=0.3, kl_correction=corrected,
+        now, old, ref, mask, advantages, clip=(0.1, 0.28), kl=0.3, kl_correction=corrected, ratio=ratio,
         aggregation=kind, max_length=9 if kind == "dr_grpo" else None,
     )  # fmt: skip
     inputs = {

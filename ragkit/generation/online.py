@@ -81,6 +81,8 @@ def tune_online(
     for name, value in (counts | {"max_new_tokens": max_new_tokens}).items():
         if value < (least := 2 if name == "group" else 1):
             raise ValueError(f"{name}={value}: at least {least}")
+    if learning_rate is not None and not learning_rate > 0:
+        raise ValueError(f"learning_rate={learning_rate}: more than 0")
     objective = _Objective(
         kl, clip or CLIPS.get(ratio), ratio, scale, aggregation, mask_truncated, max_new_tokens
     )
@@ -91,7 +93,7 @@ def tune_online(
     run = _Run(training, objective, rewards, weights, seed)
     learnt, held = ([one for one in asked if (one[0].query in out) == side] for side in (False, True))
     settings = {"weights": weights, **counts, **asdict(objective), "rank": rank, "learning_rate": rate}
-    settings |= {"held_out": held_out, "style": style, "seed": seed, "generator": generator.name}
+    settings |= {"held_out": held_out, "style": style, "seed": seed, "generator": str(generator.name)}
     try:
         return training.run(lambda: run.train(learnt, held, **counts), settings)
     finally:
@@ -230,6 +232,8 @@ class _Run:
 
     def _look(self, step: int, held: list) -> dict[str, float]:
         groups = self._sample(held, HELD_OUT_ANSWERS, self.seed)
+        if not groups.prompts and step:
+            return {}
         if not groups.prompts:
             raise ValueError("of all answers to the held-out questions a reward is None: nothing to go by")
         now, ref = self._log_probs(groups)

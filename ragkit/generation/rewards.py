@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from ragkit.generation.generator import citations_in
+from ragkit.generation.generator import ABSTENTION, citations_in
 from ragkit.retrieval.corpus import Hit
 from ragkit.retrieval.text import words
 
@@ -15,12 +15,14 @@ _CITATION = re.compile(r"\[\d+\]")
 
 
 def length_reward(target: int) -> Reward:
-    """0 for an answer of `target` words, citations not counted; −1 for none and for twice as many."""
+    """0 for an answer of `target` words, citations not counted; −1 for twice as many, and for none, as where
+    the generator declines: its standing sentence for that must not be a way to the right length."""
     if target < 1:
         raise ValueError(f"target={target}: a number of words, at least 1")
 
     def length(query: str, text: str, hits: list[Hit]) -> float:
-        return -abs(len(_CITATION.sub(" ", text).split()) - target) / target
+        count = 0 if text == ABSTENTION else len(_CITATION.sub(" ", text).split())
+        return -abs(count - target) / target
 
     return length
 

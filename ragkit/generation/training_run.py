@@ -49,7 +49,7 @@ class TrainingRun:
         self.policy, self.rate, self.on_log = policy, rate, on_log
         self.looks = {*np.linspace(0, steps, LOOKS + 1).round().astype(int).tolist()}
         self.log: list[dict] = []
-        self.bar = tqdm(total=steps, disable=not progress, desc="tuning", unit="step", leave=False)
+        self._steps, self._progress = steps, progress
         self._optimiser = torch.optim.AdamW(policy.trained(), rate, weight_decay=0.0)
         self._warm_up = max(1, steps // 10)
         self._best_step, self._least, self._best = 0, math.inf, None
@@ -86,7 +86,8 @@ class TrainingRun:
         """What `train` came to; an interrupt ends it, with a warning. A FloatingPointError gets `tuned`."""
         broken, interrupted, generator = None, False, self.policy.generator
         try:
-            with self.bar:
+            bar = {"disable": not self._progress, "desc": "tuning", "unit": "step", "leave": False}
+            with tqdm(total=self._steps, **bar) as self.bar:
                 train()
         except KeyboardInterrupt:
             interrupted = True

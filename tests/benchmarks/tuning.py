@@ -146,10 +146,10 @@ def moved(taste: str, before: dict, after: dict):
 def run(start: Generator, taste: str, method: str, both: tuple[list[Case], list[Case]], before, more, seed=0):
     train, tests = both
     hits = {case.query: case.hits for case in train}
-    began, style = time.monotonic(), TASTES[taste]
+    began, cpu, style = time.monotonic(), time.process_time(), TASTES[taste]
     settings = {"hits": hits, "style": style, "cite": False, "seed": seed, "progress": False}
     tuned = tune(start, judged(taste, method, train, seed), **(METHODS[method] | settings | more))
-    seconds = time.monotonic() - began
+    seconds, cpu = time.monotonic() - began, time.process_time() - cpu
     after = sampled(tuned.generator, style, tests, start)
     best = min(tuned.log, key=lambda row: row["loss"])
     print(
@@ -158,7 +158,7 @@ def run(start: Generator, taste: str, method: str, both: tuple[list[Case], list[
         f"right {before['right'].mean():.2f} → {after['right'].mean():.2f}  "
         f"held-out accuracy {best['rewards/accuracies']:.2f}, chosen log p {best['logps/chosen']:+7.1f} "
         f"(was {tuned.log[0]['logps/chosen']:+.1f}); best at step {best['step']} of {tuned.log[-1]['step']}, "
-        f"{seconds:.0f} s",
+        f"{seconds:.0f} s ({cpu:.0f} s of CPU time)",
         flush=True,
     )
     return tuned
