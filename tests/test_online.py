@@ -284,7 +284,7 @@ def test_a_seed_decides_and_the_callers_random_state_stays(world):
         {"rewards": lambda *_: math.nan},
         {"questions": [("a", [])]},
     ],
-    ids=str,
+    ids=lambda bad: " ".join(bad),
 )
 def test_bad_settings_are_refused(world, bad):
     given = {"questions": QUESTIONS, "rewards": reward, **SMALL, **bad}
