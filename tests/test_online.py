@@ -314,8 +314,10 @@ def test_rewards(function, text, wanted):
     assert function("q", text, hits("x", "y")) == wanted
 
 
-def test_a_text_is_read_back_from_its_tokens(generator, hits):
+@pytest.mark.parametrize("family", ["tiny", "qwen", "llama"])
+def test_a_text_is_read_back_from_its_tokens(family, hits, request):
     """What each family writes as tokens; sentences are cited, and their hits are named."""
+    generator = request.getfixturevalue(family)
     prompt = generator.prompt("What does beta control in DPO?", hits)
     for number, piece in enumerate(prompt.evidence, 1):
         cited = f"[{number if generator.sentences else piece.hit}] "
@@ -353,3 +355,8 @@ def test_a_reward_for_length_lengthens_what_the_small_model_writes(encoder, hits
     assert after["held_out/length"] > 1.4 * before["held_out/length"]
     assert after["held_out/reward"] > before["held_out/reward"] + 0.2
     assert after["held_out/kl"] > 0.5 and not tuned.kept_base
+
+
+def test_an_encoder_decoder_is_refused(t5):
+    with pytest.raises(ValueError, match="reads prompts with an encoder"):
+        Policy(t5)

@@ -22,12 +22,17 @@ class Policy:
     `rank`: that of low-rank adapters (LoRA, arXiv 2106.09685, by peft) on all linear layers but the last, or
     None to train all weights; of a reader, on the layers of its own adapter. Dropout is off throughout: with
     it, policy and reference would differ from the start. The caller's random state is left as it was.
-    Raises ValueError for a rank below 1, and for all weights of a reader, which is saved as an adapter.
+    Raises ValueError for a rank below 1, for all weights of a reader, which is saved as an adapter, and for
+    an encoder-decoder model.
     """
 
     def __init__(self, generator: Generator, rank: int | None = 8, *, seed: int = 0):
         if rank is None and generator.reader:
             raise ValueError(f"rank=None: {generator.name} is an adapter, and is tuned by one; give a rank")
+        if not generator.reader and generator.model.config.is_encoder_decoder:
+            raise ValueError(
+                f"{generator.name} reads prompts with an encoder; causal models can be tuned here"
+            )
         if rank is not None and rank < 1:
             raise ValueError(f"rank={rank}: at least 1, or None to train all weights")
         self.generator, self.rank, self.device = generator, rank, generator.device
