@@ -9,21 +9,21 @@ import ipywidgets
 from IPython import get_ipython
 from IPython.display import display
 
-from ragkit.widgets.panel import escaped, part
+from ragkit.widgets.panel import escaped
 
 # What is drawn together, by title: names in a row of the log, and what they are called in the figure.
 PANELS = {
     "loss": {"loss": "held out", "train_loss": "trained on"},
-    "reward": {"held_out/reward": "held out", "reward": "trained on"},
+    "reward": {"held_out/reward": "held out", "reward": "sampled"},
     "accuracy": {"rewards/accuracies": "held out"},
     "margin": {"rewards/margins": "held out"},
-    "KL to the reference, nats": {"held_out/kl": "held out", "kl": "trained on"},
+    "KL to the reference, nats": {"held_out/kl": "held out", "kl": "sampled"},
     "log-prob of an answer": {"logps/chosen": "chosen", "logps/rejected": "rejected"},
-    "length, tokens": {"held_out/length": "held out", "length": "trained on"},
+    "length, tokens": {"held_out/length": "held out", "length": "sampled"},
     "share": {"clipped": "tokens clipped", "without_spread": "groups without spread"},
 }
 COLOURS = "#0072b2", "#999999"
-EVERY = 1.0  # seconds between two drawings, at least; looks at what is held out are all drawn
+EVERY = 3.0  # seconds between two drawings, at least; looks at what is held out are all drawn
 
 
 class LiveFigure:
@@ -47,7 +47,7 @@ class LiveFigure:
         if soon or getattr(get_ipython(), "kernel", None) is None:
             return
         if self._shown is None:
-            self._shown = part(ipywidgets.HTML(), "rk-live")
+            self._shown = ipywidgets.HTML()
             display(self._shown)
         png = io.BytesIO()
         self.figure().savefig(png, format="png", dpi=80)
@@ -70,8 +70,10 @@ class LiveFigure:
         from matplotlib.figure import Figure
 
         panels = self._panels()
-        rows, columns = -(-len(panels) // 3), min(3, len(panels))
-        figure = Figure(figsize=(9, 2.3 * max(1, rows)), facecolor="white", layout="tight")
+        rows, columns = max(1, -(-len(panels) // 3)), min(3, len(panels))
+        height = 2.3 * rows  # inches; a layout that fits itself draws all of it twice
+        figure = Figure(figsize=(9, height), facecolor="white")
+        figure.subplots_adjust(0.06, 0.5 / height, 0.98, 1 - 0.3 / height, wspace=0.25, hspace=0.55)
         for place, (title, lines) in enumerate(panels.items(), 1):
             axis = figure.add_subplot(rows, columns, place)
             for (label, (steps, values)), colour in zip(lines.items(), COLOURS):
