@@ -194,7 +194,8 @@ def test_any_generator_gives_its_prompts_and_reads_its_own_answer(folder, reques
         assert answer == generator.tokenizer(text_target="Beta").input_ids
     with torch.no_grad():
         logs = marginal.log_probs(answer)
-    assert torch.allclose(logs, marginal.log_probs(answer), atol=1e-3) and logs.shape == (2, len(answer))
+    again = marginal.log_probs(answer)  # of T5 with random weights, logits of some 30: rounding is relative
+    assert torch.allclose(logs, again, rtol=1e-4, atol=1e-3) and logs.shape == (2, len(answer))
 
 
 def test_the_readers_documents_are_its_sentences_each_cited_already(monkeypatch, tmp_path):

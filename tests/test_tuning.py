@@ -1,7 +1,7 @@
 """Tuning: each loss on a world small enough to know its optimum; then generators, from step 0 to disk."""
 
 import math
-from dataclasses import replace
+import os
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from ragkit.generation.answer_loss import SIMPO, AnswerLoss, Examples
 from ragkit.generation.generator import Generator
 from ragkit.generation.judged_answers import JudgedAnswers
 from ragkit.generation.policy import Policy
-from ragkit.generation.training_run import LOOKS
+from ragkit.generation.training_run import LOOKS, Tuned
 from ragkit.generation.tuning import PATIENCE, tune
 from ragkit.losses.strengths import constant
 from ragkit.preferences.judgements import Comparison, Feedback, Ranking
@@ -394,19 +394,24 @@ def test_a_tuned_reader_is_one_adapter_again(small_reader, tmp_path, encoder):
     assert tune(loaded, COMPARISONS, rank=2, **QUIET).generator.adapter.config["r"] in (5, 7)
 
 
-def test_a_folder_is_replaced_whole_or_not_at_all(tiny, tmp_path, monkeypatch):
-    tuned = replace(tune(tiny, COMPARISONS, **QUIET), generator=tiny)
+def test_a_folder_is_replaced_whole_or_not_at_all(tiny, tmp_path):
+    tuned, folder, rename = Tuned(tiny, [], {}, kept_base=True), tmp_path / "tuned", os.replace
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="holds other files"):
         tuned.save(tmp_path / "other")
-    (tmp_path / "tuned").mkdir()
-    tuned.save(tmp_path / "tuned")  # an empty folder, then an earlier tuning
-    tuned.save(tmp_path / "tuned")
-    before = {path.name: path.read_bytes() for path in (tmp_path / "tuned").iterdir()}
-    monkeypatch.setattr(saving.json, "dumps", lambda *given, **settings: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        tuned.save(tmp_path / "tuned")
-    assert {path.name: path.read_bytes() for path in (tmp_path / "tuned").iterdir()} == before
-    assert {path.name for path in tmp_path.iterdir()} == {"other", "tuned"}
-    assert not any(path.suffix in (".bin", ".pt", ".pkl") for path in (tmp_path / "tuned").iterdir())
+    folder.mkdir()
+    tuned.save(folder)  # an empty folder, then an earlier tuning
+    tuned.save(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in before)
+
+    def full(old, new):
+        return 1 / 0 if str(old).endswith(".tmp") else rename(old, new)
+
+    for broken in ((saving.json, "dumps", lambda *given, **settings: 1 / 0), (os, "replace", full)):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(ZeroDivisionError):
+            patch.setattr(*broken)
+            tuned.save(folder)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+        assert {path.name for path in tmp_path.iterdir()} == {"other", "tuned"}

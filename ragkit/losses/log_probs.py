@@ -108,8 +108,7 @@ def answers_log_probs(
 
 def _pick(states: Tensor, head: torch.nn.Linear, targets: Tensor, chunk: int | None, dtype) -> Tensor:
     """(N,): log p of each target at its state, (N, H)."""
-    trained = torch.is_grad_enabled() and head.weight.requires_grad
-    if chunk is None and trained and len(targets) * len(head.weight) <= KEPT:
+    if chunk is None and head.weight.requires_grad and len(targets) * len(head.weight) <= KEPT:
         logits = _logits(states.to(dtype), head.weight.to(dtype), head.bias)
         return -F.cross_entropy(logits, targets, reduction="none")
     chunk = chunk or max(256, LOGITS_AT_ONCE.get(targets.device.type, 2**24) // len(targets))
