@@ -6,14 +6,13 @@ Trained on this repo's questions on training topics, answered by the sentence th
 
 import argparse
 import time
-from pathlib import Path
 
 import torch
 
 from ragkit.evaluation.measures import evaluate, load_qrels, paired_interval
 from ragkit.generation.generator import Generator
 from ragkit.generation.query_training import FORMULAS, Asked, Candidates, compare_queries, train_query_encoder
-from ragkit.retrieval.corpus import DATA, load_passages, read_jsonl
+from ragkit.retrieval.corpus import DATA, read_jsonl
 from ragkit.retrieval.encoder import Encoder
 from ragkit.retrieval.library import Library, hybrid_search
 
@@ -22,7 +21,6 @@ MEASURES = ("nDCG@10", "R@3", "R(rel=2)@3")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, default=DATA, metavar="FOLDER")
     parser.add_argument("--generator", default="tiny-rag-lm")
     parser.add_argument("--answers", default="support", choices=["support", "answer", "key"])
     parser.add_argument("--k", type=int, default=5)
@@ -31,9 +29,9 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
 
     encoder = Encoder()
-    library = Library.build(load_passages(arguments.data / "corpus.jsonl"), encoder)
-    queries = {row["_id"]: row for _, row in read_jsonl(arguments.data / "queries.jsonl")}
-    answers = {row["query_id"]: row for _, row in read_jsonl(arguments.data / "answers.jsonl")}
+    library = Library.load(DATA / "index", encoder)
+    queries = {row["_id"]: row for _, row in read_jsonl(DATA / "queries.jsonl")}
+    answers = {row["query_id"]: row for _, row in read_jsonl(DATA / "answers.jsonl")}
     asked: dict[str, list[str]] = {"train": [], "test": []}
     for key in answers:
         asked[queries[key]["metadata"]["split"]].append(key)
@@ -42,7 +40,7 @@ def main() -> None:
         for key in asked["train"]
     ]
     test = {key: queries[key]["text"] for key in asked["test"]}
-    qrels = {key: grades for key, grades in load_qrels(arguments.data / "qrels.tsv").items() if key in test}
+    qrels = {key: grades for key, grades in load_qrels(DATA / "qrels.tsv").items() if key in test}
 
     started = time.perf_counter()
     generator = Generator(arguments.generator, encoder, device="cpu")
