@@ -13,6 +13,7 @@ from ragkit.retrieval.text import split_sentences
 
 sys.path.insert(0, str(DATA / "build"))
 import build_corpus
+import pool_judgements
 
 
 def rows(name: str) -> list[dict]:
@@ -55,6 +56,25 @@ def test_the_corpus_has_three_styles_of_at_least_80_topics(corpus):
     assert styles == dict.fromkeys(build_corpus.STYLES, len(topics))
 
 
+def test_the_card_counts_as_the_files_do(corpus, queries):
+    card = " ".join((DATA / "README.md").read_text(encoding="utf-8").split())
+    kinds = Counter(query["metadata"]["kind"] for query in queries)
+    answerable = sum(query["metadata"]["answerable"] for query in queries)
+    splits = Counter({p.metadata["topic"]: p.metadata["split"] for p in corpus}.values())
+    grades = Counter(g for judged in load_qrels(DATA / "qrels.tsv").values() for g in judged.values())
+    words = [len(passage.text.split()) for passage in corpus]
+    for said in (
+        f"{len(corpus)} passages on {splits.total()} topics",
+        f"{len(queries):,} questions, {len(queries) - answerable} of which the corpus cannot answer",
+        f"{min(words)} to {max(words)} words",
+        f"train ({splits['train']}) and test ({splits['test']})",
+        f"**near misses** ({kinds['near miss']};",
+        f"**off-topic** questions ({kinds['off topic']})",
+        f"{grades.total():,} pairs: {grades[0]:,} of grade 0, {grades[1]:,} of 1, {grades[2]:,} of 2",
+    ):
+        assert said in card, said
+
+
 def test_every_passage_names_its_sources(corpus):
     for passage in corpus:
         for source in passage.metadata["sources"]:
@@ -93,6 +113,14 @@ def test_every_answerable_question_and_no_other_has_an_answering_passage(queries
         best = max(qrels.get(query["_id"], {"": 0}).values())
         assert (best == 2) == query["metadata"]["answerable"], query["_id"]
     assert set(qrels) <= set(load_queries(DATA / "queries.jsonl"))
+
+
+def test_every_passage_of_a_questions_topic_is_judged_and_what_any_search_finds_first(queries):
+    encoder, qrels = Encoder(), load_qrels(DATA / "qrels.tsv")
+    pools = pool_judgements.pools(Library.load(DATA / "index", encoder), queries, encoder)
+    assert {
+        query["_id"]: left for query, ids in pools if (left := ids - set(qrels.get(query["_id"], {})))
+    } == {}
 
 
 def test_the_shipped_index_holds_the_corpus_as_this_encoder_encodes_it(corpus):

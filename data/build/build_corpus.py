@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 DATA = HERE.parent
 STYLES = ("intuition", "mathematics", "practice")
 KINDS = ("what", "why", "how", "compare", "when", "which")
-WORDS = (60, 140)
+WORDS = (50, 170)
 REFERENCE = re.compile(r"“([^”]*)”")  # curly quotes are for the titles of other passages
 FENCE = re.compile(r"```python\n(.*?)```", re.S)
 
@@ -53,6 +53,8 @@ def check_passage(topic: dict, passage: dict) -> list[str]:
             wrong.append(f"{where}: not an arXiv id: {source['arxiv']}")
     if re.search(r"\$|\\[a-z]+|https?://", passage["text"]):
         wrong.append(f"{where}: write formulas in plain Unicode (no LaTeX, no addresses)")
+    if re.search(r"\S\n- ", FENCE.sub("", passage["text"])):
+        wrong.append(f"{where}: an empty line before each item of a list, or they run together")
     for code in FENCE.findall(passage["text"]):
         try:
             exec(compile(code, where, "exec"), {"__name__": "passage"})

@@ -24,29 +24,30 @@ SHOWN = 5  # passages in a ranking
 # Queries, by the split of their topic: what all five judge, so that they can be compared; each one's own
 # rankings; and comparisons, which all five make.
 SHARED, OWN, COMPARED = {"train": 30, "test": 15}, {"train": 80, "test": 25}, {"train": 45, "test": 15}
-REPEATED = 0.1  # of the items come back, in another order
+REPEATED = 0.2  # of the items come back, in another order
 WHEN = "2026-01-01T00:00:00.000+00:00"  # a script has no clock
 
 
 @dataclass(frozen=True)
 class Annotator:
-    """Utility = relevance · grade + taste · [style] − shown · place; grade 0 to 2, place from 0."""
+    """Utility = relevance · grade + taste · [what it wants] − shown · place; grade 0 to 2, place from 0."""
 
     name: str
-    style: str = ""
+    wants: str = ""  # a style of passages, or "code": a block of it
     relevance: float = 1.5
     taste: float = 0.0
     shown: float = 0.0
     tie: float = 0.0  # what feels closer than this, in logits, is called even
 
     def utility(self, passage: Passage, grade: int) -> float:
-        return self.relevance * grade + self.taste * (passage.metadata["style"] == self.style)
+        has_it = "```" in passage.text if self.wants == "code" else passage.metadata["style"] == self.wants
+        return self.relevance * grade + self.taste * has_it
 
 
 ANNOTATORS = [
     Annotator("simulated-intuition", "intuition", taste=3.0, tie=0.3),
     Annotator("simulated-mathematics", "mathematics", taste=3.0, tie=0.3),
-    Annotator("simulated-code", "practice", taste=3.0, tie=0.3),
+    Annotator("simulated-code", "code", taste=3.0, tie=0.3),
     Annotator("simulated-careless", relevance=0.2),
     Annotator("simulated-first", shown=0.8),
 ]
@@ -66,12 +67,13 @@ def order(felt: list[float], tie: float) -> list[list[int]]:
 
 def rankings(annotator: Annotator, items: list[dict], rng: np.random.Generator) -> list[Ranking]:
     out = []
+    again = set(rng.choice(len(items), round(REPEATED * len(items)), replace=False))
     for number, item in enumerate(items):
         once = rank(annotator, item, f"{annotator.name}-r{number:03d}", rng)
         out.append(once)
-        if rng.random() < REPEATED:
-            again = rank(annotator, item, f"{once.event_id}-again", rng)
-            out.append(replace(again, details=again.details | {"repeat_of": once.event_id}))
+        if number in again:
+            repeat = rank(annotator, item, f"{once.event_id}-again", rng)
+            out.append(replace(repeat, details=repeat.details | {"repeat_of": once.event_id}))
     return out
 
 

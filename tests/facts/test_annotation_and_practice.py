@@ -2,17 +2,29 @@
 
 import itertools
 import math
+import os
+import re
+import stat
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize
-from scipy.stats import norm
+from scipy.stats import binom, norm
+
+TOPICS = Path(__file__).parents[2] / "data/build/topics/annotation-and-practice.toml"
 
 
 def sigmoid(z):
     return 1 / (1 + np.exp(-z))
+
+
+def passage(topic, style):
+    topics = tomllib.loads(TOPICS.read_text(encoding="utf-8"))["topic"]
+    return next(p["text"] for t in topics for p in t["passage"] if (t["id"], p["style"]) == (topic, style))
 
 
 def logit(p):
@@ -54,6 +66,7 @@ def test_ties_and_rankings():
     for nu in (0.3, 1.0, 2.5):
         assert davidson(1.7, 1.7, nu)[2] == pytest.approx(nu / (2 + nu))
     assert davidson(1, 1, 1)[2] == pytest.approx(1 / 3)
+    assert sum(len(pair) for pair in itertools.combinations(range(5), 2)) == 20  # texts in ten pairs
     assert davidson(3, 2, 0)[0] == pytest.approx(3 / 5)  # without ties: Bradley–Terry
     tiers = [0, 0, 1, 1, 2]
     strict = sum(i != j for i, j in itertools.combinations(tiers, 2))
@@ -87,6 +100,8 @@ def test_inter_annotator_agreement():
 
 def test_position_bias_of_annotators():
     """σ(0.4), the shrunken win rate, the odds e^(2b) of repeated sides, the band for 400 and the offset."""
+    assert sigmoid(0.5 * math.log(40 / 10)) == pytest.approx(2 / 3)
+    assert 1 - binom.cdf(220, 400, 0.5) + binom.cdf(179, 400, 0.5) == pytest.approx(0.04, abs=5e-4)
     assert sigmoid(0.4) == pytest.approx(0.599, abs=5e-4)
     assert (sigmoid(2) + sigmoid(0)) / 2 == pytest.approx(0.690, abs=5e-4)
     assert sigmoid(1) == pytest.approx(0.731, abs=5e-4)
@@ -179,8 +194,8 @@ def test_cyclic_preferences():
     np.testing.assert_allclose(beats @ np.full(3, 1 / 3), 0.5)
 
 
-def test_logging_preferences():
-    """The fold of the five example lines, its indifference to repeats, and the chance that ids collide."""
+def test_logging_preferences(monkeypatch):
+    """The fold of five lines, its indifference to repeats, colliding ids, and what the code syncs."""
 
     def fold(events):
         events = list({e["id"]: e for e in reversed(events)}.values())[::-1]  # the first of each id
@@ -200,6 +215,17 @@ def test_logging_preferences():
     assert chance == pytest.approx(n**2 / 2**123, rel=1e-5) and round(math.log10(chance)) == -25
     small = 1 - math.prod(1 - i / 1000 for i in range(10))
     assert small == pytest.approx(10**2 / 2000, rel=0.15)  # the same rule, ten ids out of a thousand
+
+    synced, fsync = [], os.fsync  # the code syncs the directory of the new file once, and each of two lines
+
+    def record(file):
+        descriptor = file if isinstance(file, int) else file.fileno()
+        synced.append(stat.S_ISDIR(os.fstat(descriptor).st_mode))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    exec(re.search(r"```python\n(.*?)```", passage("logging-preferences", "practice"), re.S)[1], {})
+    assert synced == [True, False, False]
 
 
 def test_simulated_annotators():
@@ -240,6 +266,9 @@ def test_log_probability_numerics():
     assert 2**-15 == pytest.approx(0.00003, abs=1e-6)
     assert torch.tensor(-301.0).bfloat16().item() == -300
     assert math.log(1 - (1 - 2**-40)) == pytest.approx(math.log(-math.expm1(math.log1p(-(2**-40)))))
+    x = torch.zeros((), requires_grad=True)
+    torch.where(x > 0, x.log(), 0).backward()
+    assert x.grad.isnan()
     logp = -1e-20  # here 1 − p is lost, the stable form is not
     assert 1 - math.exp(logp) == 0 and math.log(-math.expm1(logp)) == pytest.approx(math.log(1e-20))
 
@@ -263,7 +292,7 @@ def test_training_stability():
     g.grad = torch.tensor([3.0, 4.0])
     torch.nn.utils.clip_grad_norm_([g], 1.0)
     assert g.grad.tolist() == pytest.approx([0.6, 0.8], abs=1e-5)
-    for size in (1e-3, 1.0, 1e4):
+    for size in (1e-3, 0.1, 1.0, 1e4):  # the clipped gradient is one of them: the step is the same
         grad, mean, square = np.array([size, -3 * size]), 0.0, 0.0
         mean, square = 0.9 * mean + 0.1 * grad, 0.999 * square + 0.001 * grad**2
         step = 0.01 * (mean / (1 - 0.9)) / (np.sqrt(square / (1 - 0.999)) + 1e-8)

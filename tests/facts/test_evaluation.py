@@ -2,14 +2,29 @@
 
 import math
 import random
+import re
 import string
+import tomllib
 import warnings
 from collections import Counter
 from fractions import Fraction
 from itertools import combinations, permutations, product
+from pathlib import Path
 
 import numpy as np
 from scipy import stats
+
+TOPICS = Path(__file__).parents[2] / "data/build/topics/evaluation.toml"
+TEXTS = {
+    (topic["id"], passage["style"]): passage["text"]
+    for topic in tomllib.loads(TOPICS.read_text(encoding="utf-8"))["topic"]
+    for passage in topic["passage"]
+}
+
+
+def quoted(topic, style, pattern):
+    """The numbers that the groups of `pattern` catch in a passage."""
+    return [float(number) for number in re.search(pattern, TEXTS[topic, style]).groups()]
 
 
 def close(value, quoted, digits):
@@ -227,6 +242,7 @@ def test_rank_correlation():
         swapped = [1, 0, *range(2, n)]
         assert math.isclose(1 - kendall(range(n), swapped)[0], 4 / (n * (n - 1)))
     assert math.isclose(4 / (4 * 3), 1 / 3)
+    assert quoted("rank-correlation", "intuition", r"the (\d+) pairs") == [math.comb(10, 2)]
     assert sum(kendall(a, order)[0] == 1 for order in permutations(a)) == 1 and math.factorial(4) == 24
     assert kendall([1, 2, 3], [3, 2, 1])[0] == -1
     assert close(kendall(range(10), [2, 1, 0, *range(3, 10)])[0], 0.867, 3)
@@ -327,3 +343,86 @@ def test_llm_as_a_judge():
     true_rate = (0.6 - 0.2) / (0.9 - 0.2)
     assert close(true_rate, 0.571, 3)
     assert math.isclose(true_rate * 0.9 + (1 - true_rate) * 0.2, 0.6)
+
+
+def test_retrieval_benchmarks():
+    """A perfect ranker's MRR with one label of three, the two averages, and the best of ten attempts."""
+    orders = list(permutations("abc"))  # only a is labelled
+    mrr = sum(1 / (order.index("a") + 1) for order in orders) / len(orders)
+    assert math.isclose(mrr, sum(1 / i for i in range(1, 4)) / 3)
+    m, text = "retrieval-benchmarks", "mathematics"
+    assert quoted(m, text, r"is (0\.\d+) for m = 3") == [round(mrr, 3)]
+    a, b = (np.array(quoted(m, text, name + r" (0.\d+), (0.\d+) and (0.\d+)")) for name in ("scores", "B"))
+    assert quoted(m, text, r"mean, (0.\d+) against (0.\d+),") == [round(a.mean(), 2), round(b.mean(), 2)]
+    assert (b > a).sum() == 2
+    x = np.linspace(-8, 8, 160001)  # E max of ten = ∫ x · 10 φ(x) Φ(x)⁹ dx
+    best = float(np.trapezoid(x * 10 * stats.norm.pdf(x) * stats.norm.cdf(x) ** 9, x))
+    assert quoted(m, text, r"look (\d\.\d+)·s too good") == [round(best, 2)]
+    s, gain = quoted(m, text, r"s = (0.\d+) this is a gain of (0.\d+)")
+    assert close(best * s, gain, 3)
+
+
+def test_nugget_evaluation():
+    """Allowance, precision, F with β = 3, and both vital scores."""
+    vital, total, okay, length = (3, 5, 2, 800)
+    m, text = "nugget-evaluation", "mathematics"
+    assert quoted(m, text, r"r = (\d) of (\d), a = (\d) and L = (\d+)") == [vital, total, okay, length]
+    recall, precision = vital / total, 100 * (vital + okay) / length
+    f3 = 10 * precision * recall / (9 * precision + recall)
+    found = quoted(m, text, r"recall is (0.\d+), precision 500/800 = (0.\d+) and F₃ = (0.\d+)\.")
+    assert found == [recall, precision, round(f3, 3)] and 100 * (vital + okay) == 500
+    credit = [1, 1, 0.5, 0]
+    strict, lenient = sum(x == 1 for x in credit) / 4, sum(credit) / 4
+    assert quoted(m, text, r"strict score is (0.\d+) and the lenient one (0.\d+)\.") == [strict, lenient]
+    assert sum(x == 1 for x in credit + [1]) / 5 == 0.6
+
+
+def test_arena_ratings():
+    """Expected scores, the scale, the two orders of two games, and the interval after a hundred votes."""
+    m, text = "arena-ratings", "mathematics"
+
+    def expected(lead):
+        return 1 / (1 + 10 ** (-lead / 400))
+
+    low, high = quoted(m, text, r"100 points means an expected score of (0.\d+), one of 400 points (0.\d+)\.")
+    assert close(expected(100), low, 3) and close(expected(400), high, 3)
+    scale = 400 / math.log(10)
+    assert quoted(m, text, r"400/ln 10 = (\d+\.\d)") == [round(scale, 1)]
+    assert math.isclose(expected(250), 1 / (1 + math.exp(-250 / scale)))
+
+    def play(results, k=32):
+        a = b = 1000
+        for won in results:
+            step = k * (won - expected(a - b))
+            a, b = a + step, b - step
+        return a
+
+    win_first, loss_first = quoted(m, text, r"leave A at (\d+\.\d+), the reverse at (\d+\.\d+);")
+    assert close(play([1, 0]), win_first, 2) and close(play([0, 1]), loss_first, 2)
+    assert play([1] * 30 + [0] * 30) < 1000 < play([0] * 30 + [1] * 30)
+    error = 1 / math.sqrt(100 * 0.5 * 0.5)
+    found = quoted(m, text, r"error of (0.\d), or (\d+\.\d) points, and a 95 % interval of ±(\d+) points")
+    assert found == [error, round(error * scale, 1), round(1.96 * error * scale)]
+    wins = np.random.default_rng(0).binomial(1000, 0.64, 4000)  # the formula against simulated votes
+    assert abs(np.log(wins / (1000 - wins)).std() * math.sqrt(1000 * 0.64 * 0.36) - 1) < 0.05
+
+
+def test_claim_checking():
+    """Share of claims, ten claims at 95 %, FActScore's penalty, and how many flags are right."""
+    m, text = "claim-checking", "mathematics"
+    assert quoted(m, text, r"four of five supported claims give (0.\d)") == [4 / 5]
+    assert quoted(m, text, r"0\.95¹⁰ = (0.\d+)") == [round(0.95**10, 3)]
+    assert quoted(m, text, r"is (0.\d+) for n = 5") == [round(math.exp(1 - 10 / 5), 3)]
+    assert math.exp(1 - 10 / 10) == 1
+
+    def right(share):
+        return share * 0.8 / (share * 0.8 + (1 - share) * 0.05)
+
+    hit, false, flagged = quoted(m, text, r"Then (0.\d+) \+ (0.\d+) = (0.\d+) of")
+    assert (
+        math.isclose(hit, 0.1 * 0.8)
+        and math.isclose(false, 0.9 * 0.05)
+        and math.isclose(flagged, hit + false)
+    )
+    assert quoted(m, text, r"flagged, (\d+) % of them rightly") == [round(100 * right(0.1))]
+    assert quoted(m, text, r"a mere (\d+) % of such") == [round(100 * right(0.02))]

@@ -6,6 +6,8 @@ import json
 import math
 import os
 import pickle
+import tomllib
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -13,6 +15,14 @@ import pytest
 from scipy import stats
 
 faiss.omp_set_num_threads(1)
+FAMILY = Path(__file__).parents[2] / "data/build/topics/indexes.toml"
+
+
+def says(topic, *numbers):
+    """The passages of `topic` state each of the numbers, so that a number changed there fails its test."""
+    topics = {t["id"]: t for t in tomllib.loads(FAMILY.read_text(encoding="utf-8"))["topic"]}
+    text = " ".join(passage["text"] for passage in topics[topic]["passage"])
+    assert [number for number in numbers if number not in text] == []
 
 
 def vectors(n, d, seed=0):
@@ -31,6 +41,9 @@ def test_exact_search():
     q, x = np.array([1.0, 2.0]), np.array([3.0, 1.0])
     assert (q @ q, x @ x, 2 * q @ x) == (5, 10, 10)
     assert ((q - x) ** 2).sum() == q @ q + x @ x - 2 * q @ x == 5
+    near = np.float32([1000, 1000]), np.float32([1000, 1000.125])  # cancellation in the expansion
+    expanded = near[0] @ near[0] + near[1] @ near[1] - 2 * (near[0] @ near[1])
+    assert ((near[0] - near[1]) ** 2).sum() == 0.125**2 and abs(expanded - 0.125**2) > 0.1 * 0.125**2
     data, queries = vectors(500, 16), vectors(20, 16, seed=1)
     index = faiss.IndexFlatIP(16)
     assert index.is_trained  # nothing to train
@@ -90,6 +103,7 @@ def test_product_quantization():
     """Code sizes, number of expressible vectors, table look-ups against decoded distances, refinement."""
     assert 4 * 384 == 1536 and 48 * 8 // 8 == 48 and 1536 / 48 == 32
     assert 256**8 == 2**64 and round(2**64 / 1e19, 1) == 1.8
+    assert 30**3 == 27_000
     tables, code = ((0.1, 0.4), (0.3, 0.2)), (1, 0)
     assert sum(table[c] for table, c in zip(tables, code)) == pytest.approx(0.7)
     assert 384 % 48 == 0 and 384 % 50 != 0
@@ -142,6 +156,10 @@ def test_hnsw():
         found = index.search(queries, 5)[1]
         recalls.append(np.mean([len(set(a) & set(b)) / 5 for a, b in zip(found, truth)]))
     assert recalls == sorted(recalls) and recalls[0] < 0.9 and recalls[-1] > 0.98
+    index.hnsw.efSearch = 2  # below k: still k ids, of lower recall than with a higher efSearch
+    low = index.search(queries, 5)[1]
+    assert (low >= 0).all()
+    assert np.mean([len(set(a) & set(b)) / 5 for a, b in zip(low, truth)]) < recalls[0]
     pair, query = np.array([[1, 0], [5, 5]], dtype="float32"), np.array([[1, 0.1]], dtype="float32")
     inner = faiss.IndexHNSWFlat(2, 8, faiss.METRIC_INNER_PRODUCT)
     assert filled(faiss.IndexHNSWFlat(2, 8), pair).search(query, 1)[1][0, 0] == 0
@@ -230,6 +248,7 @@ def test_ids_and_deletion():
     assert round(math.comb(10**6, 2) / 2**32) == round(10**12 / 2**33) == 116
     assert 10**12 / 2**64 == pytest.approx(5.4e-8, abs=0.05e-8)
     assert math.comb(10**6, 2) / 2**63 == pytest.approx(10**12 / 2**64, rel=1e-5)
+    assert round(math.sqrt(2**63) / 1e9) == round(2**31.5 / 1e9) == 3  # trials for a collision on purpose
     assert 2**63 - 1 == np.iinfo("int64").max  # every 63-bit id fits
     x = np.eye(4, dtype="float32")
     flat = filled(faiss.IndexFlatIP(4), x)
@@ -265,7 +284,12 @@ def test_saving_an_index(tmp_path):
     x[1:, 1:] = -0.5
     path, temporary = tmp_path / "index.faiss", tmp_path / "index.tmp"
     faiss.write_index(filled(faiss.IndexFlatIP(4), x), str(temporary))
-    os.replace(temporary, path)
+    for target in (temporary, tmp_path):  # a directory can be opened and synced as a file can
+        handle = os.open(target, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
+        if target == temporary:
+            os.replace(temporary, path)
     assert not temporary.exists()
     whole = path.read_bytes()
     damaged = bytearray(whole)
@@ -356,3 +380,109 @@ def test_sharding_and_vector_databases():
     assert slow.any(1).mean() == pytest.approx(1 - 0.99**100, abs=0.01)
     full = np.bincount([int(hashlib.sha256(str(i).encode()).hexdigest(), 16) % 8 for i in range(8000)])
     assert full.min() > 900 and full.max() < 1100  # a hash fills the shards about equally
+
+
+def test_diskann():
+    """Robust prune at two values of α, the shrinking distance, bytes on page and in memory, read rounds."""
+
+    def prune(p, x, alpha):
+        left, links = sorted(range(len(x)), key=lambda i: math.dist(p, x[i])), []
+        while left:
+            links.append(left.pop(0))
+            left = [v for v in left if alpha * math.dist(x[links[-1]], x[v]) > math.dist(p, x[v])]
+        return links
+
+    pair = [(1, 0), (0.88, 1.796)]
+    assert math.dist(pair[0], pair[1]) == pytest.approx(1.8, abs=1e-3)
+    assert math.hypot(*pair[1]) == pytest.approx(2, abs=1e-3) and round(1.2 * 1.8, 2) == 2.16
+    assert prune((0, 0), pair, 1.0) == [0] and prune((0, 0), pair, 1.2) == [0, 1]
+    assert round(math.log(100) / math.log(1.2), 1) == 25.3 and math.ceil(math.log(100) / math.log(1.2)) == 26
+    points = [tuple(row) for row in vectors(120, 4)]
+    counts = []
+    for alpha in (1.0, 1.2, 1.5):
+        links = {p: [q for q in points if q != p] for p in points}
+        links = {p: [others[i] for i in prune(p, others, alpha)] for p, others in links.items()}
+        for here, target in itertools.permutations(points[:40], 2):
+            best = min(math.dist(q, target) for q in links[here])
+            assert best * alpha <= math.dist(here, target) + 1e-9  # no limit on R: a hop divides by α
+        counts.append(sum(map(len, links.values())))
+    assert counts[0] < counts[1] < counts[2]  # a larger α keeps more links
+    node = 4 * 384 + 4 + 4 * 64
+    assert node == 1796 and 4096 // node == 2
+    assert 100_000_000 // 2 * 4096 == 204.8e9 and 100_000_000 * 32 == 3.2e9
+    assert round(math.sqrt(1.2), 2) == 1.10
+    assert 40 / 4 == 10 and 10 * 100e-6 == pytest.approx(1e-3)
+    says(
+        "diskann", "1.2·1.8 = 2.16", "at most 26 hops (ln 100 / ln 1.2 = 25.3)", "1,796 bytes, two to a page"
+    )
+    says("diskann", "204.8 GB of SSD, and 3.2 GB", "acts like 1.10", "10 rounds, or 1 ms at 100 µs")
+
+
+def test_rabitq():
+    """Agreement, unbiasedness and bound over random rotations, and the recall with and without a rotation."""
+    rng, d, true = np.random.default_rng(0), 384, 0.3
+    o, w = np.eye(d)[0], np.eye(d)[1]
+    q = true * o + math.sqrt(1 - true**2) * w
+    rotated = np.linalg.qr(rng.normal(size=(300, d, d)))[0]
+    po, pq = rotated @ o, rotated @ q
+    b = np.sign(po) / math.sqrt(d)
+    s, raw = (b * po).sum(1), (b * pq).sum(1)
+    assert np.allclose(s, np.abs(po).sum(1) / math.sqrt(d)) and np.allclose((b**2).sum(1), 1)
+    assert round(math.sqrt(2 / math.pi), 3) == 0.798 == pytest.approx(s.mean(), abs=0.003)
+    estimate = raw / s
+    assert abs(estimate.mean() - true) < 4 * estimate.std() / math.sqrt(300)
+    assert round(raw.mean(), 2) == round(true * 0.798, 2) == 0.24
+    margin = np.sqrt(1 - s**2) / s * 1.9 / math.sqrt(d - 1)
+    assert (np.abs(estimate - true) <= margin).mean() > 0.9
+    assert margin.mean() == pytest.approx(0.073, abs=0.001)
+    assert (
+        math.sqrt(1 - 0.8**2) / 0.8 == pytest.approx(0.75) and round(0.75 * 1.9 / math.sqrt(383), 3) == 0.073
+    )
+    assert 384 // 8 + 8 == faiss.IndexRaBitQ(384).code_size == 56
+    scale = np.arange(1, 129) ** -0.7
+    x, queries = ((rng.normal(size=(n, 128)) * scale).astype("float32") for n in (5000, 200))
+    truth = filled(faiss.IndexFlatL2(128), x).search(queries, 10)[1]
+
+    def recall(factory, keep):
+        index = faiss.index_factory(128, factory)
+        index.train(x)
+        index.add(x)
+        found = index.search(queries, keep)[1]
+        return np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, truth)])
+
+    assert recall("RaBitQ", 10) == pytest.approx(0.13, abs=0.02)
+    assert recall("RR128,RaBitQ", 10) == pytest.approx(0.47, abs=0.02)
+    assert recall("RR128,RaBitQ", 100) == pytest.approx(0.98, abs=0.01)
+    says(
+        "rabitq",
+        "0.13 without the rotation and 0.47 with",
+        "the latter to 0.98",
+        "takes 56 bytes, of which 8",
+    )
+    says("rabitq", "≈ 0.798", "0.30 would come out as 0.24", "0.75·1.9/√383 ≈ 0.073")
+
+
+def test_deletion_and_privacy():
+    """The slowest copy, missed stores, overlapping windows, noise against cosine, bytes that stay."""
+    assert max(1, 7, 30, 35) == 35
+    assert round(100 * (1 - 0.98**5), 1) == 9.6
+    starts = range(0, 10_000, 50)
+    assert max(sum(start <= token < start + 200 for start in starts) for token in range(5000)) == 4
+    rng, d = np.random.default_rng(0), 768
+    unit = rng.normal(size=(2000, d))
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    for noise, stated in ((0.01, 0.96), (0.1, 0.34)):
+        moved = unit + noise * rng.normal(size=unit.shape)
+        cosine = ((unit * moved).sum(1) / np.linalg.norm(moved, axis=1)).mean()
+        assert round(1 / math.sqrt(1 + noise**2 * d), 2) == stated == pytest.approx(cosine, abs=0.006)
+    says(
+        "deletion-and-privacy", "complete after 35 days", "9.6 % for five stores at p = 2 %", "up to 4 chunks"
+    )
+    says("deletion-and-privacy", "0.96 at λ = 0.01 and 0.34 at λ = 0.1")
+    x = vectors(3, 8)
+    hnsw = filled(faiss.IndexHNSWFlat(8, 4), x)
+    live = faiss.SearchParametersHNSW(sel=faiss.IDSelectorBatch([0, 2]))
+    assert 1 not in hnsw.search(x, 2, params=live)[1]
+    assert x[1].tobytes() in faiss.serialize_index(hnsw).tobytes()  # hidden, not gone
+    rebuilt = filled(faiss.IndexHNSWFlat(8, 4), x[[0, 2]])
+    assert x[1].tobytes() not in faiss.serialize_index(rebuilt).tobytes()

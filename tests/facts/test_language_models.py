@@ -2,12 +2,19 @@
 
 import itertools
 import math
+import tomllib
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers import Llama4TextConfig, SmolLM3Config
+
+ROOT = Path(__file__).parents[2]
+FAMILY = tomllib.loads((ROOT / "data/build/topics/language-models.toml").read_text(encoding="utf-8"))
+TEXT = {f"{t['id']}-{p['style']}": p["text"] for t in FAMILY["topic"] for p in t["passage"]}
 
 
 def softmax(scores):
@@ -98,6 +105,11 @@ def test_attention():
     assert masked[2] == 0 and np.isclose(masked.sum(), 1)
     assert np.sum(softmax(scores) * [1, 1, 0]) < 1  # zeroed afterwards: no longer sums to one
     assert torch.full((3,), -math.inf).softmax(-1).isnan().all()
+    for keep in (torch.zeros(3, 5, dtype=torch.bool), torch.full((3, 5), -math.inf, dtype=torch.float64)):
+        by_torch = F.scaled_dot_product_attention(*(torch.tensor(m)[None] for m in (q, k, v)), attn_mask=keep)
+        assert (by_torch == 0).all()  # a wholly masked row: zeros, where a softmax by hand gives NaN
+    band = np.tri(40) - np.tri(40, k=-8)  # each token and the seven before it
+    assert band.sum(1).max() == 8 and band.sum() <= 40 * 8
 
     q1, k1 = torch.ones(1, 1, 2), torch.zeros(1, 2, 2)
     v1 = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
@@ -251,6 +263,14 @@ def test_key_value_cache():
             hidden = hidden + scores.softmax(-1) @ torch.stack(values[layer])
         assert torch.allclose(hidden, full(x)[t], atol=1e-4)
         assert torch.allclose(full(x[: t + 1])[t], full(x)[t], atol=1e-4)
+    # With a window of w keys, a step reads the last w cached rows and no others.
+    w = 3
+    x1 = x[None]
+    band = (torch.ones(6, 6).tril() - torch.ones(6, 6).tril(-w)).bool()
+    window = F.scaled_dot_product_attention(x1, x1, x1, attn_mask=band)[0]
+    for t in range(6):
+        kept = x[max(0, t + 1 - w) : t + 1]
+        assert torch.allclose((kept @ x[t] / 8**0.5).softmax(0) @ kept, window[t], atol=1e-5)
     # Another first token changes the deeper keys of all tokens after it: only whole prefixes can be shared.
     other = x.clone()
     other[0] += 1
@@ -261,6 +281,8 @@ def test_low_rank_adaptation():
     """Parameter counts, the rank, the start at the base model, the gradients, merging."""
     d = k = 4096
     assert 8 * (d + k) == 65_536 and d * k == 16_777_216
+    # Weights and gradients of 2 bytes, a copy of 4 and Adam's two moments of 4 each.
+    assert f"or {7 * (2 + 2 + 4 + 4 + 4)} GB for seven billion" in TEXT["low-rank-adaptation-intuition"]
     assert round(100 * 65_536 / 16_777_216, 2) == 0.39
 
     rng = np.random.default_rng(0)
@@ -368,6 +390,9 @@ def test_rotary_positions():
     order = np.arange(8).reshape(2, 4).T.ravel()  # halves as neighbours: 0 4 1 5 2 6 3 7
     assert not np.isclose(rope(q, 5) @ rope(k, 3), rope(q[order], 5) @ rope(k[order], 3))
 
+    for config in (SmolLM3Config(), Llama4TextConfig()):  # 0 marks a layer without rotation
+        assert [i % 4 == 3 for i in range(config.num_hidden_layers)] == [not r for r in config.no_rope_layers]
+
     integers = torch.arange(0, 512, dtype=torch.float32)
     wrong = integers.to(torch.bfloat16).float() != integers
     assert not wrong[:257].any() and wrong[257]
@@ -378,3 +403,103 @@ def test_rotary_positions():
     moved = F.scaled_dot_product_attention(x[order][None], x[order][None], x[order][None])[0]
     assert torch.allclose(out[order], moved)
     assert max(np.arange(4096) / 2) < 2048  # positions divided by 2 stay in a trained range of 2,048
+
+
+def test_test_time_compute():
+    """1 − (1 − p)^n, majority votes against enumeration, pass@k against all subsets."""
+    text = TEXT["test-time-compute-mathematics"]
+    assert f"which is {1 - 0.7**10:.3f} for p = 0.3 and n = 10" in text
+
+    def majority(p, n):
+        return sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(n // 2 + 1, n + 1))
+
+    for p in (0.6, 0.4):
+        votes = itertools.product([0, 1], repeat=3)
+        by_hand = sum(math.prod(p if v else 1 - p for v in vote) for vote in votes if sum(vote) > 1.5)
+        assert np.isclose(majority(p, 3), by_hand)
+        assert f"p = {p}: {majority(p, 3):.3f} for n = 3, {majority(p, 11):.3f} for n = 11" in text
+        assert (majority(p, 11) < p) == (p < 0.5)  # voting makes it worse below one half
+
+    right = [1] * 3 + [0] * 7  # n = 10 samples, c = 3 right
+    for k in (1, 2, 5):
+        subsets = list(itertools.combinations(right, k))
+        assert np.isclose(1 - math.comb(7, k) / math.comb(10, k), sum(map(any, subsets)) / len(subsets))
+
+
+def test_flash_attention():
+    """The online softmax over blocks and its worked sums, the score matrix in MiB, the n²·d²/S count."""
+    text = TEXT["flash-attention-mathematics"]
+    first = math.exp(1 - 3) + 1
+    then = first * math.exp(3 - 4) + 1
+    assert f"l = e⁻² + 1 = {first:.3f}" in text and f"l = {first:.3f}·e⁻¹ + 1 = {then:.3f}" in text
+    assert np.isclose(then, sum(math.exp(s - 4) for s in (1, 3, 4)))
+    assert f"would fill {8192**2 * 2 // 2**20} MiB" in text
+    assert "n²/16 for d = 64 and S = 65,536" in text and 65_536 / 64**2 == 16
+
+    rng = np.random.default_rng(0)
+    scores, values = 30 * rng.normal(size=50), rng.normal(size=(50, 4))
+    m, total, out = -np.inf, 0.0, np.zeros(4)
+    for start in range(0, 50, 7):
+        block = slice(start, start + 7)
+        top = max(m, scores[block].max())
+        weights = np.exp(scores[block] - top)
+        total = total * np.exp(m - top) + weights.sum()
+        out, m = out * np.exp(m - top) + weights @ values[block], top
+    assert np.allclose(out / total, softmax(scores) @ values)
+
+
+def test_speculative_decoding():
+    """The worked acceptance, exactness of the kept token, tokens per pass against enumeration, speed-up."""
+    text = TEXT["speculative-decoding-mathematics"]
+    p, q = np.array([0.5, 0.3, 0.2]), np.array([0.7, 0.2, 0.1])
+    alpha = np.minimum(p, q).sum()
+    assert f"{alpha:.1f} for p = (0.5, 0.3, 0.2) and q = (0.7, 0.2, 0.1)" in text
+    assert np.isclose(alpha, q @ np.minimum(1, p / q))
+    for seed in range(20):
+        p, q = np.random.default_rng(seed).dirichlet(np.ones(5), size=2)
+        rest = np.maximum(0, p - q)
+        rejected = 1 - q @ np.minimum(1, p / q)
+        assert np.isclose(rest.sum(), rejected)
+        assert np.allclose(q * np.minimum(1, p / q) + rejected * rest / rest.sum(), p)
+
+    def expected(a, gamma):
+        return (1 - a ** (gamma + 1)) / (1 - a)
+
+    # The run of accepted drafts, and one token that the target adds.
+    by_hand = sum(
+        math.prod(0.8 if kept else 0.2 for kept in run) * (1 + [*run, False].index(False))
+        for run in itertools.product([True, False], repeat=4)
+    )
+    assert np.isclose(expected(0.8, 4), by_hand)
+    assert f"{expected(0.8, 4):.2f} for α = 0.8 and γ = 4" in text
+    assert f"3.36/{4 * 0.05 + 1:.1f} = {expected(0.8, 4) / (4 * 0.05 + 1):.2f}" in text
+    assert "at α = 0.5 no draft length gets beyond 2" in TEXT["speculative-decoding-practice"]
+    assert expected(0.5, 3) < expected(0.5, 30) < 2.0 + 1e-9
+
+
+def test_weight_quantisation():
+    """Absmax codes with and without the outlier, the bound s/2, bits per weight, the scaled channel."""
+    text = TEXT["weight-quantisation-mathematics"]
+
+    def absmax(w):
+        s = np.abs(w).max() / 127
+        return s, np.round(w / s)
+
+    s, codes = absmax(np.array([0.40, -1.27, 0.04]))
+    assert f"have s = {s:.2f} and the codes 40, −127 and 4" in text and codes.tolist() == [40, -127, 4]
+    s, codes = absmax(np.array([0.40, -1.27, 0.04, 12.7]))
+    assert f"s becomes {s:.1f} and the codes 4, −13, 0 and 127" in text and codes.tolist() == [4, -13, 0, 127]
+    w = np.random.default_rng(0).normal(size=1000)
+    s, codes = absmax(w)
+    assert s / 4 < np.abs(codes * s - w).max() <= s / 2 + 1e-12
+
+    bits = 4 + 16 / 128
+    assert f"{bits} for b = 4 and g = 128" in text and f"{7e9 * bits / 8 / 1e9:.2f} GB" in text
+    assert 7e9 * 16 / 8 == 14e9 and "are 14 GB" in TEXT["weight-quantisation-intuition"]
+
+    # W·x = (W·D)·(D⁻¹·x), and at the same step a doubled channel is rounded half as coarsely.
+    rng = np.random.default_rng(1)
+    weights, x, d = rng.normal(size=(3, 4)), rng.normal(size=4), np.array([1.0, 2.0, 1.0, 0.5])
+    assert np.allclose(weights @ x, (weights * d) @ (x / d))
+    errors = [np.abs(np.round(scale * w / 0.1) * 0.1 / scale - w).mean() for scale in (1, 2)]
+    assert 1.8 < errors[0] / errors[1] < 2.2

@@ -2,12 +2,23 @@
 
 import itertools
 import math
+import tomllib
+from pathlib import Path
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, logit, logsumexp, softmax
 
 GRID = np.linspace(-6, 6, 49)
+FAMILY = Path(__file__).parents[2] / "data/build/topics/preference-optimisation.toml"
+TOPICS = {topic["id"]: topic for topic in tomllib.loads(FAMILY.read_text(encoding="utf-8"))["topic"]}
+
+
+def says(passage, *numbers):
+    """Whether each number, as printed, stands in the passage called "topic-style"."""
+    topic, style = passage.rsplit("-", 1)
+    (text,) = (p["text"] for p in TOPICS[topic]["passage"] if p["style"] == style)
+    return all(number in text for number in numbers)
 
 
 def nll(z):
@@ -93,13 +104,13 @@ def test_beta_in_dpo():
 
 
 def test_ipo():
-    """Target 1/(2τ) = 5, mean optimum (p − ½)/τ = 3 and 5, first loss 25, linear slope, NaN of empty rows."""
+    """Target 1/(2τ) = 5, mean optimum (p − ½)/τ = 0, 3, 5, first loss 25, linear slope, NaN of empty rows."""
     tau = 0.1
     target = 1 / (2 * tau)
     assert target == 5 and np.isclose(target**2, 1 / (4 * tau**2)) and np.isclose(target**2, 25)
-    for p, best in ((0.8, 3), (1.0, 5)):
+    for p, best in ((0.5, 0), (0.8, 3), (1.0, 5)):
         found = lowest(lambda d, p: p * (d - target) ** 2 + (1 - p) * (-d - target) ** 2, p)
-        assert np.isclose(found, (p - 0.5) / tau) and np.isclose(found, best)
+        assert np.allclose([found, (p - 0.5) / tau], best, atol=1e-6)
     found = slope(lambda d: (d - target) ** 2, GRID)
     assert np.allclose(found, 2 * (GRID - target), atol=1e-6)
     assert slope(lambda d: (d - target) ** 2, 7.0) > 0 > slope(nll, 7.0)  # IPO cools, DPO only heats
@@ -110,6 +121,7 @@ def test_ipo():
     assert np.isclose(lowest(lambda d: ((label * d - 5) ** 2).mean()), 3)
     with np.errstate(invalid="ignore"):
         assert np.isnan(np.float64(0) / np.float64(0))  # an average over no token
+    assert 0.0 / max(0, 1) == 0  # clamped as in TRL
 
 
 def test_label_noise_and_robust_dpo():
@@ -183,6 +195,7 @@ def test_group_relative_policy_optimization():
         group = np.array([1] * round(10 * s) + [0] * round(10 * (1 - s)))
         assert np.isclose(advantages(group)[0], math.sqrt((1 - s) / s))
     assert np.isclose(math.sqrt(0.9 / 0.1), 3)
+    assert says("group-relative-policy-optimization-mathematics", f"{math.sqrt(0.1 / 0.9):.2f} for s = 0.9")
     a = advantages([0.2, 1.5, -3, 4])
     assert np.isclose(a.sum(), 0)
     # at r = 1 and π = π_ref the objective is the mean advantage, zero; its gradient is not
@@ -195,6 +208,7 @@ def test_group_relative_policy_optimization():
 
     assert np.isclose(objective(np.zeros(4)), 0)
     assert np.allclose(differences(objective, np.zeros(4)), a / 4, atol=1e-6)
+    assert abs(np.repeat(a, lengths).mean()) > 0.1  # averaged over all tokens it is not zero
     # k3 is an unbiased estimate of the KL divergence under the policy
     pi, ref = softmax([0.3, -1.0, 0.5]), softmax([0.0, 0.2, -0.4])
     u = np.log(ref / pi)
@@ -336,3 +350,68 @@ def test_listwise_dpo():
     assert len(list(itertools.combinations(range(5), 2))) == 5 * 4 // 2 == 10
     # the favourite only: the first term is a softmax cross-entropy
     assert np.isclose(parts[0], -log_softmax(s)[0])
+
+
+def test_iterative_dpo():
+    """2.09 of four stale answers, T rounds at β are one at β/T (0.731, 0.953), 18 % and 57 % mixed groups."""
+    weights = np.exp([-1, 0, 1, 2])
+    worth = weights.sum() ** 2 / (weights**2).sum()
+    assert says("iterative-dpo-mathematics", *(f"{w:.3f}" for w in weights[[0, 2, 3]]), f"{worth:.2f}")
+    assert np.isclose(np.ones(4).sum() ** 2 / 4, 4)  # fresh answers count in full
+
+    def optimum(reference, beta):
+        """Softmax policy over two answers at the minimum of DPO's expected loss, rewards 1 and 0."""
+        p = expit(1.0)
+        margin = lowest(lambda d: p * nll(beta * d) + (1 - p) * nll(-beta * d))
+        return softmax(np.log(reference) + [margin, 0])
+
+    start = np.array([0.5, 0.5])
+    once = optimum(start, 1.0)
+    thrice = optimum(optimum(once, 1.0), 1.0)
+    assert np.allclose(thrice, softmax(np.log(start) + 3 * np.array([1.0, 0.0])), atol=1e-5)
+    assert says("iterative-dpo-mathematics", f"{once[0]:.3f}", f"{thrice[0]:.3f}")
+    mixed = [1 - 0.1**n - 0.9**n for n in (2, 8)]
+    assert says("iterative-dpo-practice", *(f"{m:.0%}".replace("%", " %") for m in mixed))
+
+
+def test_orpo():
+    """Odds 0.667 and 0.333, penalty 0.405, 0.916 and 0.957 in all, slope 1/(1 − p), log 2 at equal odds."""
+
+    def log_odds(log_p):
+        return log_p - math.log(-math.expm1(log_p))
+
+    good, bad = math.log(0.4), math.log(0.25)
+    odds = [math.exp(log_odds(x)) for x in (good, bad)]
+    assert np.isclose(odds[0] / odds[1], 2)
+    penalty = float(nll(log_odds(good) - log_odds(bad)))
+    shown = [*odds, penalty, -good, -good + 0.1 * penalty]
+    assert says("orpo-mathematics", *(f"{x:.3f}" for x in shown))
+    for p, times in ((0.25, "1.33 times"), (0.9, "10 times")):
+        found = float(slope(np.vectorize(log_odds), math.log(p)))
+        assert np.isclose(found, 1 / (1 - p), rtol=1e-5)
+        assert f"{found:.3g} times" == times and says("orpo-mathematics", times)
+    assert round(float(nll(0)), 3) == 0.693 and says("orpo-practice", "0.693")
+    # summed over tokens p is tiny: the odds ratio is the ratio of probabilities
+    assert np.isclose(log_odds(-30) - log_odds(-32), 2, atol=1e-12)
+    # the direct form rounds to zero near p = 1
+    assert 1 - np.exp(np.float32(-1e-9)) == 0 and math.isfinite(log_odds(-1e-9))
+
+
+def test_kto_from_thumbs():
+    """44 % of thumbs up, 81 % after silence, λ_U 9 to 6.75, and six pairs of two ups and three downs."""
+    content, up, down = 0.8, 0.02, 0.1
+    thumbs_up, thumbs_down = content * up, (1 - content) * down
+    silent = content * (1 - up), content * (1 - up) + (1 - content) * (1 - down)
+    assert says("kto-from-thumbs-mathematics", f"{thumbs_up:.3f}/({thumbs_up:.3f} + {thumbs_down:.3f})")
+    assert says("kto-from-thumbs-mathematics", f"{silent[0]:.3f}/{silent[1]:.3f}")
+    for share in (thumbs_up / (thumbs_up + thumbs_down), silent[0] / silent[1], content):
+        assert says("kto-from-thumbs-mathematics", f"{100 * share:.0f} %")
+    for ratio, weight in ((1, 9), (4 / 3, 6.75)):
+        assert np.isclose(900 * 1 / (100 * weight), ratio)
+        assert says("kto-from-thumbs-mathematics", str(weight))
+    pairs = list(itertools.product("ab", "cde"))
+    assert (
+        len(pairs) == 6
+        and len({a for pair in pairs for a in pair}) == 5
+        and says("kto-from-thumbs-practice", "1/6")
+    )

@@ -2,8 +2,24 @@
 
 import itertools
 import math
+import re
+import tomllib
+from pathlib import Path
 
 import numpy as np
+
+SOURCE = Path(__file__).parents[2] / "data" / "build" / "topics" / "rag.toml"
+
+
+def passage(topic: str, style: str) -> str:
+    """The text of one passage, as the TOML file has it."""
+    topics = {t["id"]: t for t in tomllib.loads(SOURCE.read_text(encoding="utf-8"))["topic"]}
+    return next(p["text"] for p in topics[topic]["passage"] if p["style"] == style)
+
+
+def numbers(pattern: str, text: str) -> list[int]:
+    """The whole numbers that the pattern's groups find."""
+    return [int(group.replace(",", "")) for group in re.search(pattern, text).groups()]
 
 
 def softmax(scores):
@@ -138,7 +154,7 @@ def test_fusion_in_decoder():
 
 
 def test_chunking():
-    """Chunk counts, 5 chunks, factor 1.28, the o + 1 guarantee and the probability 0.5, by brute force."""
+    """Chunk counts, 5 chunks, factor 1.28, the o + 1 guarantee, probability 0.5 (0.39), by brute force."""
 
     def windows(n, w, o):
         """Windows laid one after another until one of them reaches the end."""
@@ -167,14 +183,18 @@ def test_chunking():
         share = np.mean([whole(start, length, found) for start in range(5 * (w - o))])
         assert math.isclose(share, (w - length + 1) / (w - o))
     assert (256 - 157 + 1) / (256 - 56) == 0.5
+    assert f"{(256 - 157 + 1) / 256:.2f} without overlap" in passage("chunking", "mathematics")
 
 
 def test_prompt_and_context():
-    """The budget of 3,400 tokens, 11 passages with 100 left over, 5 longer ones; skipping never fits less."""
+    """The budget of 3,400, 11 passages with 100 left over, 5 longer ones, 434; skipping never fits less."""
     budget = 4096 - 512 - 120 - 64
     assert budget == 3400
     assert divmod(budget, 300) == (11, 100)
     assert budget // 600 == 5
+    (window,) = numbers("For C = ([0-9,]+),", passage("prompt-and-context", "mathematics"))
+    fits = (window - 512 - 120 - 64) // 300
+    assert window == 2**17 and f"gives {fits} passages" in passage("prompt-and-context", "mathematics")
 
     def pack(lengths, room, skip):
         used = 0
@@ -221,7 +241,7 @@ def test_abstention():
 
 
 def test_lost_in_the_middle():
-    """0.695 in rank order, 0.735 with the best at the ends, and no better order among all 120."""
+    """0.695 in rank order, 0.735 with the best at the ends, no better order; 0.61 and 0.74 if rising."""
     accuracy = np.array([0.8, 0.6, 0.5, 0.6, 0.8])
     holds = np.array([0.5, 0.2, 0.15, 0.1, 0.05])
     assert math.isclose(holds.sum(), 1)
@@ -235,6 +255,10 @@ def test_lost_in_the_middle():
     assert math.isclose(expected(ends, accuracy), 0.735)
     values = [expected(order, accuracy) for order in itertools.permutations([1, 2, 3, 4, 5])]
     assert math.isclose(max(values), 0.735)
+    text = passage("lost-in-the-middle", "mathematics")
+    rising = np.array([float(x) for x in re.search("end, with accuracies (.*?):", text)[1].split(", ")])
+    assert f"it gives {expected(ends, rising):.2f}" in text
+    assert f"best passage last, gives {expected([5, 4, 3, 2, 1], rising):.2f}" in text
     flat = [expected(order, np.full(5, 0.7)) for order in itertools.permutations([1, 2, 3, 4, 5])]
     assert np.allclose(flat, 0.7)
 
@@ -254,3 +278,156 @@ def test_prompt_injection():
     # Half of the attacks are of a kind that two defences both miss more often: each misses 0.3 overall.
     together = 0.5 * 0.5 * 0.5 + 0.5 * 0.1 * 0.1
     assert together > 0.3 * 0.3
+
+
+def test_agentic_search():
+    """0.729 and 0.970 with a retry, by enumeration; 17,000 tokens read or 6,500 with a cache; masked loss."""
+    text = passage("agentic-search", "mathematics")
+    assert f"{0.9**3:.3f}" in text and f"{(1 - (1 - 0.9) ** 2) ** 3:.3f}" in text
+    tries = itertools.product([True, False], repeat=6)  # three look-ups, two tries each
+    brute = sum(
+        math.prod(0.9 if ok else 0.1 for ok in case)
+        for case in tries
+        if all(case[2 * i] or case[2 * i + 1] for i in range(3))
+    )
+    assert math.isclose(brute, 0.99**3)
+    question, result, rounds = numbers("q = ([0-9,]+), r = ([0-9,]+) and T = ([0-9]+)", text)
+    prompts = [question + t * result for t in range(1, rounds + 1)]
+    assert sum(prompts) == rounds * question + result * rounds * (rounds + 1) / 2 == 17_000
+    assert prompts[-1] == 6_500  # with a cache, each token is read once
+    assert "17,000" in text and "6,500" in text
+
+
+def test_contextual_chunk_embeddings():
+    """Pairs 4,096² and 16·256², factor 16; 65,536 tokens for prefixes; chunk means give the whole."""
+    text = passage("contextual-chunk-embeddings", "mathematics")
+    n, chunks = 4_096, 16
+    assert n == chunks * 256 and n**2 == chunks * (chunks * 256**2)
+    for number in (n**2, chunks * 256**2, chunks * n):
+        assert f"{number:,}" in text
+    rng = np.random.default_rng(0)
+    tokens, cuts = rng.normal(size=(12, 5)), [(0, 3), (3, 4), (4, 12)]
+    means = np.stack([tokens[a:b].mean(0) for a, b in cuts])
+    lengths = np.array([b - a for a, b in cuts])
+    assert np.allclose(lengths @ means / 12, tokens.mean(0))
+    # A causal encoder hides later text: the first chunk is the same whether encoded alone or not.
+
+    def causal(x):
+        scores = np.where(np.tri(len(x)) > 0, x @ x.T, -np.inf)
+        return np.stack([softmax(row) @ x for row in scores])
+
+    assert np.allclose(causal(tokens)[:3], causal(tokens[:3]))
+    assert not np.allclose(causal(tokens)[4:], causal(tokens[4:]))
+
+
+def test_calibrated_abstention():
+    """k = ⌊α(n + 1)⌋, the rank argument by enumeration, Beta's spread, k = 2, 1 − 0.05^(1/60)."""
+    text = passage("calibrated-abstention", "mathematics")
+
+    def at_most(k, n, p):
+        return sum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k + 1))
+
+    n, alpha = 99, 0.05
+    k = math.floor(round(alpha * (n + 1), 9))
+    assert k == 5 and "the fifth smallest" in text
+    # Of n + 1 exchangeable scores each is the new one equally often: below the k-th smallest in k cases.
+    for small, kept in [(4, 1), (5, 2)]:
+        orders = list(itertools.permutations(range(small + 1)))
+        below = [order[-1] < sorted(order[:-1])[kept - 1] for order in orders]
+        assert math.isclose(np.mean(below), kept / (small + 1))
+    smallest = next(m for m in range(1, 99) if math.floor(round(alpha * (m + 1), 9)) >= 1)
+    assert f"fewer than {smallest} " in text
+    assert f"standard deviation of {math.sqrt(k * (n + 1 - k) / ((n + 1) ** 2 * (n + 2))):.3f}" in text
+    # The declined share exceeds α exactly when fewer than k of the n confidences fall in its lowest α.
+    exceeds = {k: at_most(k - 1, n, alpha) for k in range(1, 6)}
+    assert max(k for k in exceeds if exceeds[k] <= 0.1) == 2 and "lower k to 2" in text
+    bound = 1 - 0.05 ** (1 / 60)
+    assert f"≈ {bound:.3f}" in text and math.isclose((1 - bound) ** 60, 0.05)
+    # An increasing rescaling keeps the order, and with it the risk–coverage curve.
+    scores = np.random.default_rng(0).uniform(size=50)
+    assert np.array_equal(np.argsort(scores), np.argsort(1 / (1 + np.exp(-3 * scores))))
+
+
+def test_multi_hop_questions():
+    """Mean recall 0.675, the bounds 0.35 and 0.4 of joint recall, 0.38, 0.77; the turning point 0.81."""
+    text = passage("multi-hop-questions", "mathematics")
+    first, second, bridge, again = 0.95, 0.4, 0.9, 0.9
+    assert f"r₁ = {first} " in text and f"r₂ = {second}." in text
+    assert f"(r₁ + r₂)/2 = {(first + second) / 2:.3f}" in text
+    low, high = max(0, first + second - 1), min(first, second)
+    assert f"between {low:.2f} and {high}, however" in text
+    assert f"{first * second:.2f} if they are independent" in text
+    # The bounds are reached: nest the two events, or spread them over as many of 100 cases as possible.
+    ones = np.arange(100)
+    assert ((ones < 95) & (ones < 40)).mean() == high
+    assert math.isclose(((ones < 95) & (ones >= 60)).mean(), low)
+    assert f"0.95·0.9·0.9 ≈ {first * bridge * again:.2f}" in text
+    assert f"once r₂ exceeds {bridge * again:.2f}" in text
+    for r in (0.80, 0.82):  # one search with independent finds against two in a row
+        assert (first * r > first * bridge * again) == (r > 0.81)
+
+
+def test_graph_rag():
+    """PageRank 7/12, 4/12, 1/12 solved exactly, 0.46 and 0.35 at d = 0.85, by walking; 834 calls."""
+    text = passage("graph-rag", "mathematics")
+    adjacency = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])
+    moves, seed = adjacency / adjacency.sum(0), np.array([1.0, 0, 0])
+
+    def pagerank(d):
+        return np.linalg.solve(np.eye(3) - d * moves, (1 - d) * seed)
+
+    assert "p is 7/12, 4/12 and 1/12" in text
+    assert np.allclose(pagerank(0.5), [7 / 12, 4 / 12, 1 / 12])
+    assert f"B gets {pagerank(0.85)[1]:.2f} and the seed only {pagerank(0.85)[0]:.2f}" in text
+    # The share of time of a walker, summed over the number of steps since the last jump.
+    walked = sum(0.5 * 0.5**n * np.linalg.matrix_power(moves, n) @ seed for n in range(60))
+    assert np.allclose(walked, pagerank(0.5))
+    practice = passage("graph-rag", "practice")
+    tokens, size, calls = numbers(
+        "([0-9,]+) tokens in chunks of ([0-9,]+), .* are ([0-9]+) extraction", practice
+    )
+    assert calls == math.ceil(tokens / size)
+
+
+def test_long_context_or_retrieval():
+    """200,100 against 1,600, factor 125; 632,000, 4,002,000 and 32,000; from the second on; 41,600."""
+    text = passage("long-context-or-retrieval", "mathematics")
+    collection, question, everything, retrieved = numbers(
+        "D = ([0-9,]+) and a question of ([0-9]+) make ([0-9,]+) per question, against ([0-9,]+)", text
+    )
+    assert everything == collection + question and retrieved == 5 * 300 + question
+    assert f"{everything / retrieved:.0f} times as much" in text
+
+    def cached(n):
+        return 1.25 * collection + 0.1 * collection * (n - 1) + question * n
+
+    costs = [f"{cost:,.0f}" for cost in (cached(20), 20 * everything, 20 * retrieved)]
+    assert f"cost {costs[0]} with the cache, {costs[1]} without it and {costs[2]} with retrieval" in text
+    assert cached(1) > everything and all(cached(n) < n * everything for n in range(2, 50))
+    assert "from the second question on" in text and f"{1.25 + 0.1:.2f}·D" in text
+    share = float(re.search(r"for f = ([0-9.]+) about", text)[1])
+    assert f"for f = {share} about {round(retrieved + everything * share, -2):,.0f}." in text
+
+
+def test_tool_use_security():
+    """Readers are intersected, in any order, and never grow; 60 trifectas in one session, none when split."""
+    text = passage("tool-use-security", "mathematics")
+    first, second, result = (
+        set(re.findall("[A-Z][a-z]+", group)) for group in re.findall(r"\{([A-Za-z, ]+)\}", text)
+    )
+    assert first & second == result and "Dan" in second - result
+    people = [set(c) for r in range(4) for c in itertools.combinations("abc", r)]
+    for a, b, c in itertools.product(people, repeat=3):
+        assert a & (b & c) == (a & b) & c <= a
+    private, untrusted, sending, trifectas = numbers(
+        "([0-9]+) tools that read private data, ([0-9]+) that read untrusted text "
+        "and ([0-9]+) that send make .* = ([0-9]+) complete",
+        text.replace("\n", " "),
+    )
+    kinds = ["private"] * private + ["untrusted"] * untrusted + ["sending"] * sending
+
+    def complete(tools):
+        return sum(len(set(triple)) == 3 for triple in itertools.combinations(tools, 3))
+
+    assert complete(kinds) == trifectas
+    assert all(complete([k for k in kinds if k != left_out]) == 0 for left_out in set(kinds))

@@ -2,11 +2,23 @@
 
 import itertools
 import math
+import re
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+
+TOPICS = Path(__file__).parents[2] / "data/build/topics/reranking.toml"
+
+
+def passage(topic, style):
+    """The text of one passage, to read its numbers from."""
+    found = next(t for t in tomllib.loads(TOPICS.read_text(encoding="utf-8"))["topic"] if t["id"] == topic)
+    return next(p["text"] for p in found["passage"] if p["style"] == style)
 
 
 def sigmoid(x):
@@ -39,6 +51,28 @@ def test_cross_encoders():
     assert math.comb(10_000, 2) == 49_995_000
     scores = np.random.default_rng(0).normal(size=50) * 3
     assert (np.argsort(scores) == np.argsort([sigmoid(s) for s in scores])).all()
+    # in floating point the top ties: the text's logits saturate, half of each does not
+    text = passage("cross-encoders", "practice")
+    stated = re.search(r"logit of ([\d.]+) in float16, ([\d.]+) in bfloat16 and ([\d.]+) in float32", text)
+    for logit, kind in zip(stated.groups(), (torch.float16, torch.bfloat16, torch.float32)):
+        top = torch.tensor([float(logit), float(logit) + 1, float(logit) - 1], dtype=kind)
+        assert top.sigmoid()[0] == top.sigmoid()[1] == 1 > top.sigmoid()[2]
+
+
+def test_cross_encoders_default_activation():
+    """sentence-transformers: a sigmoid for one label, unless the configuration names another function."""
+    peer = pytest.importorskip("sentence_transformers", reason="pip install -e .[peers]")
+    for saved, labels, expected in (
+        ({}, 1, torch.nn.Sigmoid),
+        ({}, 3, torch.nn.Identity),
+        ({"activation_fn": "torch.nn.Identity"}, 1, torch.nn.Identity),
+    ):
+        model = SimpleNamespace(
+            config=SimpleNamespace(sentence_transformers=saved, num_labels=labels),
+            num_labels=labels,
+            _resolve_activation_fn=lambda path: getattr(torch.nn, path.rsplit(".", 1)[1])(),
+        )
+        assert isinstance(peer.CrossEncoder.get_default_activation_fn(model), expected)
 
 
 def test_pointwise_pairwise_listwise():
@@ -168,6 +202,14 @@ def test_reranker_distillation():
     assert p == pytest.approx([0.665, 0.245, 0.090], abs=5e-4)
     q = softmax([0.7, 0.7, 0.7])
     assert (p * np.log(p / q)).sum() == pytest.approx(0.266, abs=5e-4)
+
+    def list_slope(temperature):
+        t, s = torch.tensor([4.0, 2, 0]), torch.zeros(3, requires_grad=True)
+        p = (t / temperature).softmax(0)
+        (p * (p.log() - (s / temperature).log_softmax(0))).sum().backward()
+        return s.grad.norm().item()
+
+    assert list_slope(100) / list_slope(200) == pytest.approx(4, rel=0.02)  # like 1/T²
     cosines = np.linspace(-1, 1, 201)
     assert np.ptp(cosines) == 2
 

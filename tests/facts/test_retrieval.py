@@ -2,10 +2,23 @@
 
 import itertools
 import math
+import re
+import tomllib
 from collections import defaultdict
+from pathlib import Path
 
 import bm25s
 import numpy as np
+
+FAMILY = tomllib.loads(
+    (Path(__file__).parents[2] / "data/build/topics/retrieval.toml").read_text(encoding="utf-8")
+)
+
+
+def passage(topic, style):
+    """The text of one passage, on one line."""
+    (found,) = [p for t in FAMILY["topic"] if t["id"] == topic for p in t["passage"] if p["style"] == style]
+    return " ".join(found["text"].split())
 
 
 def softmax(scores):
@@ -30,13 +43,19 @@ def finite_differences(function, point, step=1e-6):
 
 
 def test_dense_retrieval():
-    """The scores 3 and 4, the rank of S, two winners in one dimension, 2.8 hours, unrelated spaces."""
+    """The scores 3 and 4, the rank of S, two winners in one dimension, any pair in four, unrelated spaces."""
     assert np.dot((1, 2), (2, 0.5)) == 3 and np.dot((1, 2), (0, 2)) == 4
     rng = np.random.default_rng(0)
     queries, docs = rng.normal(size=(30, 4)), rng.normal(size=(40, 4))
     assert np.linalg.matrix_rank(queries @ docs.T) == 4
     numbers, asked = rng.normal(size=(40, 1)), rng.normal(size=(500, 1))
     assert set((asked @ numbers.T).argmax(1)) == {int(numbers.argmax()), int(numbers.argmin())}
+    # k = 2 in 2k = 4: passages (t, t², t³, t⁴); −(t − t₁)²·(t − t₂)² is 0 for the pair, negative elsewhere.
+    places = np.linspace(-1, 1, 12)
+    curve = np.vander(places, 5)[:, :4]
+    for pair in itertools.combinations(range(12), 2):
+        question = -np.poly(np.repeat(places[list(pair)], 2))[:4]
+        assert set(np.argsort(-(curve @ question))[:2]) == set(pair)
     assert math.isclose(1_000_000 * 0.010, 10_000) and round(10_000 / 3600, 1) == 2.8
     # Rotating one side (another model's space) spoils the ranking, rotating both does not.
     docs = rng.normal(size=(50, 16))
@@ -48,7 +67,7 @@ def test_dense_retrieval():
 
 
 def test_bm25():
-    """idf 4.56, factors 1, 1.57 and the limit 2.2, the two ends of b, and agreement with bm25s."""
+    """idf 4.56, factors 1, 1.57, 2.08 and the limit 2.2, the two ends of b, and agreement with bm25s."""
 
     def idf(n, total):
         return math.log(1 + (total - n + 0.5) / (n + 0.5))
@@ -61,7 +80,10 @@ def test_bm25():
     assert math.isclose(factor(1), 1) and round(factor(3), 2) == 1.57
     assert 2.19 < factor(1000) < 2.2 and factor(10**6) < 2.2
     gains = np.diff([factor(tf) for tf in range(25)])
-    assert (gains[1:] < gains[:-1]).all() and factor(20) < 2.1 * factor(1)
+    assert (gains[1:] < gains[:-1]).all() and gains[19] < 0.01
+    stuffing = re.search(r"twenty repetitions of a word count ([\d.]+) times", passage("bm25", "intuition"))
+    assert f"{factor(20) / factor(1):.2f}" == stuffing[1]
+    assert f"twenty {factor(20):.2f}" in passage("bm25", "mathematics")
     assert factor(1, length=0.5) > factor(1) > factor(1, length=2)
     assert factor(2, length=3, b=0) == factor(2, length=1, b=0)
     assert math.isclose(factor(2, length=4, b=1), factor(2 / 4, length=1, b=1))
@@ -103,6 +125,7 @@ def test_embeddings_and_cosine():
 
 def test_contrastive_encoder_training():
     """InfoNCE 0.86 and 0.13, its gradient, log 64 = 4.16, offsets, duplicates, and gradient caching."""
+    assert f"{64 * 63:,} mismatches" in passage("contrastive-encoder-training", "intuition")
     scores = [0.8, 0.6, 0.2]
     assert round(infonce(scores, 1.0), 2) == 0.86 and round(infonce(scores, 0.1), 2) == 0.13
     for tau in (1.0, 0.1):
@@ -146,6 +169,7 @@ def test_hard_negatives():
         if any(outcome)
     )
     assert math.isclose(at_least_one, 1 - (1 - 0.1) ** 7) and round(100 * at_least_one) == 52
+    assert f"95 % of 0.8 is {0.95 * 0.8:.2f}" in passage("hard-negatives", "practice")
 
 
 def test_query_document_asymmetry():
@@ -237,7 +261,7 @@ def test_query_expansion():
 
 
 def test_mean_pooling():
-    """(1, 2) with the mask and (2.67, 3.33) without, the average of pairs, 1/√n, and means of chunks."""
+    """(1, 2) with the mask and (2.67, 3.33) without, the average of pairs, 1/√n, and averages of chunks."""
     hidden, mask = np.array([[2.0, 0.0], [0.0, 4.0], [6.0, 6.0]]), np.array([1, 1, 0])
     np.testing.assert_allclose(mask @ hidden / mask.sum(), (1, 2))
     np.testing.assert_allclose(hidden.mean(0).round(2), (2.67, 3.33))
@@ -249,9 +273,79 @@ def test_mean_pooling():
     for n in (4, 8):
         assert math.isclose(np.linalg.norm(np.eye(8)[:n].mean(0)), 1 / math.sqrt(n))
     assert np.linalg.norm(np.eye(8)[:4].mean(0)) == 0.5
-    uneven, even = [b[:2].mean(0), b[2:].mean(0)], [b[:4].mean(0), b[4:8].mean(0)]
-    assert np.allclose(np.mean(even, axis=0), b[:8].mean(0))
-    assert not np.allclose(np.mean(uneven, axis=0), b.mean(0))
+    # Equal chunks do not give the embedding of the whole: the order of normalising matters ...
+    chunks = np.array([[3.0, 0.0], [0.0, 1.0]])
+    for one in (chunks.mean(0), (chunks / np.linalg.norm(chunks, axis=1, keepdims=True)).mean(0)):
+        direction = one / np.linalg.norm(one)
+        assert f"({direction[0]:.2f}, {direction[1]:.2f})" in passage("mean-pooling", "mathematics")
+
+    # ... and so does attention, which inside a chunk sees that chunk only.
+    def attend(tokens):
+        weights = np.exp(tokens @ tokens.T)
+        return weights / weights.sum(1, keepdims=True) @ tokens
+
+    tokens = b[:8]
+    assert np.allclose((tokens[:4].mean(0) + tokens[4:].mean(0)) / 2, tokens.mean(0))
+    halves = [attend(tokens[:4]).mean(0), attend(tokens[4:]).mean(0)]
+    assert not np.allclose(np.mean(halves, axis=0), attend(tokens).mean(0), atol=0.01)
     # Pooling first and normalising afterwards is not the same as normalising the tokens first.
     units = a / np.linalg.norm(a, axis=1, keepdims=True)
     assert cosine(a.mean(0), units.mean(0)) < 0.999
+
+
+def test_query_rewriting_in_conversations():
+    """F1 0.57 from precision 2/4 and recall 2/3, recall 0.74 as a mixture, and 0.95⁶ = 0.735."""
+    text = passage("query-rewriting-in-conversations", "mathematics")
+    right, added, due = 2, 4, 3
+    precision, recall = right / added, right / due
+    f1 = 2 * precision * recall / (precision + recall)
+    assert math.isclose(f1, 2 * right / (added + due))
+    assert f"F1 value of the added terms {f1:.2f}." in text
+    assert f"0.9·0.8 + 0.1·0.2 = {0.9 * 0.8 + (1 - 0.9) * 0.2:.2f}." in text
+    whole = math.prod([0.95] * 6)
+    assert f"0.95⁶ = {whole:.3f}" in text
+    # Built on the user's words each time, a late turn is right with 0.95, whatever came before.
+    outcomes = itertools.product([(True, 0.95), (False, 0.05)], repeat=6)
+    chances = [(math.prod(p for _, p in six), [good for good, _ in six]) for six in outcomes]
+    assert math.isclose(sum(p for p, good in chances if good[-1]), 0.95)
+    assert math.isclose(sum(p for p, good in chances if all(good)), whole)
+
+
+def test_matryoshka_embeddings():
+    """Cosine 0.36 whole and 0.6 for the prefix, bytes and gigabytes, and the cost of a shortlist."""
+    text = passage("matryoshka-embeddings", "mathematics")
+    a, b = np.array([0.6, 0, 0.8]), np.array([0.6, 0.8, 0])
+    assert math.isclose(np.linalg.norm(a), 1) and math.isclose(np.linalg.norm(b), 1)
+    assert f"the cosine is {a @ b:.2f}, but {cosine(a[:2], b[:2]):.1f} for their first two" in text
+    assert f"from {1024 * 4:,} to {256 * 4:,} bytes" in text
+    assert f"from {1e7 * 1024 * 4 / 1e9:.0f} to {1e7 * 256 * 4 / 1e9:.1f} GB" in text
+    short, full = 1_000_000 * 64 + 200 * 1024, 1_000_000 * 1024
+    assert f"takes {short / 1e6:.1f} million multiplications, {full / short:.0f} times fewer" in text
+    assert 1024 * 4 / 1024 == 1024 * 4 / (256 * 4) == 4  # int8 at full length, or a quarter in float32
+    # Where variance is spread evenly over turned axes, a PCA keeps more of it than the first numbers.
+    rng = np.random.default_rng(0)
+    spread = rng.normal(size=(500, 16)) * np.geomspace(1, 0.05, 16)
+    turned = spread @ np.linalg.qr(rng.normal(size=(16, 16)))[0]
+    axes = np.linalg.svd(turned - turned.mean(0), full_matrices=False)[2]
+    assert ((turned @ axes[:4].T).var(0).sum()) > 1.5 * turned[:, :4].var(0).sum()
+
+
+def test_score_based_hybrid_fusion():
+    """0.75 and 0.525 against a tie in RRF, the crossing at α = 0.655, and 0.88 with a fixed lower end."""
+    text = passage("score-based-hybrid-fusion", "mathematics")
+    bm25, dense = np.array([28, 9, 8]), np.array([0.6, 0.7, 0.5])
+    x, y = ((s - s.min()) / np.ptp(s) for s in (dense, bm25))
+    np.testing.assert_allclose((x, y), ([0.5, 1, 0], [1, 0.05, 0]))
+    a, b, _ = 0.5 * x + 0.5 * y
+    assert f"a scores {a:.2f} and b {b:.3f}," in text
+    ranks = [(-s).argsort().argsort() + 1 for s in (bm25, dense)]
+    fused = sum(1 / (60 + r) for r in ranks)
+    assert math.isclose(fused[0], fused[1]) and fused[2] < fused[1]
+    crossing = (y[0] - y[1]) / ((y[0] - y[1]) + (x[1] - x[0]))
+    assert f"when α exceeds {crossing:.3f}." in text
+    for alpha, first in ((crossing - 0.01, 0), (crossing + 0.01, 1)):
+        assert (alpha * x + (1 - alpha) * y).argmax() == first
+    assert f"1.5/1.7 = {(dense[2] + 1) / (dense.max() + 1):.2f}" in text
+    # A shift of one list changes no order; only the ratio of the two scales does.
+    shifted = 0.3 * (dense + 5) + 0.7 * y
+    assert (shifted.argsort() == (0.3 * dense + 0.7 * y).argsort()).all()

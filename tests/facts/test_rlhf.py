@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +20,13 @@ def differences(f, x, step=1e-6):
 def kl(p, q):
     """KL(p‖q) in nats, for p and q without zeros."""
     return float(np.sum(p * np.log(p / q)))
+
+
+def texts(topic):
+    """The three passages of a topic as the TOML has them, by style."""
+    path = Path(__file__).parents[2] / "data/build/topics/rlhf.toml"
+    topics = {t["id"]: t for t in tomllib.loads(path.read_text(encoding="utf-8"))["topic"]}
+    return {p["style"]: p["text"] for p in topics[topic]["passage"]}
 
 
 def test_policy_gradient():
@@ -77,10 +86,37 @@ def test_baselines_and_advantages():
     assert variance(best) < variance(pi @ reward) and abs(best - pi @ reward) > 0.1
     for b in (0.0, 4.0):
         assert np.allclose(pi @ ((reward - b)[:, None] * score), pi @ (reward[:, None] * score))
-    # a baseline that looks at the sampled answer can bias the gradient
-    assert not np.allclose(
-        pi @ ((reward - np.array([0, 5, 0]))[:, None] * score), pi @ (reward[:, None] * score)
-    )
+    # subtracting the scored answer's own reward wipes the gradient out
+    assert np.allclose(pi @ ((reward - reward)[:, None] * score), 0)
+    assert not np.allclose(pi @ (reward[:, None] * score), 0)
+    # Token level, exactly, over all texts of two tokens: a baseline of the prefix leaves the gradient alone;
+    # one of the scored token, or of what follows it, does not.
+    rng = np.random.default_rng(0)
+    prefixes = rng.normal(size=(1 + 3, 3))  # the first token's logits, then the second's after each first
+    rewards, tables = rng.normal(size=(3, 3)), rng.normal(size=(2, 3, 3))
+
+    def token_gradient(first, second):
+        """Σ over texts of P(text)·Σ_t (R − b_t)·∇log π(y_t|prefix), for two functions b_t(y_1, y_2)."""
+        probability, total = softmax(prefixes, axis=1), np.zeros((4, 3))
+        for a, c in itertools.product(range(3), repeat=2):
+            weight = probability[0, a] * probability[1 + a, c]
+            total[0] += weight * (rewards[a, c] - first(a, c)) * (np.eye(3)[a] - probability[0])
+            total[1 + a] += weight * (rewards[a, c] - second(a, c)) * (np.eye(3)[c] - probability[1 + a])
+        return total
+
+    def expected(z):
+        p = softmax(z.reshape(4, 3), axis=1)
+        return float((p[0][:, None] * p[1:] * rewards).sum())
+
+    true = differences(expected, prefixes.ravel()).reshape(4, 3)
+    assert np.allclose(token_gradient(lambda a, c: 0.0, lambda a, c: 0.0), true)
+    assert np.allclose(token_gradient(lambda a, c: 0.7, lambda a, c: tables[0, a, 0]), true)
+    for first, second in (
+        (lambda a, c: tables[0, a, 0], lambda a, c: 0.0),  # of the first token, when that is scored
+        (lambda a, c: tables[0, 0, c], lambda a, c: 0.0),  # of the token after it
+        (lambda a, c: 0.7, lambda a, c: tables[1, a, c]),  # of the second token, when that is scored
+    ):
+        assert not np.allclose(token_gradient(first, second), true, atol=0.01)
     # leave one out
     reward = np.array([1.0, 2.0, 6.0])
     others = (reward.sum() - reward) / 2
@@ -213,6 +249,9 @@ def test_kl_estimators():
     assert np.allclose(gradients[0], 0)
     assert np.allclose(gradients[1], differences(lambda z: kl(softmax(z), ref), s), atol=1e-8)
     assert np.allclose(gradients[2], differences(lambda z: kl(ref, softmax(z)), s), atol=1e-8)
+    # in the reward, k1 is multiplied by ∇log π, and the policy gradient follows the reverse KL
+    pi = softmax(s)
+    assert np.allclose(pi @ (np.log(pi / ref)[:, None] * (np.eye(3) - pi)), gradients[1])
 
 
 def test_bradley_terry():
@@ -260,7 +299,11 @@ def test_reward_models():
     assert round(loss([1.5, 0.5]), 3) == 0.313
     gradient = differences(loss, [1.5, 0.5])
     assert round(gradient[0], 3) == -0.269 and np.isclose(gradient[0], -(1 - expit(1)))
-    assert abs(differences(loss, [5.0, 0.0])[0]) < 0.01
+    for gap in (0, 1, 5):
+        slope = f"{differences(loss, [gap, 0])[0]:.3f}".rstrip("0").replace("-", "−")
+        assert (
+            f"gap {gap}: loss {loss([gap, 0]):.3f}, slope {slope}." in texts("reward-models")["mathematics"]
+        )
     assert np.isclose(loss([1.5 + 40, 0.5 + 40]), loss([1.5, 0.5]))
     assert len(list(itertools.combinations(range(4), 2))) == 4 * 3 // 2 == 6
     assert all(math.comb(k, 2) == k * (k - 1) // 2 for k in range(2, 12))
@@ -381,3 +424,79 @@ def test_reward_hacking():
     scores = np.array([0.2, 0.3, 0.1])
     fooled = scores + np.array([0, 9, 0])
     assert fooled.min() == scores.min() and fooled.mean() > scores.mean()
+
+
+def test_supervised_fine_tuning():
+    """Masked loss 1.0 and 2.5, token and answer averages 1.8 and 1.5, forward KL, −100."""
+    text = texts("supervised-fine-tuning")
+    mask, cost = np.array([0] * 6 + [1] * 2), np.array([3.0] * 6 + [0.5, 1.5])
+    assert f"masked loss of {(mask * cost).sum() / mask.sum():.1f}" in text["mathematics"]
+    assert f"it would be {cost.mean():.1f}" in text["mathematics"]
+    tokens = (2 * 1.0 + 8 * 2.0) / 10
+    assert f"averages are {tokens:.1f} and {(1.0 + 2.0) / 2:.1f}" in text["mathematics"]
+    # the expected loss is KL(demonstrators‖model) plus the demonstrators' entropy, whatever the model
+    rng = np.random.default_rng(0)
+    people, *models = rng.dirichlet(np.ones(4), size=4)
+    gaps = [-(people * np.log(q)).sum() - kl(people, q) for q in models]
+    assert np.allclose(gaps, -(people * np.log(people)).sum())
+    # −100 is cross_entropy's default for a label to skip
+    labels, logits = torch.tensor([-100, 1, -100]), torch.randn(3, 5, generator=torch.manual_seed(0))
+    assert "a label of −100" in text["practice"]
+    assert torch.isclose(torch.nn.functional.cross_entropy(logits, labels), -logits[1].log_softmax(0)[1])
+
+
+def test_verifiable_rewards():
+    """17 × 23; pay 0.22 of which 0.04 = 18 % for mistakes; groups without spread 0.43 and 0.008."""
+    text = texts("verifiable-rewards")
+    assert f"with {17 * 23}." in text["intuition"]
+
+    def pay(p, m, f):
+        return p * (1 - m), (1 - p) * f
+
+    right, wrong = pay(0.2, 0.1, 0.05)
+    assert f"this is {right + wrong:.2f}, of which {wrong:.2f} goes" in text["mathematics"]
+    assert f"{wrong / (right + wrong):.0%}".replace("%", " %") + " of the reward" in text["mathematics"]
+    shares = [pay(p, 0.1, 0.05)[1] / sum(pay(p, 0.1, 0.05)) for p in np.linspace(0.01, 0.99, 50)]
+    assert (np.diff(shares) < 0).all()  # the leak matters most where p is small
+    alike = [p**8 + (1 - p) ** 8 for p in (0.1, 0.5)]
+    assert f"is {alike[0]:.2f} at p = 0.1 but {alike[1]:.3f} at p = 0.5" in text["mathematics"]
+    outcomes = itertools.product((0, 1), repeat=8)
+    same = sum(math.prod(0.1 if y else 0.9 for y in group) for group in outcomes if len(set(group)) == 1)
+    assert np.isclose(same, alike[0])
+    grid = np.linspace(0, 1, 101)
+    assert np.isclose(grid[(grid**8 + (1 - grid) ** 8).argmin()], 0.5)
+
+
+def test_dapo_and_gspo():
+    """Clip bounds 0.0128 and 0.012, weights 0.9 and 0.5, penalty 0.5, ratios 1.105 and 2.70."""
+    text = texts("dapo-and-gspo")["mathematics"]
+    assert f"up to {0.01 * 1.28:.4f} instead of {0.01 * 1.2:.3f}" in text
+    assert f"a weight of {90 / 100:.1f} instead of {1 / 2:.1f}" in text
+
+    def penalty(length, longest=20480, cache=4096):  # DAPO, Eq. 13
+        return -min(max((length - (longest - cache)) / cache, 0.0), 1.0)
+
+    assert [penalty(n) for n in (100, 16384, 20480, 30000)] == [0, 0, -1, -1]
+    assert f"an answer of 18432 tokens loses {-penalty(18432)}" in text
+    ratios = np.exp([0.3, -0.1, 0.1])
+    s = ratios.prod() ** (1 / 3)
+    assert np.isclose(s, np.exp(np.mean([0.3, -0.1, 0.1]))) and f"s = e^0.1 = {s:.3f}" in text
+    assert f"multiply to {1.01**100:.2f}" in text
+    # with the old policy equal to the new one (the first update on a batch) no bound and no level matters
+    for low, high in ((0.2, 0.2), (0.2, 0.28), (0.0003, 0.0004)):
+        token = torch.zeros(5, requires_grad=True)
+        for ratio in (token.exp(), token.mean().exp().expand(5)):
+            loss = torch.minimum(2.0 * ratio, 2.0 * ratio.clamp(1 - low, 1 + high)).mean()
+            assert torch.allclose(torch.autograd.grad(loss, token)[0], torch.full((5,), 0.4))
+
+
+def test_process_and_generative_reward_models():
+    """0.405, 0.599 and 0.358, labels 0.375 and 1, σ(1.5) = 0.818, the mean verdict 0.6."""
+    text = texts("process-and-generative-reward-models")["mathematics"]
+    assert f"give {0.9 * 0.9 * 0.5:.3f}" in text
+    assert f"ten steps of 0.95 score {0.95**10:.3f} and twenty {0.95**20:.3f}" in text
+    done = [1, 1, 1] + [0] * 5
+    assert f"they are {np.mean(done):.3f} and {max(done)}" in text
+    yes = softmax([2.0, 0.5])[0]
+    assert np.isclose(yes, expit(1.5)) and f"r = σ(1.5) = {yes:.3f}" in text
+    assert f"average to {np.mean([0.9, 0.8, 0.1]):.1f}" in text
