@@ -234,6 +234,15 @@ def test_finite_differences():
     states, weight, bias = (torch.randn(*s).double().requires_grad_() for s in ((5, 3), (7, 3), (7,)))
     targets = torch.tensor([0, 6, 3, 3, 1])
     assert torch.autograd.gradcheck(lambda *x: _LogProbs.apply(*x, targets, 2), (states, weight, bias))
+    frozen = weight.detach(), bias.detach()  # here the derivative comes from the forward pass
+    assert torch.autograd.gradcheck(lambda x: _LogProbs.apply(x, *frozen, targets, 2), states)
+    (got,) = torch.autograd.grad(_LogProbs.apply(states, *frozen, targets, 2).sum(), states)
+    whole = torch.nn.functional.linear(states, *frozen).log_softmax(1)[range(len(targets)), targets]
+    assert torch.allclose(got, torch.autograd.grad(whole.sum(), states)[0], atol=1e-12)
+    far = (
+        1e3 * torch.eye(states.shape[1], dtype=torch.float64)[:1]
+    )  # the largest logit comes in the last tile
+    assert _LogProbs.apply(far, -frozen[0], None, targets[:1], 2).isfinite().all()
 
 
 def test_a_frozen_output_layer_gets_no_gradient():

@@ -5,10 +5,13 @@ from ragkit.generation.decoding import PRIOR_SCALE
 from ragkit.generation.follow_up import asks_nothing, complete_follow_up
 from ragkit.generation.generator import Answer, Generator
 from ragkit.generation.marginal import Marginal, answer_ids, posterior, rag_sequence, rag_token
+from ragkit.generation.online import tune_online
 from ragkit.generation.policy import Policy
 from ragkit.generation.prompt import Evidence, Prompt, build_prompt, plain_ids, select_evidence
+from ragkit.generation.rewards import citation_reward, length_reward, overlap_reward
 from ragkit.generation.smollm2 import base_folder
-from ragkit.generation.tuning import Tuned, tune
+from ragkit.generation.training_run import Tuned
+from ragkit.generation.tuning import tune
 
 __all__ = [
     "PRIOR_SCALE",
@@ -24,11 +27,15 @@ __all__ = [
     "asks_nothing",
     "base_folder",
     "build_prompt",
+    "citation_reward",
     "complete_follow_up",
+    "length_reward",
+    "overlap_reward",
     "plain_ids",
     "posterior",
     "rag_sequence",
     "rag_token",
     "select_evidence",
     "tune",
+    "tune_online",
 ]

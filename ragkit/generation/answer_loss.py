@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ragkit.generation.judged_answers import JudgedAnswers
+from ragkit.generation.training_run import held_out_queries
 from ragkit.losses.pairwise import finite_number, pair_loss, plackett_luce_loss, preference_metrics
 from ragkit.losses.strengths import Strength, stated
 from ragkit.losses.unpaired import kto_loss
@@ -101,11 +102,7 @@ class Examples:
 
     def split(self, held_out: float, seed: int) -> tuple[list[int], list[int]]:
         """(train, held out): usable prompts; all that was said on a query is on one side."""
-        queries = sorted({self.queries[place] for place in self.usable})
-        count = max(1, round(held_out * len(queries)))
-        if not 0 < held_out < 1 or count >= len(queries):
-            raise ValueError(f"held_out={held_out} of {len(queries)} queries leaves a side empty")
-        out = set(np.random.default_rng(seed).permutation(queries)[:count].tolist())
+        out = held_out_queries([self.queries[place] for place in self.usable], held_out, seed)
         sides = [], []
         for place in sorted(self.usable):
             sides[self.queries[place] in out].append(place)

@@ -159,3 +159,26 @@ def written_ids(generator: Generator, prompt: Prompt, text: str, *, cite: bool =
         shared = [len(said & set(words(piece.text))) for piece in prompt.evidence]
         cited = 1 + int(np.argmax(shared))
     return [*(generator.citation_ids(cited) if cited else []), *answer_ids(generator, text)]
+
+
+def written_text(generator: Generator, prompt: Prompt, ids: list[int]) -> str:
+    """What a generator wrote after `prompt`, as text; [n] is the n-th hit, as in `Answer.citations`.
+
+    A model that reads sentences cites these; a number that none of them has is left out.
+    """
+    text = generator.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    if not generator.sentences:
+        return text.strip()
+    if ids[: len(none := generator.none_ids()[:-1])] == none:
+        return ABSTENTION
+    pieces = dict(enumerate(prompt.evidence, 1))
+    if generator.reader:
+        text = f"[{text}"  # its prompt ends with the bracket
+    else:
+        cited = (number for number in pieces if generator.citation_ids(number) == ids[:1])
+        text = "".join(f"[{number}]" for number in cited) + text
+
+    def cite(found: re.Match) -> str:
+        return f"[{pieces[number].hit}] " if (number := int(found[1])) in pieces else ""
+
+    return " ".join(re.sub(r"^\[(\d)\]\s*", cite, line).strip() for line in text.splitlines())

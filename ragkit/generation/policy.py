@@ -78,7 +78,11 @@ class Policy:
 
     def log_probs(self, prompts: Sequence[Sequence[int]], answers: Answers) -> Tensor:
         """log π_θ(y|x), (N,), of all answers to all prompts: see `answers_log_probs`."""
-        return answers_log_probs(self.model, prompts, answers)
+        return answers_log_probs(self.model, prompts, answers)[0]
+
+    def token_log_probs(self, prompts: Sequence[Sequence[int]], answers: Answers) -> Tensor:
+        """The terms of `log_probs`, (N, T), 0 where an answer is over."""
+        return answers_log_probs(self.model, prompts, answers)[1]
 
     @torch.no_grad()
     def write(

@@ -6,49 +6,24 @@ tuned.save("my-generator")
 """
 
 import math
-import time
-import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ragkit.generation.answer_loss import AnswerLoss, Examples
 from ragkit.generation.generator import Generator
 from ragkit.generation.judged_answers import Hits, judged_answers
 from ragkit.generation.policy import Policy
-from ragkit.generation.saving import save_generator
+from ragkit.generation.training_run import RATES, TrainingRun, Tuned
 from ragkit.losses.strengths import Strength
 from ragkit.preferences.judgements import Comparison, Feedback, Ranking
 from ragkit.preferences.pairs import Pairs
 
-LOOKS, PATIENCE = 10, 3  # looks at what is held out; so many without a gain end the run
+PATIENCE = 3  # so many looks without a gain end the run
 SAMPLED = 8  # held-out prompts to which two answers each are written at a look
-RATES = {"adapter": 1e-3, "all": 1e-4}
-
-
-@dataclass
-class Tuned:
-    """`generator`: the tuned one. `log`: one dict for each look at the held-out answers, see `tune`.
-
-    `settings`: what it was tuned with. `kept_base`: nothing was better on what was held out than the model as
-    it was, so `generator` is the one that was given. `interrupted`: stopped by hand.
-    """
-
-    generator: Generator
-    log: list[dict]
-    settings: dict
-    kept_base: bool
-    interrupted: bool = False
-
-    def save(self, folder: str | Path) -> None:
-        """Write a folder that `Generator(folder)` loads, settings and log in it: see `save_generator`."""
-        facts = {"settings": self.settings, "kept_base": self.kept_base, "log": self.log}
-        save_generator(self.generator, folder, facts)
 
 
 def tune(
@@ -94,84 +69,49 @@ def tune(
     sheet = judged_answers(generator, judgements, hits=hits, style=style, cite=cite)
     examples = Examples(sheet, objective, generator.window)
     train, held = examples.split(held_out, seed)
-    run = _Run(Policy(generator, rank, seed=seed), examples, held, on_log)
+    count = epochs * math.ceil(len(train) / batch)
     rate = learning_rate or RATES["all" if rank is None else "adapter"]
+    training = TrainingRun(Policy(generator, rank, seed=seed), rate, count, on_log, progress)
+    run = _Run(training, examples, held)
     settings = {name: value for name, value in asdict(objective).items() if name != "strength"}
     if loss == "grpo":
         settings["strength"] = strength if isinstance(strength, str) else strength.__qualname__.split(".")[0]
     settings |= {"rank": rank, "epochs": epochs, "batch": batch, "learning_rate": rate, "held_out": held_out}
     settings |= {"style": style, "cite": cite, "seed": seed, "generator": generator.name}
-    broken, interrupted = None, False
-    try:
-        run.train(train, rate, epochs, batch, seed, progress)
-    except KeyboardInterrupt:
-        interrupted = True
-        warnings.warn("tuning was interrupted; the best weights so far are kept", stacklevel=2)
-    except FloatingPointError as error:
-        broken = error
-    tuned = Tuned(run.best(), run.log, settings, run.best_step == 0, interrupted)
-    if broken:
-        broken.tuned = tuned
-        raise broken
-    return tuned
+    return training.run(lambda: run.train(train, epochs, batch, seed), settings)
 
 
 class _Run:
-    """One run of training: its policy, what is looked at meanwhile, and the best weights so far."""
+    """One run of training, and what is looked at meanwhile."""
 
-    def __init__(self, policy: Policy, examples: Examples, held: list[int], on_log: Callable | None):
-        self.policy, self.examples, self.held, self.on_log = policy, examples, held, on_log
-        self.log: list[dict] = []
-        self.best_step, self._least, self._best, self._without_gain = 0, math.inf, None, 0
+    def __init__(self, training: TrainingRun, examples: Examples, held: list[int]):
+        self.training, self.policy, self.examples, self.held = training, training.policy, examples, held
+        self._without_gain = 0
         self._ref = torch.zeros(len(examples.lengths))
         self._losses: list[float] = []
-        self._began = time.monotonic()
 
-    def best(self) -> Generator:
-        if self.best_step == 0:
-            return self.policy.generator
-        self.policy.restore(self._best)
-        return self.policy.tuned()
-
-    def train(
-        self, places: list[int], rate: float, epochs: int, batch: int, seed: int, progress: bool
-    ) -> None:
-        random, policy = np.random.default_rng(seed), self.policy
+    def train(self, places: list[int], epochs: int, batch: int, seed: int) -> None:
+        random = np.random.default_rng(seed)
         batches = [
             order[at : at + batch].tolist()
             for order in (random.permutation(places) for _ in range(epochs))
             for at in range(0, len(places), batch)
         ]
-        looks = {*np.linspace(0, len(batches), LOOKS + 1).round().astype(int).tolist()}
-        warm_up = max(1, len(batches) // 10)
-        bar = tqdm(total=len(batches), disable=not progress, desc="tuning")
-        with bar:
-            with torch.no_grad():
-                for at in range(0, len(places + self.held), batch):
-                    some = (places + self.held)[at : at + batch]
-                    self._ref[self.examples.numbers(some)] = self._log_probs(some)
-            self._refuse_another_start(batches[0])
-            self._look(0, batch, bar)
-            optimiser = torch.optim.AdamW(policy.trained(), rate, weight_decay=0.0)
-            for step, some in enumerate(batches, 1):
-                for group in optimiser.param_groups:
-                    group["lr"] = rate * min(1.0, step / warm_up)
-                loss = self._loss(some, self._log_probs(some))
-                optimiser.zero_grad()
-                loss.backward()
-                norm = torch.nn.utils.clip_grad_norm_(policy.trained(), 1.0)
-                if not (loss.isfinite() and norm.isfinite()):
-                    raise FloatingPointError(
-                        f"step {step}: the loss is {loss:g}, the norm of its gradient {norm:g}; lower "
-                        f"learning_rate ({rate:g}). The best weights before are in this error's `tuned`"
-                    )
-                optimiser.step()
-                self._losses.append(loss.item())
-                bar.update()
-                if step in looks:
-                    self._look(step, batch, bar)
-                    if self._without_gain >= PATIENCE:
-                        return
+        with torch.no_grad():
+            for at in range(0, len(places + self.held), batch):
+                some = (places + self.held)[at : at + batch]
+                self._ref[self.examples.numbers(some)] = self._log_probs(some)
+        self._refuse_another_start(batches[0])
+        self._look(0, batch)
+        for step, some in enumerate(batches, 1):
+            loss = self._loss(some, self._log_probs(some))
+            self.training.step(step, loss)
+            self._losses.append(loss.item())
+            self.training.bar.update()
+            if step in self.training.looks:
+                self._look(step, batch)
+                if self._without_gain >= PATIENCE:
+                    return
 
     def _log_probs(self, places: list[int]) -> Tensor:
         x = self.examples
@@ -196,25 +136,20 @@ class _Run:
             )
 
     @torch.no_grad()
-    def _look(self, step: int, batch: int, bar) -> None:
+    def _look(self, step: int, batch: int) -> None:
         now = torch.zeros_like(self._ref)
         for at in range(0, len(self.held), batch):
             some = self.held[at : at + batch]
             now[self.examples.numbers(some)] = self._log_probs(some)
         loss = self.examples.loss(self.held, now, self._ref).item()
-        row = {"step": step, "seconds": time.monotonic() - self._began, "loss": loss}
+        row = {"step": step, "loss": loss}
         row |= {"train_loss": float(np.mean(self._losses)) if self._losses else None}
         row |= self.examples.metrics(self.held, now, self._ref) | self._sampled()
         self._losses = []
-        if loss < self._least:
-            self.best_step, self._least, self._best = step, loss, self.policy.snapshot()
-            self._without_gain = 0
-        else:
-            self._without_gain += 1
-        self.log.append(row)
-        bar.set_postfix_str(f"held out: loss {loss:.3f}, accuracy {row['rewards/accuracies']:.0%}")
-        if self.on_log:
-            self.on_log(row)
+        self._without_gain = 0 if self.training.keep(step, loss) else self._without_gain + 1
+        accuracy = row["rewards/accuracies"]
+        self.training.bar.set_postfix_str(f"held out: loss {loss:.3f}, accuracy {accuracy:.0%}")
+        self.training.record(row)
 
     def _sampled(self) -> dict[str, float]:
         prompts = [self.examples.prompts[place] for place in self.held[:SAMPLED]]

@@ -1,6 +1,6 @@
 """Preference losses, the strengths that they take, and the log-probabilities that they look at."""
 
-from ragkit.losses.group_relative import group_advantages, group_relative_loss
+from ragkit.losses.group_relative import clipped_share, group_advantages, group_relative_loss
 from ragkit.losses.log_probs import answers_log_probs, completion_log_probs
 from ragkit.losses.pairwise import (
     dpo_loss,
@@ -33,6 +33,7 @@ __all__ = [
     "StrengthDPOTrainer",
     "advantage",
     "answers_log_probs",
+    "clipped_share",
     "completion_log_probs",
     "constant",
     "delta_ndcg",
@@ -52,6 +53,7 @@ __all__ = [
     "plackett_luce_loss",
     "preference_metrics",
     "rank_gap",
+    "reward_function",
     "reward_gap",
     "robust_dpo_loss",
     "shown_position",
@@ -61,8 +63,8 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    if name == "StrengthDPOTrainer":  # TRL takes seconds to import
-        from ragkit.losses.trl import StrengthDPOTrainer
+    if name in ("StrengthDPOTrainer", "reward_function"):  # TRL takes seconds to import
+        from ragkit.losses import trl
 
-        return StrengthDPOTrainer
+        return getattr(trl, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,6 +6,7 @@ from torch import Tensor
 from ragkit.losses.pairwise import bounded_exp, finite_number, refuse_entries, refuse_rows, refuse_shape, wide
 
 AGGREGATIONS = ("grpo", "dr_grpo", "dapo")
+RATIOS = ("token", "sequence")
 
 
 def group_advantages(rewards: Tensor, *, scale: str = "population") -> Tensor:
@@ -41,6 +42,7 @@ def group_relative_loss(
     clip: tuple[float, float] = (0.2, 0.2),
     kl: float = 0.04,
     kl_correction: bool = True,
+    ratio: str = "token",
     aggregation: str = "grpo",
     max_length: int | None = None,
     divisor: float | None = None,
@@ -54,6 +56,10 @@ def group_relative_loss(
     sampled is the policy now. `kl_correction` multiplies k3 by r: without it the gradient is not that of the
     KL whose value k3 estimates. Far out, r and k3 go on along their tangents (`bounded_exp`).
 
+    `ratio` "sequence" (GSPO, arXiv 2507.18071, eq. 7): all tokens of a sequence have the ratio
+    (π_θ(y|x)/π_old(y|x))^(1/|y|), and are clipped or not together; with "grpo" as aggregation that is GSPO.
+    The r that multiplies k3 stays a token's.
+
     `aggregation` sets what the sum is divided by, and nothing else: "grpo" each sequence's length, then B;
     "dapo" (arXiv 2503.14476) the number of tokens; "dr_grpo" (arXiv 2503.20783) B · `max_length`. A batch in
     micro-batches gives the same gradient, summed, if each gets the whole batch's `divisor`: its number of
@@ -62,6 +68,8 @@ def group_relative_loss(
     """
     if aggregation not in AGGREGATIONS:
         raise ValueError(f"aggregation={aggregation!r}: one of {', '.join(AGGREGATIONS)}")
+    if ratio not in RATIOS:
+        raise ValueError(f"ratio={ratio!r}: one of {', '.join(RATIOS)}")
     kl = finite_number("kl", kl)
     if not all(0 <= finite_number("clip", edge) for edge in clip):
         raise ValueError(f"clip={clip}: (ε_low, ε_high), 0 or more")
@@ -86,10 +94,9 @@ def group_relative_loss(
     old = now.detach() if old_log_probs is None else wide(old_log_probs).detach()
     # What is masked may hold anything: it is put to 0 before it can become infinite.
     log_ratio = (now - old).masked_fill(~mask, 0.0)
-    ratio = bounded_exp(log_ratio)
+    r = _ratio(log_ratio, mask, ratio)
     advantages = wide(advantages).detach()[:, None]  # (B, 1)
-    clipped = ratio.clamp(1 - clip[0], 1 + clip[1])
-    losses = -torch.minimum(ratio * advantages, clipped * advantages)
+    losses = -torch.minimum(r * advantages, r.clamp(1 - clip[0], 1 + clip[1]) * advantages)
     if kl:
         if ref_log_probs is None:
             raise ValueError(f"kl={kl} needs ref_log_probs; pass kl=0 to go without a reference")
@@ -104,6 +111,29 @@ def group_relative_loss(
         return losses.sum() / (mask.sum().clamp(min=1) if divisor is None else divisor)
     lengths = mask.sum(1).clamp(min=1) if aggregation == "grpo" else max_length
     return (losses.sum(1) / lengths).sum() / (len(now) if divisor is None else divisor)
+
+
+def clipped_share(
+    log_probs: Tensor,
+    old_log_probs: Tensor,
+    mask: Tensor,
+    advantages: Tensor,
+    *,
+    clip: tuple[float, float],
+    ratio: str = "token",
+) -> float:
+    """The share of tokens that `group_relative_loss` clips, which the advantage moves no more."""
+    log_ratio = (log_probs - old_log_probs).detach().masked_fill(~mask, 0.0)
+    r, advantages = _ratio(log_ratio, mask, ratio), advantages[:, None]
+    out = (r > 1 + clip[1]) & (advantages > 0) | (r < 1 - clip[0]) & (advantages < 0)
+    return (out & mask).sum().item() / max(1, mask.sum().item())
+
+
+def _ratio(log_ratio: Tensor, mask: Tensor, ratio: str) -> Tensor:
+    """(B, T): r of each token, or of its sequence. `log_ratio` is 0 where masked."""
+    if ratio == "sequence":
+        log_ratio = (log_ratio.sum(1, True) / mask.sum(1, True).clamp(min=1)).expand_as(log_ratio)
+    return bounded_exp(log_ratio)
 
 
 class _CorrectedK3(torch.autograd.Function):

@@ -14,6 +14,7 @@ from ragkit.losses.pairwise import refuse_rows, refuse_shape
 
 HALF = (torch.float16, torch.bfloat16)
 LOGITS_AT_ONCE = {"cpu": 2**22, "cuda": 2**26}  # numbers, 16 MB and 256 MB in float32
+KEPT = 2**24  # where the output layer learns, so many logits are kept rather than made twice: 64 MB
 
 
 def completion_log_probs(
@@ -64,15 +65,16 @@ def completion_log_probs(
 
 def answers_log_probs(
     model, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[Sequence[int]]]
-) -> Tensor:
-    """log π(y|x), (N,), of all answers to all prompts in order, as token ids: each prompt is read once.
+) -> tuple[Tensor, Tensor]:
+    """(sums, per_token): log π(y|x), (N,), of all answers to all prompts in order, and its terms, (N, T), 0
+    where an answer is over. Each prompt is read once.
 
-    `answers[i]` are the answers to `prompts[i]`, EOS included. They stand behind their prompt in one row, and
-    none sees another: so K answers cost the prompt once and not K times. For causal models whose attention
-    takes a mask of four dimensions (transformers' "sdpa" and "eager"). Differentiable in the model's weights.
-    Raises ValueError for an empty prompt, an empty answer and a prompt without answers.
+    `answers[i]` are the answers to `prompts[i]`, as token ids, EOS included. They stand behind their prompt
+    in one row, and none sees another: so K answers cost the prompt once and not K times. For causal models
+    whose attention takes a mask of four dimensions (transformers' "sdpa" and "eager"). Differentiable in the
+    model's weights. Raises ValueError for an empty prompt, an empty answer and a prompt without answers.
     """
-    rows, groups, places, at, targets, of = [], [], [], [], [], []
+    rows, groups, places, at, targets, lengths = [], [], [], [], [], []
     for row, (prompt, several) in enumerate(zip(prompts, answers, strict=True)):
         if not len(prompt) or not several or not all(map(len, several)):
             raise ValueError(f"prompt {row}: {len(prompt)} tokens, answers of {[*map(len, several)]} tokens")
@@ -80,7 +82,7 @@ def answers_log_probs(
         for number, answer in enumerate(several, 1):
             # Its first token is predicted at the prompt's last, each other one at the one before it.
             at += [(row, len(prompt) - 1), *((row, len(ids) + i) for i in range(len(answer) - 1))]
-            of += [of[-1] + 1 if of else 0] * len(answer)
+            lengths.append(len(answer))
             targets += answer
             ids += answer
             group += [number] * len(answer)
@@ -100,11 +102,16 @@ def answers_log_probs(
     states, head, dtype = _states(model, inputs)
     row, column = torch.tensor(at, device=device).T
     picked = _pick(states[row, column], head, torch.tensor(targets, device=device), None, dtype)
-    return picked.new_zeros(of[-1] + 1).index_add(0, torch.tensor(of, device=device), picked)
+    per_token = pad_sequence(picked.split(lengths), batch_first=True)
+    return per_token.sum(1), per_token
 
 
 def _pick(states: Tensor, head: torch.nn.Linear, targets: Tensor, chunk: int | None, dtype) -> Tensor:
     """(N,): log p of each target at its state, (N, H)."""
+    trained = torch.is_grad_enabled() and head.weight.requires_grad
+    if chunk is None and trained and len(targets) * len(head.weight) <= KEPT:
+        logits = _logits(states.to(dtype), head.weight.to(dtype), head.bias)
+        return -F.cross_entropy(logits, targets, reduction="none")
     chunk = chunk or max(256, LOGITS_AT_ONCE.get(targets.device.type, 2**24) // len(targets))
     return _LogProbs.apply(states, head.weight, head.bias, targets, chunk, dtype)
 
@@ -178,28 +185,46 @@ def _takes_positions(kind: type) -> bool:
 
 
 class _LogProbs(torch.autograd.Function):
-    """log softmax(states · Wᵀ + b)[target] for (N, H) states, in tiles of `chunk` entries of the vocabulary;
-    the backward pass makes the logits of a tile once more, since keeping them is what costs memory.
+    """log softmax(states · Wᵀ + b)[target] for (N, H) states, in tiles of `chunk` entries of the vocabulary.
 
-    Tiles of the vocabulary, not of tokens: each row of W is read once, and its gradient written once.
+    Tiles of the vocabulary, not of tokens: each row of W is read once, and its gradient written once. Where
+    the layer is frozen, as under adapters, the derivative in the states is W[target] − Σ_v p_v W_v: a mean
+    that the forward pass takes along, like attention over the vocabulary (arXiv 2205.14135), so no logits are
+    made twice. Else the backward pass makes those of a tile once more, since keeping them is what costs
+    memory.
     """
 
     @staticmethod
     def forward(ctx, states, weight, bias, targets, chunk, dtype=None):
         ctx.chunk, ctx.dtype = chunk, dtype or weight.dtype
+        needs_states, *needs_layer = ctx.needs_input_grad[:3]
+        ctx.with_mean = needs_states and not any(needs_layer)
         rows = states.to(ctx.dtype)
         wide = torch.promote_types(ctx.dtype, torch.float32)
         picked = torch.zeros(len(rows), dtype=wide, device=rows.device)
-        lse = torch.full_like(picked, -torch.inf)
+        top, total = torch.full_like(picked, -torch.inf), torch.zeros_like(picked)
+        mean = torch.zeros(states.shape, dtype=wide, device=rows.device) if ctx.with_mean else None
         for tile, logits in _tiles(rows, weight, bias, ctx):
             row, column = _inside(targets, tile)
             picked[row] = logits[row, column]
-            lse = torch.logaddexp(lse, logits.logsumexp(1))
-        ctx.save_for_backward(states, weight, bias, targets, lse)
+            before, top = top, torch.maximum(top, logits.amax(1))
+            p, kept = logits.sub_(top[:, None]).exp_(), (before - top).exp()
+            total = total * kept + p.sum(1)
+            if ctx.with_mean:
+                _add_product(mean.mul_(kept[:, None]), p, weight[tile], ctx)
+        lse = top + total.log()
+        if ctx.with_mean:
+            derivative = weight[targets].to(wide) - mean / total[:, None]
+            ctx.save_for_backward(derivative.to(states.dtype))
+        else:
+            ctx.save_for_backward(states, weight, bias, targets, lse)
         return picked - lse
 
     @staticmethod
     def backward(ctx, grad):
+        if ctx.with_mean:
+            (derivative,) = ctx.saved_tensors
+            return grad[:, None].to(derivative.dtype) * derivative, None, None, None, None, None
         states, weight, bias, targets, lse = ctx.saved_tensors
         needs_states, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         rows = states.to(ctx.dtype)
@@ -214,16 +239,21 @@ class _LogProbs(torch.autograd.Function):
             p[row, column] -= 1  # p − onehot
             if needs_bias:
                 d_bias[tile] = -grad @ p
-            p = p.to(ctx.dtype)
             if needs_weight:
-                d_weight[tile] = p.T @ scaled
-            if needs_states and p.dtype == lse.dtype:
-                d_states.addmm_(p, weight[tile].to(p.dtype))
-            elif needs_states:
-                d_states += p @ weight[tile].to(p.dtype)  # half precision is multiplied as such, summed wide
+                d_weight[tile] = p.to(ctx.dtype).T @ scaled
+            if needs_states:
+                _add_product(d_states, p, weight[tile], ctx)
         if needs_states:
             d_states = d_states.mul_(-grad[:, None]).to(states.dtype)
         return d_states, d_weight, d_bias, None, None, None
+
+
+def _add_product(out: Tensor, p: Tensor, weight: Tensor, ctx) -> None:
+    """out += p · weight in place; half precision is multiplied as such, and summed wide."""
+    if ctx.dtype == out.dtype:
+        out.addmm_(p, weight.to(ctx.dtype))
+    else:
+        out += p.to(ctx.dtype) @ weight.to(ctx.dtype)
 
 
 def _tiles(states: Tensor, weight: Tensor, bias: Tensor | None, ctx):

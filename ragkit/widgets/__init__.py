@@ -3,9 +3,11 @@
 from ragkit.widgets.chat import ChatApp
 from ragkit.widgets.compare import CompareAnswers
 from ragkit.widgets.rank import RankDocuments
+from ragkit.widgets.training import LiveFigure
 
 __all__ = [
     "ChatApp",
     "CompareAnswers",
+    "LiveFigure",
     "RankDocuments",
 ]

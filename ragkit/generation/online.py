@@ -1,0 +1,275 @@
+"""Group Relative Policy Optimization on line: the generator writes, a reward judges, and what is better than
+the other answers to its question becomes likelier.
+
+tuned = tune_online(generator, [(query, hits), …], length_reward(12))
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ragkit.generation.generator import Generator
+from ragkit.generation.judged_answers import written_text
+from ragkit.generation.policy import Policy
+from ragkit.generation.prompt import Prompt
+from ragkit.generation.rewards import Reward
+from ragkit.generation.training_run import RATES, TrainingRun, Tuned, held_out_queries
+from ragkit.losses.group_relative import clipped_share, group_advantages, group_relative_loss
+from ragkit.retrieval.corpus import Hit
+
+CLIPS = {"token": (0.2, 0.2), "sequence": (3e-4, 4e-4)}  # the latter: arXiv 2507.18071, section 5.1
+HELD_OUT_ANSWERS = 4  # to each question, at a look
+
+
+def tune_online(
+    generator: Generator,
+    questions: Sequence[tuple[str, list[Hit]]],
+    rewards: Reward | Mapping[str, Reward],
+    *,
+    weights: Mapping[str, float] | None = None,
+    group: int = 8,
+    steps: int = 50,
+    batch: int = 4,
+    inner_epochs: int = 2,
+    kl: float = 0.04,
+    clip: tuple[float, float] | None = None,
+    ratio: str = "token",
+    scale: str = "population",
+    aggregation: str = "grpo",
+    mask_truncated: bool = False,
+    max_new_tokens: int = 48,
+    rank: int | None = 8,
+    learning_rate: float | None = None,
+    held_out: float = 0.2,
+    style: str = "sentence",
+    seed: int = 0,
+    on_log: Callable[[dict], None] | None = None,
+    progress: bool = True,
+) -> Tuned:
+    """Train a copy of `generator` on what a reward says of its own answers (arXiv 2402.03300).
+
+    A step samples `group` answers to each of `batch` questions (query, hits), at temperature 1, rewards them
+    and takes `inner_epochs` steps of the optimiser on `group_relative_loss`, for which see `kl`, `clip`
+    (default: `CLIPS`), `ratio` and `aggregation`; "dr_grpo" divides by `max_new_tokens`. `scale`: see
+    `group_advantages`. `mask_truncated`: answers that `max_new_tokens` cut off count in their group, and move
+    nothing themselves (overlong filtering, arXiv 2503.14476). `rank`: see `Policy`.
+
+    `rewards`: a function (query, text, hits) → a number, more is better, or several by name, which are added,
+    times `weights` (default 1). None from any of them leaves the answer out, and a warning at the end counts
+    them; a group with fewer than two answers left is skipped.
+
+    `Tuned.log` has a dict for each step, which `on_log` gets at once: "step", "seconds", and of the answers
+    sampled in it "reward" (with several, "reward/<name>" too), "spread" (the standard deviation within a
+    group), "without_spread" (the share of such groups), "kl" (the mean log π_θ/π_ref of an answer, nats),
+    "length" (tokens), "truncated" (share), "clipped" (the share of tokens that the last inner epoch clips).
+    Step 0 and nine or ten others look at a share `held_out` of the queries too, as "held_out/reward" and so
+    on; the weights with the largest such reward are kept. An interrupt ends the run, with a warning.
+
+    Raises ValueError for bad settings, for a reward that is not finite, and where no answer is judged;
+    FloatingPointError as `tune` does.
+    """
+    rewards = dict(rewards) if isinstance(rewards, Mapping) else {"reward": rewards}
+    weights = dict.fromkeys(rewards, 1.0) | dict(weights or {})
+    if unknown := [name for name in weights if name not in rewards]:
+        raise ValueError(f"weights: {unknown[0]!r} is none of the rewards, {', '.join(rewards)}")
+    counts = {"group": group, "steps": steps, "batch": batch, "inner_epochs": inner_epochs}
+    for name, value in (counts | {"max_new_tokens": max_new_tokens}).items():
+        if value < (least := 2 if name == "group" else 1):
+            raise ValueError(f"{name}={value}: at least {least}")
+    objective = _Objective(
+        kl, clip or CLIPS.get(ratio), ratio, scale, aggregation, mask_truncated, max_new_tokens
+    )
+    asked = _asked(generator, questions, style, max_new_tokens)
+    out = held_out_queries([prompt.query for prompt, _ in asked], held_out, seed)
+    rate = learning_rate or RATES["all" if rank is None else "adapter"]
+    training = TrainingRun(Policy(generator, rank, seed=seed), rate, steps, on_log, progress)
+    run = _Run(training, objective, rewards, weights, seed)
+    learnt, held = ([one for one in asked if (one[0].query in out) == side] for side in (False, True))
+    settings = {"weights": weights, **counts, **asdict(objective), "rank": rank, "learning_rate": rate}
+    settings |= {"held_out": held_out, "style": style, "seed": seed, "generator": generator.name}
+    try:
+        return training.run(lambda: run.train(learnt, held, **counts), settings)
+    finally:
+        if run.left_out:
+            name, query, text = run.left_out[0]
+            warnings.warn(
+                f"left out: {len(run.left_out)} answers of which a reward is None: first {name!r} of "
+                f"{text[:60]!r}, to {query!r}",
+                stacklevel=2,
+            )
+
+
+def _asked(
+    generator: Generator, questions: Sequence[tuple[str, list[Hit]]], style: str, max_new_tokens: int
+) -> list[tuple[Prompt, list[Hit]]]:
+    """Each question as the generator reads it, and its hits; those without evidence are left out."""
+    asked = [
+        (generator.prompt(query, hits, style=style, max_new_tokens=max_new_tokens), hits)
+        for query, hits in questions
+    ]
+    if unread := [prompt.query for prompt, _ in asked if not prompt.evidence]:
+        warnings.warn(
+            f"left out: {len(unread)} questions whose hits hold no evidence for them: {unread[0]!r} …",
+            stacklevel=3,
+        )
+    return [(prompt, hits) for prompt, hits in asked if prompt.evidence]
+
+
+@dataclass
+class _Groups:
+    """Answers that have a reward, N in all, to G prompts. `rewards`: by name, of each answer, weighted."""
+
+    prompts: list[list[int]] = field(default_factory=list)
+    answers: list[list[list[int]]] = field(default_factory=list)
+    rewards: list[Tensor] = field(default_factory=list)  # (K, names) each, K ≥ 1
+    truncated: list[bool] = field(default_factory=list)  # (N,)
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        return torch.tensor([len(ids) for answers in self.answers for ids in answers])
+
+    def facts(self, log_ratio: Tensor, names: Sequence[str]) -> dict[str, float]:
+        """What is logged of them. `log_ratio`: (N, T), log π_θ/π_ref of each token."""
+        by_name = torch.cat(self.rewards).mean(0)
+        spreads = torch.stack([rewards.sum(1).std(correction=0) for rewards in self.rewards])
+        found = {"reward": by_name.sum().item()}
+        if len(names) > 1:
+            found |= {f"reward/{name}": value for name, value in zip(names, by_name.tolist())}
+        return found | {
+            "spread": spreads.mean().item(),
+            "without_spread": (spreads == 0).double().mean().item(),
+            "kl": log_ratio.sum(1).mean().item(),
+            "length": self.lengths.double().mean().item(),
+            "truncated": float(np.mean(self.truncated)),
+        }
+
+
+@dataclass(frozen=True)
+class _Objective:
+    """What a step lowers. Raises ValueError for settings that there are not."""
+
+    kl: float
+    clip: tuple[float, float]
+    ratio: str
+    scale: str
+    aggregation: str
+    mask_truncated: bool
+    max_new_tokens: int
+
+    def __post_init__(self):
+        one = _Groups([[0]], [[[0], [0]]], [torch.zeros(2, 1)], [False, False])
+        self.loss(one, *torch.zeros(3, 2, 1))
+
+    def loss(self, groups: _Groups, now: Tensor, old: Tensor, ref: Tensor) -> Tensor:
+        """Log-probs: (N, T), 0 where an answer is over."""
+        return group_relative_loss(
+            now,
+            old,
+            ref,
+            *self._moved(groups),
+            clip=self.clip,
+            kl=self.kl,
+            ratio=self.ratio,
+            aggregation=self.aggregation,
+            max_length=self.max_new_tokens if self.aggregation == "dr_grpo" else None,
+            empty_rows=True,
+        )
+
+    def clipped(self, groups: _Groups, now: Tensor, old: Tensor) -> float:
+        return clipped_share(now, old, *self._moved(groups), clip=self.clip, ratio=self.ratio)
+
+    def _moved(self, groups: _Groups) -> tuple[Tensor, Tensor]:
+        """Which tokens move the policy, (N, T), and the answers' advantages, (N,)."""
+        mask = torch.arange(groups.lengths.max()) < groups.lengths[:, None]
+        if self.mask_truncated:
+            mask &= ~torch.tensor(groups.truncated)[:, None]
+        totals = [rewards.sum(1)[None] for rewards in groups.rewards]
+        return mask, torch.cat([group_advantages(one, scale=self.scale)[0] for one in totals]).float()
+
+
+class _Run:
+    def __init__(
+        self,
+        training: TrainingRun,
+        objective: _Objective,
+        rewards: Mapping[str, Reward],
+        weights: Mapping[str, float],
+        seed: int,
+    ):
+        self.training, self.policy, self.objective = training, training.policy, objective
+        self.rewards, self.weights, self.seed = rewards, weights, seed
+        self.left_out: list[tuple[str, str, str]] = []  # name of the reward, query, text
+
+    def train(
+        self, learnt: list, held: list, *, group: int, steps: int, batch: int, inner_epochs: int
+    ) -> None:
+        random, turn = np.random.default_rng(self.seed), []
+        self.training.record({"step": 0} | self._look(0, held))
+        for step in range(1, steps + 1):
+            while len(turn) < batch:
+                turn += random.permutation(len(learnt)).tolist()
+            some, turn = [learnt[place] for place in turn[:batch]], turn[batch:]
+            groups = self._sample(some, group, int(random.integers(2**31)), least=2)
+            row = {"step": step}
+            if groups.prompts:
+                old, ref = self._log_probs(groups)
+                for _ in range(inner_epochs):
+                    now = self.policy.token_log_probs(groups.prompts, groups.answers).cpu()
+                    self.training.step(step, self.objective.loss(groups, now, old, ref))
+                row |= groups.facts(old - ref, [*self.rewards])
+                row["clipped"] = self.objective.clipped(groups, now, old)
+            self.training.bar.update()
+            if step in self.training.looks:
+                row |= self._look(step, held)
+            self.training.record(row)
+
+    def _look(self, step: int, held: list) -> dict[str, float]:
+        groups = self._sample(held, HELD_OUT_ANSWERS, self.seed)
+        if not groups.prompts:
+            raise ValueError("of all answers to the held-out questions a reward is None: nothing to go by")
+        now, ref = self._log_probs(groups)
+        found = groups.facts(now - ref, [*self.rewards])
+        self.training.keep(step, -found["reward"])
+        self.training.bar.set_postfix_str(f"held out: reward {found['reward']:.3f}, KL {found['kl']:.2f}")
+        return {f"held_out/{name}": value for name, value in found.items()}
+
+    @torch.no_grad()
+    def _log_probs(self, groups: _Groups) -> tuple[Tensor, Tensor]:
+        """Of each token, (N, T): under the policy now, and under the reference."""
+        now = self.policy.token_log_probs(groups.prompts, groups.answers).cpu()
+        with self.policy.reference():
+            return now, self.policy.token_log_probs(groups.prompts, groups.answers).cpu()
+
+    def _sample(self, some: list, count: int, seed: int, least: int = 1) -> _Groups:
+        """`count` answers to each question; groups with fewer than `least` that have a reward are skipped."""
+        generator, most, groups = self.policy.generator, self.objective.max_new_tokens, _Groups()
+        ends = self.policy.model.generation_config.eos_token_id or []
+        written = self.policy.write([p.ids for p, _ in some], count, seed=seed, max_new_tokens=most)
+        for (prompt, hits), answers in zip(some, written):
+            rewards = [
+                self._reward(prompt.query, written_text(generator, prompt, ids), hits) for ids in answers
+            ]
+            kept = [place for place, reward in enumerate(rewards) if reward is not None]
+            if len(kept) >= least:
+                groups.prompts.append(prompt.ids)
+                groups.answers.append([answers[place] for place in kept])
+                groups.rewards.append(torch.tensor([rewards[place] for place in kept], dtype=torch.float64))
+                groups.truncated += [answers[place][-1] not in ends for place in kept]
+        return groups
+
+    def _reward(self, query: str, text: str, hits: list[Hit]) -> list[float] | None:
+        found = []
+        for name, reward in self.rewards.items():
+            value = reward(query, text, hits)
+            if value is None:
+                self.left_out.append((name, query, text))
+                return None
+            if not np.isfinite(value):
+                raise ValueError(f"reward {name!r} is {value} for {text[:60]!r}, an answer to {query!r}")
+            found.append(self.weights[name] * float(value))
+        return found

@@ -1,0 +1,112 @@
+"""A run of training: steps of the optimiser, what is logged meanwhile, and the best weights so far."""
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ragkit.generation.generator import Generator
+from ragkit.generation.policy import Policy
+from ragkit.generation.saving import save_generator
+
+LOOKS = 10  # at what is held out, in a run
+RATES = {"adapter": 1e-3, "all": 1e-4}
+
+
+@dataclass
+class Tuned:
+    """`generator`: the tuned one. `log`: one dict for each step or look, see `tune` and `tune_online`.
+
+    `settings`: what it was tuned with. `kept_base`: nothing was better on what was held out than the model as
+    it was, so `generator` is the one that was given. `interrupted`: stopped by hand.
+    """
+
+    generator: Generator
+    log: list[dict]
+    settings: dict
+    kept_base: bool
+    interrupted: bool = False
+
+    def save(self, folder: str | Path) -> None:
+        """Write a folder that `Generator(folder)` loads, settings and log in it: see `save_generator`."""
+        facts = {"settings": self.settings, "kept_base": self.kept_base, "log": self.log}
+        save_generator(self.generator, folder, facts)
+
+
+class TrainingRun:
+    """`steps` of AdamW on what a policy trains, at `rate`, which the first tenth of them rises to."""
+
+    def __init__(
+        self, policy: Policy, rate: float, steps: int, on_log: Callable[[dict], None] | None, progress: bool
+    ):
+        self.policy, self.rate, self.on_log = policy, rate, on_log
+        self.looks = {*np.linspace(0, steps, LOOKS + 1).round().astype(int).tolist()}
+        self.log: list[dict] = []
+        self.bar = tqdm(total=steps, disable=not progress, desc="tuning")
+        self._optimiser = torch.optim.AdamW(policy.trained(), rate, weight_decay=0.0)
+        self._warm_up = max(1, steps // 10)
+        self._best_step, self._least, self._best = 0, math.inf, None
+        self._began = time.monotonic()
+
+    def step(self, number: int, loss: Tensor) -> None:
+        """Raises FloatingPointError where loss or gradient is not finite; the weights stay as they were."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = self.rate * min(1.0, number / self._warm_up)
+        self._optimiser.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.trained(), 1.0)
+        if not (loss.isfinite() and norm.isfinite()):
+            raise FloatingPointError(
+                f"step {number}: the loss is {loss:g}, the norm of its gradient {norm:g}; lower "
+                f"learning_rate ({self.rate:g}). The best weights before are in this error's `tuned`"
+            )
+        self._optimiser.step()
+
+    def record(self, row: dict) -> None:
+        row["seconds"] = time.monotonic() - self._began
+        self.log.append(row)
+        if self.on_log:
+            self.on_log(row)
+
+    def keep(self, step: int, loss: float) -> bool:
+        """Keep the weights of now where `loss`, of what is held out, is the least so far."""
+        better = loss < self._least
+        if better:
+            self._best_step, self._least, self._best = step, loss, self.policy.snapshot()
+        return better
+
+    def run(self, train: Callable[[], None], settings: dict) -> Tuned:
+        """What `train` came to; an interrupt ends it, with a warning. A FloatingPointError gets `tuned`."""
+        broken, interrupted, generator = None, False, self.policy.generator
+        try:
+            with self.bar:
+                train()
+        except KeyboardInterrupt:
+            interrupted = True
+            warnings.warn("tuning was interrupted; the best weights so far are kept", stacklevel=3)
+        except FloatingPointError as error:
+            broken = error
+        if self._best_step:
+            self.policy.restore(self._best)
+            generator = self.policy.tuned()
+        tuned = Tuned(generator, self.log, settings, not self._best_step, interrupted)
+        if broken:
+            broken.tuned = tuned
+            raise broken
+        return tuned
+
+
+def held_out_queries(queries: Iterable[str], share: float, seed: int) -> set[str]:
+    """A share of the queries, drawn, at least one. Raises ValueError where that leaves a side empty."""
+    queries = sorted({*queries})
+    count = max(1, round(share * len(queries)))
+    if not 0 < share < 1 or count >= len(queries):
+        raise ValueError(f"held_out={share} of {len(queries)} queries leaves a side empty")
+    return set(np.random.default_rng(seed).permutation(queries)[:count].tolist())

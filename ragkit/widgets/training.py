@@ -1,0 +1,97 @@
+"""A run of training as one figure that is redrawn in place."""
+
+import base64
+import io
+import time
+from collections.abc import Mapping, Sequence
+
+import ipywidgets
+from IPython import get_ipython
+from IPython.display import display
+
+from ragkit.widgets.panel import escaped, part
+
+# What is drawn together, by title: names in a row of the log, and what they are called in the figure.
+PANELS = {
+    "loss": {"loss": "held out", "train_loss": "trained on"},
+    "reward": {"held_out/reward": "held out", "reward": "trained on"},
+    "accuracy": {"rewards/accuracies": "held out"},
+    "margin": {"rewards/margins": "held out"},
+    "KL to the reference, nats": {"held_out/kl": "held out", "kl": "trained on"},
+    "log-prob of an answer": {"logps/chosen": "chosen", "logps/rejected": "rejected"},
+    "length, tokens": {"held_out/length": "held out", "length": "trained on"},
+    "share": {"clipped": "tokens clipped", "without_spread": "groups without spread"},
+}
+COLOURS = "#0072b2", "#999999"
+EVERY = 1.0  # seconds between two drawings, at least; looks at what is held out are all drawn
+
+
+class LiveFigure:
+    """`tune(…, on_log=LiveFigure())`, or `tune_online`: a figure below the cell that is redrawn meanwhile.
+
+    Outside a notebook nothing is shown. `.log` is what the latest run logged; `.figure()` all of it as a
+    matplotlib figure, to keep in a saved notebook, and `.alt` the same in words, for those who can't see it.
+    """
+
+    def __init__(self):
+        self.log: list[dict] = []
+        self._shown: ipywidgets.HTML | None = None
+        self._drawn = -EVERY
+
+    def __call__(self, row: Mapping) -> None:
+        if self.log and row["step"] <= self.log[-1]["step"]:
+            self.__init__()  # another run
+        self.log.append(dict(row))
+        looked = {"loss", "held_out/reward"} & row.keys()
+        soon = time.monotonic() - self._drawn < EVERY and not looked
+        if soon or getattr(get_ipython(), "kernel", None) is None:
+            return
+        if self._shown is None:
+            self._shown = part(ipywidgets.HTML(), "rk-live")
+            display(self._shown)
+        png = io.BytesIO()
+        self.figure().savefig(png, format="png", dpi=80)
+        data = base64.b64encode(png.getvalue()).decode()
+        self._shown.value = f'<img src="data:image/png;base64,{data}" alt="{escaped(self.alt)}">'
+        self._drawn = time.monotonic()
+
+    def _panels(self) -> dict[str, dict[str, tuple[Sequence[float], Sequence[float]]]]:
+        """By panel and line: steps and values, of what the log has."""
+        found = {}
+        for title, names in PANELS.items():
+            for name, label in names.items():
+                points = [(row["step"], row[name]) for row in self.log if row.get(name) is not None]
+                if points:
+                    found.setdefault(title, {})[label] = tuple(zip(*points))
+        return found
+
+    def figure(self):
+        """A new matplotlib figure of the log, which pyplot does not know."""
+        from matplotlib.figure import Figure
+
+        panels = self._panels()
+        rows, columns = -(-len(panels) // 3), min(3, len(panels))
+        figure = Figure(figsize=(9, 2.3 * max(1, rows)), facecolor="white", layout="tight")
+        for place, (title, lines) in enumerate(panels.items(), 1):
+            axis = figure.add_subplot(rows, columns, place)
+            for (label, (steps, values)), colour in zip(lines.items(), COLOURS):
+                axis.plot(steps, values, ".-", label=label, color=colour)
+            axis.set_title(title, fontsize=9)
+            axis.set_xlabel("step", fontsize=8)
+            axis.tick_params(labelsize=8)
+            axis.spines[["top", "right"]].set_visible(False)
+            if len(lines) > 1:
+                axis.legend(fontsize=7, frameon=False)
+        return figure
+
+    @property
+    def alt(self) -> str:
+        """The first and the last value of each line."""
+        if not self.log:
+            return "Training: nothing logged yet."
+        said = [
+            f"{title} ({label}) from {values[0]:.3g} to {values[-1]:.3g}"
+            for title, lines in self._panels().items()
+            for label, (_, values) in lines.items()
+        ]
+        return f"Training, step {self.log[-1]['step']}: {'; '.join(said)}."
