@@ -23,7 +23,7 @@ _NAMES = {
     "ipo_loss margin offset_dpo_loss pair_loss plackett_luce_loss preference_metrics robust_dpo_loss",
     "evaluation": "Interval PerQuery evaluate load_qrels load_queries paired_interval",
     "generation": "Answer Evidence Generator Prompt build_prompt complete_follow_up select_evidence tune",
-    "reranking": "FitReport Reranker",
+    "reranking": "AnswerScorer FitReport Reranker",
     "assistant": "Assistant Turn",
     "widgets": "ChatApp CompareAnswers RankDocuments",
 }

@@ -17,7 +17,7 @@ EPILOG = 'Example: python -m ragkit ask "What does beta control in DPO?"'
 HELP = {
     "library": "a folder that `index` made (default: the one that ships)",
     "k": "how many passages to retrieve (default: 3)",
-    "generator": "smollm2-reader, tiny-rag-lm, a folder, or a causal chat model on the Hugging Face Hub",
+    "generator": "smollm2-reader, tiny-rag-lm, a folder, or a model on the Hugging Face Hub that writes",
     "style": "a quoted sentence, the phrase in it that answers, or the model's own words, checked",
     "reranker": "where `Reranker.save` wrote one: passages in the order that people prefer",
     "json": "print one JSON object and nothing else",

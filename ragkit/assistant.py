@@ -83,7 +83,7 @@ class Assistant:
         # 2. f(library, query vector, k) returns k documents; here, the query's words count too.
         count = k if self.reranker is None else max(k, candidates or k)
         hits = hybrid_search(self.library, query, query_vector, count)
-        if isinstance(self.encoder, Encoder):  # the steps to come need not encode them again
+        if hasattr(self.encoder, "remember"):  # the steps to come need not encode them again
             vectors = self.library.vectors_of(hit.passage.id for hit in hits)
             self.encoder.remember([hit.passage.full_text for hit in hits], vectors)
         clock.append(time.perf_counter())

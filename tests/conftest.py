@@ -151,6 +151,68 @@ def llama_folder(tmp_path_factory):
     return folder
 
 
+def _between(tokenizer, template: str):
+    """The same tokenizer, which puts special tokens around a text: "<s> $A </s>"."""
+    from tokenizers.processors import TemplateProcessing
+
+    marks = [(mark, tokenizer.token_to_id(mark)) for mark in template.split() if mark != "$A"]
+    tokenizer.post_processor = TemplateProcessing(single=template, special_tokens=marks)
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def t5_folder(tmp_path_factory):
+    """Encoder-decoder; its tokenizer makes one space of white space, as T5's does."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Replace("\n", " ")
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    special = ["<pad>", "</s>", "<unk>"]
+    tokenizer.train_from_iterator(
+        TEXTS,
+        trainers.UnigramTrainer(
+            vocab_size=300, special_tokens=special, unk_token="<unk>", show_progress=False
+        ),
+    )
+    return _save(
+        tmp_path_factory.mktemp("t5"),
+        _between(tokenizer, "$A </s>"),
+        None,
+        (
+            T5ForConditionalGeneration,
+            lambda vocab_size, **_: T5Config(
+                vocab_size=vocab_size, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4,
+                initializer_factor=3.0, decoder_start_token_id=0,
+            ),
+        ),
+        pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=1024,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def bart_folder(tmp_path_factory):
+    """Encoder-decoder; its decoder starts from </s> and opens a text by <s>."""
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    sides = {f"{side}_{name}": size for side in ("encoder", "decoder")
+             for name, size in (("layers", 2), ("attention_heads", 4), ("ffn_dim", 48))}  # fmt: skip
+    return _save(
+        tmp_path_factory.mktemp("bart"),
+        _between(_byte_level_bpe(["<s>", "<pad>", "</s>"]), "<s> $A </s>"),
+        None,
+        (
+            BartForConditionalGeneration,
+            lambda vocab_size, **_: BartConfig(
+                vocab_size=vocab_size, d_model=32, max_position_embeddings=600, init_std=0.3,
+                decoder_start_token_id=2, **sides,
+            ),
+        ),
+        pad_token="<pad>", bos_token="<s>", eos_token="</s>", model_max_length=600,
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def tokenizer():
     """The default encoder's, without the model."""
@@ -193,7 +255,21 @@ def llama(llama_folder):
     return Generator(llama_folder, device="cpu")
 
 
-@pytest.fixture(params=["tiny", "qwen", "llama"])
+@pytest.fixture(scope="session")
+def t5(t5_folder):
+    from ragkit.generation.generator import Generator
+
+    return Generator(t5_folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def bart(bart_folder):
+    from ragkit.generation.generator import Generator
+
+    return Generator(bart_folder, device="cpu")
+
+
+@pytest.fixture(params=["tiny", "qwen", "llama", "t5", "bart"])
 def generator(request):
     """Each family in turn."""
     return request.getfixturevalue(request.param)

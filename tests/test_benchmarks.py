@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from ragkit.reranking import evidence
+from ragkit.reranking.answer_scorer import answers_table
 from ragkit.reranking.table import base_scores
+from tests.benchmarks.answer_scorer import comparisons, places, texts_of, wins
 from tests.benchmarks.kinds import FOUND, HELD_OUT, SIZE, changes, described, of_folder, split
 from tests.benchmarks.power import ways, world
 from tests.words_encoder import WordsEncoder
@@ -65,3 +67,20 @@ def test_each_way_finds_a_strong_taste_and_a_switch_adopts_nothing_without(encod
     else:
         assert all((found["switch"](one) == base_scores(one)).all() for one in seen)
         assert gains["ridge"] < 0  # it has no retriever to keep
+
+
+def test_comparisons_of_answers_are_read_as_the_file_has_them(encoder, tmp_path):
+    row = {"question": "What?", "passages": [["Title", "One here.", "Two there."]]}
+    row |= {f"prediction {n}": f"answer{n}" for n in range(1, 5)}
+    rows = [row | {"preference": [2, 1, 0, 1, 1, 2]}, row | {"question": "Why?", "preference": [1] * 6}]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    said = comparisons(tmp_path / "rows.json")
+    assert [one.rating for one in said[:6]] == [1, -1, 0, -1, -1, 1]
+    assert (said[3].answer_a, said[3].answer_b) == ("answer2", "answer3")
+    assert [hit.passage.full_text for hit in said[0].hits] == ["Title One here. Two there."]
+    table = answers_table(encoder, said)
+    texts = [text for own in texts_of(table) for text in own]
+    assert [f"answer{place:.0f}" for place in places(table, said) + 1] == texts
+    of = dict(zip(texts[:4], wins(table)[:4]))
+    assert [of[f"answer{n}"] for n in range(1, 5)] == [1.5, 3, 0, 1.5]
+    assert dict(zip(texts[4:], wins(table)[4:])) == {f"answer{n}": 4 - n for n in range(1, 5)}

@@ -130,6 +130,20 @@ def test_greedy_is_the_argmax_of_each_step_whatever_the_model_recommends(llama, 
     assert llama.answer(QUESTION, hits, max_new_tokens=24).text == expected
 
 
+@pytest.mark.parametrize("name", ["t5", "bart"])
+def test_what_a_decoder_writes_is_the_argmax_of_each_step_over_the_encoded_prompt(name, hits, request):
+    model = request.getfixturevalue(name)
+    prompt, ids = model.prompt(QUESTION, hits), [model.model.config.decoder_start_token_id]
+    with torch.inference_mode():
+        for _ in range(12):
+            read = {"input_ids": torch.tensor([prompt.ids]), "decoder_input_ids": torch.tensor([ids])}
+            ids.append(int(model.model(**read).logits[0, -1].argmax()))
+            if ids[-1] == model.tokenizer.eos_token_id:
+                break
+    pieces, answer = told(model, QUESTION, hits, max_new_tokens=12)
+    assert answer.text == model._text(ids[1:]) == "".join(pieces) != ""
+
+
 def test_greedy_repeats(generator, hits):
     first, second = (generator.answer(QUESTION, hits, max_new_tokens=12) for _ in range(2))
     assert first == second and first.text != ABSTENTION
@@ -285,6 +299,13 @@ def test_lowest_hits_are_dropped_with_a_warning(llama):
     assert f"passage {kept[-1]} lorem" in prompt.text and f"passage {kept[-1] + 1} lorem" not in prompt.text
 
 
+def test_an_encoders_window_holds_the_prompt_and_no_answer(bart):
+    with pytest.warns(UserWarning, match="the first passage was cut"):
+        prompt = bart.prompt(QUESTION, [long_hit(1, 400)])
+    assert bart.window - 20 <= len(prompt.ids) <= bart.window
+    assert bart.prompt(QUESTION, [], max_new_tokens=10 * bart.window).ids
+
+
 @pytest.mark.parametrize("words", [150, 300, 1000])
 def test_one_passage_too_long_is_cut_with_a_warning(llama, words):
     hit = long_hit(1, words)
@@ -409,7 +430,7 @@ def test_citations_are_those_that_exist_in_order_once_each(generator_free, hits,
     assert (answer.text, answer.citations, answer.abstained) == (text, citations, False)
 
 
-@pytest.fixture(params=["qwen", "llama"])
+@pytest.fixture(params=["qwen", "llama", "bart"])
 def generator_free(request):
     return request.getfixturevalue(request.param)
 

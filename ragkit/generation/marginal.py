@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ragkit.generation.generator import Generator
-from ragkit.generation.prompt import plain_ids
+from ragkit.generation.prompt import Evidence, plain_ids, special_ids_around
 from ragkit.generation.rows import Rows, padded
 from ragkit.losses.log_probs import completion_log_probs
 from ragkit.retrieval.corpus import Hit
@@ -66,14 +66,27 @@ class Marginal:
             raise ValueError(f"scores={self.scores.tolist()}: not all are finite; leave such documents out")
 
     @classmethod
-    def of(cls, generator: Generator, query: str, hits: list[Hit], style: str = "sentence") -> "Marginal":
+    def of(
+        cls,
+        generator: Generator,
+        query: str,
+        hits: list[Hit],
+        style: str = "sentence",
+        *,
+        whole: bool = False,
+    ) -> "Marginal":
         """What `generator` makes of `query` and `hits`, with its `prior_scale` times their scores.
 
-        For a model that reads sentences, they are the documents, and each is cited in its own prompt already.
-        Raises ValueError where there is nothing to read.
+        For a model that reads sentences, they are the documents, and each is cited in its own prompt already;
+        `whole`: it reads each hit as if that were one sentence. Raises ValueError where there is nothing to
+        read.
         """
         if generator.sentences:
-            pieces, cited = generator.prompt(query, hits, style=style).evidence, generator.citation_ids(1)
+            cited = generator.citation_ids(1)
+            if whole:
+                pieces = [Evidence(hit.passage.text, n, hit.score) for n, hit in enumerate(hits, 1)]
+            else:
+                pieces = generator.prompt(query, hits, style=style).evidence
             prompts = [generator.prompt_over(query, [piece], style).ids + cited for piece in pieces]
         else:
             pieces, prompts = hits, [generator.prompt(query, [hit], style=style).ids for hit in hits]
@@ -157,8 +170,11 @@ class Marginal:
 
 def answer_ids(generator: Generator, text: str) -> list[int]:
     """The tokens of `text` as this generator would write it after `Marginal.of`'s prompts, with their end."""
-    ends = generator.model.generation_config.eos_token_id or []
-    return [*plain_ids(generator.tokenizer, f" {text}" if generator.reader else text), *ends[:1]]
+    ids = plain_ids(generator.tokenizer, f" {text}" if generator.reader else text)
+    if generator.model.config.is_encoder_decoder:  # BART's decoder opens a text as its encoder does
+        before, after = special_ids_around(generator.tokenizer)
+        return [*before, *ids, *after]
+    return [*ids, *(generator.model.generation_config.eos_token_id or [])[:1]]
 
 
 def _beam_search(

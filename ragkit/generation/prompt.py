@@ -119,14 +119,18 @@ class Prompt:
     style: str
 
 
-def build_prompt(tokenizer, query: str, evidence: list[Evidence], style: str, *, documents: bool) -> Prompt:
+def build_prompt(
+    tokenizer, query: str, evidence: list[Evidence], style: str, *, documents: bool, encoder: bool = False
+) -> Prompt:
     """The prompt for `query` over `evidence`, through the tokenizer's own chat template.
 
     Queries and passages are strangers' text: "<|im_end|>" in a passage must not end the user's turn. So the
     template is rendered over placeholders; its markers are encoded with special tokens, what goes into the
     placeholders without, and the ids are joined. `documents`: the template takes the evidence itself (as
     tiny-rag-lm's does); otherwise it goes into the user's message under a short instruction. A model without
-    a chat template gets that instruction and "Answer:". Raises ValueError where the template leaves text out.
+    a chat template gets that instruction and "Answer:", after the token that begins a text, or, where an
+    `encoder` reads it, between those that its tokenizer puts around one. Raises ValueError where the template
+    leaves text out.
     """
     if style not in STYLES:
         raise ValueError(f"style={style!r}: one of {', '.join(map(repr, STYLES))}")
@@ -145,7 +149,11 @@ def build_prompt(tokenizer, query: str, evidence: list[Evidence], style: str, *,
             messages, tokenize=False, add_generation_prompt=True, **extra
         )
     else:
-        rendered = f"{tokenizer.bos_token or ''}{message}\nAnswer:"
+        before, after = tokenizer.bos_token or "", ""
+        if encoder:
+            around = (tokenizer.convert_ids_to_tokens(ids) for ids in special_ids_around(tokenizer))
+            before, after = map("".join, around)
+        rendered = f"{before}{message}\nAnswer:{after}"
     if not all(slot in rendered for slot in slots):
         raise ValueError("this model's chat template leaves text out: it wants another kind of message")
     ids: list[int] = []
@@ -156,6 +164,13 @@ def build_prompt(tokenizer, query: str, evidence: list[Evidence], style: str, *,
         elif part:
             ids += token_ids(tokenizer, part, split=False)
     return Prompt(ids, "".join(slots.get(part, part) for part in parts), query, evidence, style)
+
+
+def special_ids_around(tokenizer) -> tuple[list[int], list[int]]:
+    """The special tokens that a tokenizer puts before a text, and those after it."""
+    row = tokenizer("a", return_special_tokens_mask=True)
+    inner = [place for place, special in enumerate(row.special_tokens_mask) if not special]
+    return row.input_ids[: inner[0]], row.input_ids[inner[-1] + 1 :]
 
 
 def plain_ids(tokenizer, text: str) -> list[int]:

@@ -1,6 +1,7 @@
-"""A reranker that people's rankings train, as far as they can be believed; the retriever has the rest."""
+"""A reranker that people's rankings train, as far as they can be believed; a scorer of answers."""
 
 from ragkit.reranking.active import MostInformative, information
+from ragkit.reranking.answer_scorer import AnswerScorer
 from ragkit.reranking.evidence import ODDS, Told, most_probable
 from ragkit.reranking.features import NAMES, describe, describe_all
 from ragkit.reranking.guard import BLOCKS, Domain, bounded, kl_from_base
@@ -17,6 +18,7 @@ __all__ = [
     "NAMES",
     "ODDS",
     "PEOPLE",
+    "AnswerScorer",
     "Domain",
     "Explanation",
     "FitReport",
