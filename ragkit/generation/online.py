@@ -18,7 +18,7 @@ from ragkit.generation.judged_answers import written_text
 from ragkit.generation.policy import Policy
 from ragkit.generation.prompt import Prompt
 from ragkit.generation.rewards import Reward
-from ragkit.generation.training_run import RATES, TrainingRun, Tuned, held_out_queries
+from ragkit.generation.training_run import LOOKS, RATES, TrainingRun, Tuned, held_out_queries
 from ragkit.losses.group_relative import clipped_share, group_advantages, group_relative_loss
 from ragkit.retrieval.corpus import Hit
 
@@ -46,6 +46,7 @@ def tune_online(
     rank: int | None = 8,
     learning_rate: float | None = None,
     held_out: float = 0.2,
+    looks: int = LOOKS,
     style: str = "sentence",
     seed: int = 0,
     on_log: Callable[[dict], None] | None = None,
@@ -67,7 +68,7 @@ def tune_online(
     sampled in it "reward" (with several, "reward/<name>" too), "spread" (the standard deviation within a
     group), "without_spread" (the share of such groups), "kl" (the mean log π_θ/π_ref of an answer, nats),
     "length" (tokens), "truncated" (share), "clipped" (the share of tokens that the last inner epoch clips).
-    Step 0 and nine or ten others look at a share `held_out` of the queries too, as "held_out/reward" and so
+    Step 0 and `looks` others look at a share `held_out` of the queries too, as "held_out/reward" and so
     on; the weights with the largest such reward are kept. An interrupt ends the run, with a warning.
 
     Raises ValueError for bad settings, for a reward that is not finite, and where no answer is judged;
@@ -89,7 +90,7 @@ def tune_online(
     asked = _asked(generator, questions, style, max_new_tokens)
     out = held_out_queries([prompt.query for prompt, _ in asked], held_out, seed)
     rate = learning_rate or RATES["all" if rank is None else "adapter"]
-    training = TrainingRun(Policy(generator, rank, seed=seed), rate, steps, on_log, progress)
+    training = TrainingRun(Policy(generator, rank, seed=seed), rate, steps, looks, on_log, progress)
     run = _Run(training, objective, rewards, weights, seed)
     learnt, held = ([one for one in asked if (one[0].query in out) == side] for side in (False, True))
     settings = {"weights": weights, **counts, **asdict(objective), "rank": rank, "learning_rate": rate}

@@ -44,10 +44,16 @@ class TrainingRun:
     """`steps` of AdamW on what a policy trains, at `rate`, which the first tenth of them rises to."""
 
     def __init__(
-        self, policy: Policy, rate: float, steps: int, on_log: Callable[[dict], None] | None, progress: bool
+        self,
+        policy: Policy,
+        rate: float,
+        steps: int,
+        looks: int,
+        on_log: Callable[[dict], None] | None,
+        progress: bool,
     ):
         self.policy, self.rate, self.on_log = policy, rate, on_log
-        self.looks = {*np.linspace(0, steps, LOOKS + 1).round().astype(int).tolist()}
+        self.looks = {*np.linspace(0, steps, looks + 1).round().astype(int).tolist()}
         self.log: list[dict] = []
         self._steps, self._progress = steps, progress
         self._optimiser = torch.optim.AdamW(policy.trained(), rate, weight_decay=0.0)

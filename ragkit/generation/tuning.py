@@ -17,7 +17,7 @@ from ragkit.generation.answer_loss import AnswerLoss, Examples
 from ragkit.generation.generator import Generator
 from ragkit.generation.judged_answers import Hits, judged_answers
 from ragkit.generation.policy import Policy
-from ragkit.generation.training_run import RATES, TrainingRun, Tuned
+from ragkit.generation.training_run import LOOKS, RATES, TrainingRun, Tuned
 from ragkit.losses.strengths import Strength
 from ragkit.preferences.judgements import Comparison, Feedback, Ranking
 from ragkit.preferences.pairs import Pairs
@@ -42,6 +42,7 @@ def tune(
     batch: int = 4,
     learning_rate: float | None = None,
     held_out: float = 0.2,
+    looks: int = LOOKS,
     hits: Hits | None = None,
     style: str = "sentence",
     cite: bool = True,
@@ -54,7 +55,7 @@ def tune(
     `loss` … `supervised`: see `AnswerLoss`; `hits`, `style`, `cite`: see `judged_answers`; `rank`: see
     `Policy`. `batch`: questions a step. `held_out`: the share of queries that are not trained on.
 
-    Before the first step and at ten points of the run those are looked at: "loss", the names of
+    Before the first step and at `looks` points of the run those are looked at: "loss", the names of
     `preference_metrics`, and of a few sampled answers "kl" to the reference (the mean log π_θ/π_ref of an
     answer, nats) and "length" (tokens); with "step", "seconds" and "train_loss" (mean since the last look) a
     dict in `Tuned.log`, which `on_log` gets at once. The run ends when three looks in a row bring no smaller
@@ -74,7 +75,7 @@ def tune(
     train, held = examples.split(held_out, seed)
     count = epochs * math.ceil(len(train) / batch)
     rate = learning_rate or RATES["all" if rank is None else "adapter"]
-    training = TrainingRun(Policy(generator, rank, seed=seed), rate, count, on_log, progress)
+    training = TrainingRun(Policy(generator, rank, seed=seed), rate, count, looks, on_log, progress)
     run = _Run(training, examples, held)
     settings = {name: value for name, value in asdict(objective).items() if name != "strength"}
     if loss == "grpo":
