@@ -22,10 +22,11 @@ _NAMES = {
     "losses": "completion_log_probs dpo_loss gpo_loss group_advantages group_relative_loss grpo_loss "
     "ipo_loss margin offset_dpo_loss pair_loss plackett_luce_loss preference_metrics robust_dpo_loss",
     "evaluation": "Interval PerQuery evaluate load_qrels load_queries paired_interval",
-    "generation": "Answer Evidence Generator Prompt build_prompt complete_follow_up select_evidence tune",
+    "generation": "Answer Evidence Generator Prompt build_prompt complete_follow_up select_evidence tune "
+    "tune_online",
     "reranking": "AnswerScorer FitReport Reranker",
     "assistant": "Assistant Turn",
-    "widgets": "ChatApp CompareAnswers RankDocuments",
+    "widgets": "ChatApp CompareAnswers LiveFigure RankDocuments",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_MODULE_OF)

@@ -150,6 +150,7 @@ def run(start: Generator, taste: str, method: str, both: tuple[list[Case], list[
     settings = {"hits": hits, "style": style, "cite": False, "seed": seed, "progress": False}
     tuned = tune(start, judged(taste, method, train, seed), **(METHODS[method] | settings | more))
     seconds, cpu = time.monotonic() - began, time.process_time() - cpu
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # so far
     after = sampled(tuned.generator, style, tests, start)
     best = min(tuned.log, key=lambda row: row["loss"])
     print(
@@ -158,7 +159,7 @@ def run(start: Generator, taste: str, method: str, both: tuple[list[Case], list[
         f"right {before['right'].mean():.2f} → {after['right'].mean():.2f}  "
         f"held-out accuracy {best['rewards/accuracies']:.2f}, chosen log p {best['logps/chosen']:+7.1f} "
         f"(was {tuned.log[0]['logps/chosen']:+.1f}); best at step {best['step']} of {tuned.log[-1]['step']}, "
-        f"{seconds:.0f} s ({cpu:.0f} s of CPU time)",
+        f"{seconds:.0f} s ({cpu:.0f} s of CPU time), at most {peak:.2f} GiB",
         flush=True,
     )
     return tuned
@@ -187,8 +188,7 @@ def main() -> None:
         print(f"\n{taste}: {len(train)} questions judged, {len(tests)} on held-out topics", given.settings)
         for method in methods:
             run(start, taste, method, (train, tests), before, given.settings, given.seed)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"\npeak memory {peak:.2f} GiB, {torch.get_num_threads()} threads")
+    print(f"\n{torch.get_num_threads()} threads")
 
 
 if __name__ == "__main__":
