@@ -4,6 +4,7 @@ from ragkit.generation.answer_loss import SIMPO
 from ragkit.generation.decoding import PRIOR_SCALE
 from ragkit.generation.follow_up import asks_nothing, complete_follow_up
 from ragkit.generation.generator import Answer, Generator
+from ragkit.generation.judged_answers import written_ids, written_text
 from ragkit.generation.marginal import Marginal, answer_ids, posterior, rag_sequence, rag_token
 from ragkit.generation.online import tune_online
 from ragkit.generation.policy import Policy
@@ -50,4 +51,6 @@ __all__ = [
     "train_query_encoder",
     "tune",
     "tune_online",
+    "written_ids",
+    "written_text",
 ]
