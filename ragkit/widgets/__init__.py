@@ -2,12 +2,16 @@
 
 from ragkit.widgets.chat import ChatApp
 from ragkit.widgets.compare import CompareAnswers
+from ragkit.widgets.figures import COLOURS, show, table
 from ragkit.widgets.rank import RankDocuments
 from ragkit.widgets.training import LiveFigure
 
 __all__ = [
+    "COLOURS",
     "ChatApp",
     "CompareAnswers",
     "LiveFigure",
     "RankDocuments",
+    "show",
+    "table",
 ]

@@ -9,6 +9,7 @@ import ipywidgets
 from IPython import get_ipython
 from IPython.display import display
 
+from ragkit.widgets.figures import COLOURS
 from ragkit.widgets.panel import escaped
 
 # What is drawn together, by title: names in a row of the log, and what they are called in the figure.
@@ -22,7 +23,6 @@ PANELS = {
     "length, tokens": {"held_out/length": "held out", "length": "sampled"},
     "share": {"clipped": "tokens clipped", "without_spread": "groups without spread"},
 }
-COLOURS = "#0072b2", "#999999"
 EVERY = 3.0  # seconds between two drawings, at least; looks at what is held out are all drawn
 
 
@@ -76,7 +76,9 @@ class LiveFigure:
         figure.subplots_adjust(0.06, 0.5 / height, 0.98, 1 - 0.3 / height, wspace=0.25, hspace=0.55)
         for place, (title, lines) in enumerate(panels.items(), 1):
             axis = figure.add_subplot(rows, columns, place)
-            for (label, (steps, values)), colour in zip(lines.items(), COLOURS):
+            for (label, (steps, values)), colour in zip(
+                lines.items(), (COLOURS["held out"], COLOURS["trained on"])
+            ):
                 axis.plot(steps, values, ".-", label=label, color=colour)
             axis.set_title(title, fontsize=9)
             axis.set_xlabel("step", fontsize=8)
