@@ -69,12 +69,22 @@ def test_how_an_answer_is_cited(tiny, hits, qwen):
     number = 1 + [piece.text for piece in prompt.evidence].index(SENTENCE)
     text = lambda said, **how: tiny.tokenizer.decode(written_ids(tiny, prompt, said, **how)).strip()  # noqa: E731
     assert text("how far") == f"[{number}] how far<eos>" and text("how far", cite=False) == "how far<eos>"
-    assert text("[2] how far", cite=False) == "[2] how far<eos>"
+    of_second = [n for n, piece in enumerate(prompt.evidence, 1) if piece.hit == 2]
+    assert text("[2] how far", cite=False) == f"[{of_second[0]}] how far<eos>"
     too_high = written_ids(tiny, prompt, "[9] how far")  # so many were not read: mere text
     assert too_high[0] != tiny.citation_ids(9)[0] and tiny.tokenizer.decode(too_high[:-1]) == " [9] how far"
     assert text(ABSTENTION) == "<none><eos>"
     free = qwen.prompt(QUERY, hits)
     assert qwen.tokenizer.decode(written_ids(qwen, free, "[1] how far")) == "[1] how far<|im_end|>"
+
+
+def test_a_citation_is_of_a_hit_and_of_its_nearest_sentence(tiny, hits):
+    """[n] in what a person judged is the n-th hit, whichever of its sentences was read, and where."""
+    prompt = tiny.prompt(QUERY, hits)
+    assert len({piece.hit for piece in prompt.evidence}) < len(prompt.evidence)
+    for number, piece in enumerate(prompt.evidence, 1):
+        first = written_ids(tiny, prompt, f"[{piece.hit}] {piece.text}")[:1]
+        assert first == tiny.citation_ids(number)[:1]
 
 
 def test_the_reader_cites_whatever_it_says(small_reader, hits):

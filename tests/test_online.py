@@ -256,6 +256,29 @@ def test_what_is_not_finite_stops_with_what_was_best(world):
     assert error.value.tuned.kept_base and len(error.value.tuned.log) == 1
 
 
+def test_an_error_of_a_rewards_own_loses_nothing_learnt(world):
+    """What was best when it came is in the exception, as `tuned`."""
+    calls = []
+
+    def breaks(query, text, hits):
+        calls.append(text)
+        if len(calls) > 2000:
+            raise KeyError("no such reference")
+        return reward(query, text, hits)
+
+    with pytest.raises(KeyError, match="no such reference") as error:
+        tune_online(world, QUESTIONS, breaks, learning_rate=1e-2, looks=20, **(SMALL | {"steps": 200}))
+    tuned = error.value.tuned
+    assert not tuned.kept_base and not tuned.interrupted
+    prompt = learnt(world)
+    assert not torch.equal(*(exactly(one.model, prompt) for one in (tuned.generator, world)))
+
+
+def test_looks_are_spread_over_the_run(world):
+    log = tune_online(world, QUESTIONS, reward, looks=2, **(SMALL | {"steps": 6})).log
+    assert [row["step"] for row in log if "held_out/reward" in row] == [0, 3, 6]
+
+
 def test_a_seed_decides_and_the_callers_random_state_stays(world):
     before, python = torch.random.get_rng_state(), np.random.get_state()[1].copy()
 
@@ -273,6 +296,7 @@ def test_a_seed_decides_and_the_callers_random_state_stays(world):
         {"group": 1},
         {"steps": 0},
         {"inner_epochs": 0},
+        {"looks": 0},
         {"max_new_tokens": 0},
         {"ratio": "word"},
         {"scale": "iqr"},
@@ -298,10 +322,11 @@ def test_bad_settings_are_refused(world, bad):
 @pytest.mark.parametrize(
     ("function", "text", "wanted"),
     [
-        (length_reward(4), "[1] one two three four", 0),
-        (length_reward(4), "one", -0.75),
-        (length_reward(4), " ".join("abcdefgh"), -1),
-        (length_reward(4), ABSTENTION, -1),
+        (length_reward(4), "[1] one two three four", 1),
+        (length_reward(4), "one", 0.25),
+        (length_reward(4), " ".join("abcdefgh"), 0.5),
+        (length_reward(4), ABSTENTION, 0),
+        (length_reward(4), " ".join("x" * 100), 0.04),  # better than to decline
         (citation_reward, "[2] yes", 1),
         (citation_reward, "[3] there are two hits", 0),
         (citation_reward, ABSTENTION, 0),
@@ -320,9 +345,11 @@ def test_a_text_is_read_back_from_its_tokens(family, hits, request):
     generator = request.getfixturevalue(family)
     prompt = generator.prompt("What does beta control in DPO?", hits)
     for number, piece in enumerate(prompt.evidence, 1):
-        cited = f"[{number if generator.sentences else piece.hit}] "
-        ids = written_ids(generator, prompt, f"{cited}Beta controls DPO.")
-        assert written_text(generator, prompt, ids) == f"[{piece.hit}] Beta controls DPO."
+        text = f"[{piece.hit}] {piece.text}"
+        ids = written_ids(generator, prompt, text)
+        assert written_text(generator, prompt, ids) == text
+        if generator.sentences:
+            assert ids[: len(generator.citation_ids(number))] == generator.citation_ids(number)
     if generator.sentences:
         assert written_text(generator, prompt, written_ids(generator, prompt, ABSTENTION)) == ABSTENTION
 

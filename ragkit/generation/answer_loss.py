@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ragkit.generation.judged_answers import JudgedAnswers
 from ragkit.generation.training_run import held_out_queries
-from ragkit.losses.pairwise import finite_number, pair_loss, plackett_luce_loss, preference_metrics
+from ragkit.losses.pairwise import finite_number, ipo_loss, pair_loss, plackett_luce_loss, preference_metrics
 from ragkit.losses.strengths import Strength, stated
 from ragkit.losses.unpaired import kto_loss
 
@@ -128,12 +128,12 @@ class Examples:
             rows = np.flatnonzero([prompt in places for prompt in self.pair_prompts])
             chosen, rejected = self.pair_sides[rows].T
             target = self.target[rows]
-            knobs = {"strength": o.beta, "offset": o.offset}
-            if o.loss == "grpo":
-                knobs["strength"] = self.strength[rows]
-            elif o.loss == "ipo":  # (Δ − 1/(2τ))² is (z − 1)² / (2τ)² at z = 2τΔ
-                knobs = {"strength": 2 * o.beta, "weight": 1 / (2 * o.beta) ** 2, "shape": "squared"}
-            loss = pair_loss(x[chosen] - x[rejected], target=target, **knobs)
+            delta = x[chosen] - x[rejected]
+            if o.loss == "ipo":
+                loss = ipo_loss(delta, o.beta, target=target)
+            else:
+                strength = self.strength[rows] if o.loss == "grpo" else o.beta
+                loss = pair_loss(delta, strength=strength, offset=o.offset, target=target)
             better = chosen[target > 0.5]
         elif o.loss == "plackett_luce":
             lists = [one for one in self.lists if one[0] in places]

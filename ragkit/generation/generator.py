@@ -105,7 +105,7 @@ class Generator:
     @cached_property
     def model(self):
         """The transformers model. The reader answers without one; its own is made when first asked for."""
-        return self._ready(merged_model(self._base, self.adapter))
+        return self.new_model()
 
     def new_model(self):
         """The transformers model once more, to be changed."""

@@ -141,24 +141,28 @@ class _Desk:
 def written_ids(generator: Generator, prompt: Prompt, text: str, *, cite: bool = True) -> list[int]:
     """The tokens with which this generator would write `text` after `prompt`, their end included.
 
-    A model that reads sentences cites one first: "[2] text" cites the second that it read; with `cite`, so
-    does a text that stands in that sentence. smollm2-reader writes nothing without a citation: what stands in
-    no sentence cites the one with which it shares most words. `ABSTENTION` is written as it declines.
+    A model that reads sentences cites one first: for "[2] text", as in `Answer.text`, that of the second hit
+    which shares most words with the text; with `cite`, for any text the one that it stands in. smollm2-reader
+    writes nothing without a citation: what stands in no sentence cites the one which shares most words with
+    it. `ABSTENTION` is written as it declines.
     """
     if not generator.sentences:
         return answer_ids(generator, text)
     if text == ABSTENTION:
         return generator.none_ids()
-    if (found := re.match(r"\s*\[([1-9])\]\s*", text)) and int(found[1]) <= len(prompt.evidence):
-        cited, text = int(found[1]), text[found.end() :]
+    pieces = dict(enumerate(prompt.evidence, 1))
+    found = re.match(r"\s*\[([1-9])\]\s*", text)
+    if found and (of_hit := [number for number, piece in pieces.items() if piece.hit == int(found[1])]):
+        text, among = text[found.end() :], of_hit
     else:
-        within = (n for n, piece in enumerate(prompt.evidence, 1) if cite and text in piece.text)
-        cited = next(within, None)
-    if cited is None and generator.reader:
-        said = set(words(text))
-        shared = [len(said & set(words(piece.text))) for piece in prompt.evidence]
-        cited = 1 + int(np.argmax(shared))
-    return [*(generator.citation_ids(cited) if cited else []), *answer_ids(generator, text)]
+        among = [number for number, piece in pieces.items() if cite and text in piece.text]
+    if not among and generator.reader:
+        among = [*pieces]
+    if not among:
+        return answer_ids(generator, text)
+    said = set(words(text))
+    cited = max(among, key=lambda number: len(said & set(words(pieces[number].text))))
+    return [*generator.citation_ids(cited), *answer_ids(generator, text)]
 
 
 def written_text(generator: Generator, prompt: Prompt, ids: list[int]) -> str:

@@ -72,7 +72,8 @@ def tune_online(
     on; the weights with the largest such reward are kept. An interrupt ends the run, with a warning.
 
     Raises ValueError for bad settings, for a reward that is not finite, and where no answer is judged;
-    FloatingPointError as `tune` does.
+    FloatingPointError as `tune` does. An error of a reward's own ends the run, too: `tuned` of the exception
+    has the best weights so far.
     """
     rewards = dict(rewards) if isinstance(rewards, Mapping) else {"reward": rewards}
     weights = dict.fromkeys(rewards, 1.0) | dict(weights or {})
@@ -220,9 +221,10 @@ class _Run:
             groups = self._sample(some, group, int(random.integers(2**31)), least=2)
             row = {"step": step}
             if groups.prompts:
-                old, ref = self._log_probs(groups)
+                ref, old = self._reference(groups), None
                 for _ in range(inner_epochs):
                     now = self.policy.token_log_probs(groups.prompts, groups.answers).cpu()
+                    old = now.detach() if old is None else old  # nothing has moved before the first
                     self.training.step(step, self.objective.loss(groups, now, old, ref))
                 row |= groups.facts(old - ref, [*self.rewards])
                 row["clipped"] = self.objective.clipped(groups, now, old)
@@ -237,18 +239,18 @@ class _Run:
             return {}
         if not groups.prompts:
             raise ValueError("of all answers to the held-out questions a reward is None: nothing to go by")
-        now, ref = self._log_probs(groups)
-        found = groups.facts(now - ref, [*self.rewards])
+        with torch.no_grad():
+            now = self.policy.token_log_probs(groups.prompts, groups.answers).cpu()
+        found = groups.facts(now - self._reference(groups), [*self.rewards])
         self.training.keep(step, -found["reward"])
         self.training.bar.set_postfix_str(f"held out: reward {found['reward']:.3f}, KL {found['kl']:.2f}")
         return {f"held_out/{name}": value for name, value in found.items()}
 
     @torch.no_grad()
-    def _log_probs(self, groups: _Groups) -> tuple[Tensor, Tensor]:
-        """Of each token, (N, T): under the policy now, and under the reference."""
-        now = self.policy.token_log_probs(groups.prompts, groups.answers).cpu()
+    def _reference(self, groups: _Groups) -> Tensor:
+        """Log-probs of each token, (N, T), under the reference."""
         with self.policy.reference():
-            return now, self.policy.token_log_probs(groups.prompts, groups.answers).cpu()
+            return self.policy.token_log_probs(groups.prompts, groups.answers).cpu()
 
     def _sample(self, some: list, count: int, seed: int, least: int = 1) -> _Groups:
         """`count` answers to each question; groups with fewer than `least` that have a reward are skipped."""

@@ -15,14 +15,14 @@ _CITATION = re.compile(r"\[\d+\]")
 
 
 def length_reward(target: int) -> Reward:
-    """0 for an answer of `target` words, citations not counted; −1 for twice as many, and for none, as where
-    the generator declines: its standing sentence for that must not be a way to the right length."""
+    """1 for an answer of `target` words, citations not counted; ½ for twice or half as many; 0 for none, and
+    where the generator declines: that must never be better than an answer, however long."""
     if target < 1:
         raise ValueError(f"target={target}: a number of words, at least 1")
 
     def length(query: str, text: str, hits: list[Hit]) -> float:
         count = 0 if text == ABSTENTION else len(_CITATION.sub(" ", text).split())
-        return -abs(count - target) / target
+        return min(count, target) / max(count, target)
 
     return length
 

@@ -52,6 +52,8 @@ class TrainingRun:
         on_log: Callable[[dict], None] | None,
         progress: bool,
     ):
+        if looks < 1:
+            raise ValueError(f"looks={looks}: at least 1, or nothing says which weights are best")
         self.policy, self.rate, self.on_log = policy, rate, on_log
         self.looks = {*np.linspace(0, steps, looks + 1).round().astype(int).tolist()}
         self.log: list[dict] = []
@@ -89,7 +91,7 @@ class TrainingRun:
         return better
 
     def run(self, train: Callable[[], None], settings: dict) -> Tuned:
-        """What `train` came to; an interrupt ends it, with a warning. A FloatingPointError gets `tuned`."""
+        """What `train` came to; an interrupt ends it, with a warning. Any exception gets `tuned`."""
         broken, interrupted, generator = None, False, self.policy.generator
         try:
             bar = {"disable": not self._progress, "desc": "tuning", "unit": "step", "leave": False}
@@ -98,7 +100,7 @@ class TrainingRun:
         except KeyboardInterrupt:
             interrupted = True
             warnings.warn("tuning was interrupted; the best weights so far are kept", stacklevel=3)
-        except FloatingPointError as error:
+        except Exception as error:  # a reward's too: an hour of training is not lost by one bad answer
             broken = error
         if self._best_step:
             self.policy.restore(self._best)

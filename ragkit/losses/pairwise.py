@@ -122,8 +122,8 @@ def robust_dpo_loss(margin: Tensor, beta: float, flip: float, *, reduction: str 
     return _reduce((-(1 - flip) * logsigmoid(z) + flip * logsigmoid(-z)) / (1 - 2 * flip), reduction)
 
 
-def ipo_loss(margin: Tensor, tau: float, *, reduction: str = "mean") -> Tensor:
-    """(Δ − 1/(2τ))², arXiv 2310.12036, eq. 17: Δ gets a target, and does not run away on certain labels.
+def ipo_loss(margin: Tensor, tau: float, *, target: Knob = 1.0, reduction: str = "mean") -> Tensor:
+    """(Δ − 1/(2τ))², arXiv 2310.12036, eq. 17: Δ is drawn to a value; certain labels do not drive it on.
 
     The margin's log-probs may be summed over tokens or averaged: the paper does not say. TRL first summed;
     it asked the authors, and averages since January 2024. The paper's results, says its source, are averaged.
@@ -132,7 +132,7 @@ def ipo_loss(margin: Tensor, tau: float, *, reduction: str = "mean") -> Tensor:
     if not tau > 0:
         raise ValueError(f"tau={tau}: more than 0")
     squared = {"strength": 2 * tau, "weight": 1 / (2 * tau) ** 2, "shape": "squared"}
-    return pair_loss(margin, **squared, reduction=reduction)
+    return pair_loss(margin, **squared, target=target, reduction=reduction)
 
 
 def gpo_loss(margin: Tensor, beta: float, shape: str = "logistic", *, reduction: str = "mean") -> Tensor:

@@ -26,7 +26,6 @@ import torch
 from ragkit.evaluation.measures import paired_interval
 from ragkit.generation.answer_loss import SIMPO
 from ragkit.generation.generator import Generator
-from ragkit.generation.judged_answers import written_ids
 from ragkit.generation.policy import Policy
 from ragkit.generation.tuning import tune
 from ragkit.preferences.judgements import Comparison, Feedback, Ranking
@@ -54,7 +53,7 @@ SLOPE = 2.5  # utility, in logits, of the better kind of answer
 @dataclass
 class Case:
     """A question, its hits, the number of the sentence that answers, that sentence, the phrase in it, and
-    another sentence that was read."""
+    another sentence that was read; sentences with the hits that they stand in, [n]."""
 
     query: str
     hits: list[Hit]
@@ -62,6 +61,8 @@ class Case:
     support: str
     key: str
     other: str
+    cited: str
+    cited_other: str
 
 
 def cases(generator: Generator, split: str, limit: int) -> list[Case]:
@@ -76,11 +77,13 @@ def cases(generator: Generator, split: str, limit: int) -> list[Case]:
         if (query := texts.get(row["query_id"])) is None or len(found) == limit:
             continue
         hits = retrieve(library, generator.encoder.encode_query(query), k=3)
-        read = [piece.text for piece in generator.prompt(query, hits).evidence]
+        pieces = generator.prompt(query, hits).evidence
+        read = [piece.text for piece in pieces]
         support, key = row["support"], row["key"]
         if support in read[:9] and len(read) > 1 and key in support and len(key) < 0.7 * len(support):
-            other = next(text for text in read if text != support)
-            found.append(Case(query, hits, read.index(support) + 1, support, key, other))
+            own, other = read.index(support), next(n for n, text in enumerate(read) if text != support)
+            cited = [f"[{pieces[n].hit}]" for n in (own, other)]
+            found.append(Case(query, hits, own + 1, support, key, read[other], *cited))
     return found
 
 
@@ -94,10 +97,10 @@ def judged(taste: str, method: str, some: list[Case], seed: int) -> list:
     """What the annotator says of each case, in the form that the method takes."""
     random, said = np.random.default_rng(seed), []
     for case in some:
-        long, short = f"[{case.number}] {case.support}", f"[{case.number}] {case.key}"
+        long, short = f"{case.cited} {case.support}", f"{case.cited} {case.key}"
         two = [long, short] if taste in ("short", "full") else [long, case.support]
         if method == "plackett_luce":
-            wrong = f"[{1 if case.number > 1 else 2}] {case.other}"
+            wrong = f"{case.cited_other} {case.other}"
             four = [*two, wrong, f"{long} {case.other}" if taste in ("short", "full") else case.key]
             felt = [utility(taste, text, case) + random.gumbel() for text in four]
             order = np.argsort(felt)[::-1].tolist()
@@ -128,7 +131,7 @@ def sampled(generator: Generator, style: str, tests: list[Case], base: Generator
         found["kl"] += moved.view(-1, 2).mean(1).tolist()
         for case, prompt, two in zip(some, prompts, answers):
             numbers = range(1, 1 + len(prompt.evidence))
-            first = [tuple(written_ids(base, prompt, f"[{n}] x")[:1]) for n in numbers]
+            first = [tuple(base.citation_ids(n)[:1]) for n in numbers]
             found["length"].append(np.mean([len(ids) for ids in two]))
             found["cites"].append(np.mean([tuple(ids[:1]) in first for ids in two]))
             found["right"].append(np.mean([tuple(ids[:1]) == first[case.number - 1] for ids in two]))
