@@ -14,7 +14,7 @@ from ragkit.losses.pairwise import refuse_rows, refuse_shape
 
 HALF = (torch.float16, torch.bfloat16)
 LOGITS_AT_ONCE = {"cpu": 2**22, "cuda": 2**26}  # numbers, 16 MB and 256 MB in float32
-KEPT = 2**24  # where the output layer learns, so many logits are kept rather than made twice: 64 MB
+KEPT = 2**26  # where the output layer learns, so many logits are kept rather than made twice: 256 MB
 
 
 def completion_log_probs(
