@@ -57,12 +57,13 @@ class StrengthDPOTrainer(DPOTrainer):
     """
 
     def __init__(self, model, ref_model=None, args=None, **others):
-        _count_as_floats(model)
-        adapted = is_peft_model(model) or others.get("peft_config") is not None
-        precomputed = args is not None and args.precompute_ref_log_probs
-        if ref_model is None and not (isinstance(model, str) or adapted or precomputed):
-            ref_model = copy.deepcopy(model).eval().requires_grad_(False)
-            vars(ref_model).pop("forward", None)  # an earlier trainer's, which would run the original
+        if not isinstance(model, str):  # a name TRL loads, and its reference from the same
+            _count_as_floats(model)
+            adapted = is_peft_model(model) or others.get("peft_config") is not None
+            precomputed = args is not None and args.precompute_ref_log_probs
+            if ref_model is None and not (adapted or precomputed):
+                ref_model = copy.deepcopy(model).eval().requires_grad_(False)
+                vars(ref_model).pop("forward", None)  # an earlier trainer's, which would run the original
         super().__init__(model, ref_model, args, **others)
         if self.loss_types != ["sigmoid"]:
             raise ValueError(f"loss_type={self.loss_types}: strengths are defined for 'sigmoid' alone")
