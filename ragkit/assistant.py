@@ -106,14 +106,32 @@ class Assistant:
         style: str = "sentence",
         seed: int | None = None,
         on_text: Callable[[str], None] | None = None,
+        on_step: Callable[[str], None] | None = None,
         candidates: int | None = None,
     ) -> Turn:
-        """Answer `query` from what `find` finds (retrieval-augmented generation, arXiv 2005.11401)."""
+        """Answer `query` from what `find` finds (retrieval-augmented generation, arXiv 2005.11401).
+
+        `on_text` gets the answer's text as it is written; `on_step` the name of each step as it begins:
+        "searching", "reading", and "writing" with the first text.
+        """
+        tell = on_step or (lambda step: None)
+        tell("searching")
         timings: dict[str, float] = {}
         hits = self.find(query, k, candidates, timings=timings)
 
         # 4. A language model answers from the query and the documents.
+        tell("reading")
+        written = False
+
+        def write(text: str) -> None:
+            nonlocal written
+            if not written:
+                tell("writing")
+            written = True
+            if on_text:
+                on_text(text)
+
         started = time.perf_counter()
-        answer = self.generator.answer(query, hits, style=style, seed=seed, on_text=on_text)
+        answer = self.generator.answer(query, hits, style=style, seed=seed, on_text=write)
         timings["generate"] = time.perf_counter() - started
         return Turn(query, self.encoder.encode_query(query), hits, answer.prompt, answer, timings)

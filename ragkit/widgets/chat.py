@@ -2,13 +2,15 @@
 
 import time
 import uuid
+from collections.abc import Mapping
+from copy import copy
 
 import ipywidgets
 
 from ragkit.generation.follow_up import NOTHING_ASKED, asks_nothing, complete_follow_up
-from ragkit.preferences.judgements import Feedback
+from ragkit.preferences.judgements import Feedback, Ranking
 from ragkit.preferences.rank_session import RankingSession
-from ragkit.widgets.compare import sources
+from ragkit.widgets.compare import CompareAnswers, sources
 from ragkit.widgets.panel import Field, Panel, block, handler, part, question, row, show
 from ragkit.widgets.rank import RankingPanel, facts
 
@@ -17,11 +19,23 @@ class ChatApp(Panel):
     """A chat over `assistant`'s library; what is said of answers and documents goes into `log`.
 
     `.turns` are what was asked and answered so far, `.turn` the last of them, `.ranking` the panel in which
-    its documents are ranked. `k` and `candidates` as in `Assistant.ask`.
+    its documents are ranked, `.comparing` the one in which two answers are compared, `.report` what the last
+    `learn()` found. `k` and `candidates` as in `Assistant.ask`. `models`: what answers, by the name that the
+    switch shows: {"SmolLM2 reader": "smollm2-reader", "tiny": "tiny-rag-lm"}; each is loaded when first used.
     """
 
-    def __init__(self, assistant, log, k: int = 3, *, candidates: int | None = None):
-        self.assistant, self.log, self.k = assistant, log, k
+    def __init__(
+        self,
+        assistant,
+        log,
+        k: int = 3,
+        *,
+        candidates: int | None = None,
+        models: Mapping[str, str] | None = None,
+    ):
+        self.assistant, self.log, self.k = copy(assistant), log, k
+        self.models = dict(models or {})
+        self.report, self.comparing = None, None
         self.settings = {} if candidates is None else {"candidates": candidates}
         self.turns: list = []
         self.ranking: RankingPanel | None = None
@@ -122,6 +136,35 @@ class ChatApp(Panel):
         self.ranking = RankingPanel(session, len(turn.hits))
         self._documents.children = [self.ranking.box]
         return self.ranking
+
+    @handler("NOT DONE")
+    def another(self):
+        """Another answer to the question, beside the first: which is better goes into the log."""
+        turn = self._asked()
+        for seed in range(1, 9):
+            other = self.assistant.generator.answer(turn.query, turn.hits, seed=seed)
+            if other.text != turn.answer.text:
+                break
+        else:
+            self.tell("Eight tries gave the same answer again: the model is sure of it.")
+            return None
+        pair = (turn.query, turn.answer, other, turn.hits)
+        self.comparing = CompareAnswers([pair], self.log, repeat_share=0)
+        self._documents.children = [self.comparing.box]
+        return self.comparing
+
+    @handler("NOT LEARNED")
+    def learn(self):
+        """Train the reranker on this person's rankings, and use it from now on. Returns its report."""
+        from ragkit.reranking.reranker import Reranker
+
+        mine = self.log.judgements(Ranking, annotator=self.log.annotator)
+        reranker = Reranker(self.assistant.encoder, prior="people")
+        self.report = reranker.fit(mine, progress=False)
+        if not self.report.kept_base:
+            self.assistant.reranker = reranker
+        self.tell(str(self.report))
+        return self.report
 
     # Drawing
 
