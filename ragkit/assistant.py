@@ -13,7 +13,7 @@ from ragkit.retrieval.encoder import Encoder
 from ragkit.retrieval.library import Library, check_encoder, hybrid_search, library_encoder
 
 # Style and seed of an answer other than the first, in the order in which they are tried.
-OTHER_WAYS = [("free", None), *(("sentence", seed) for seed in range(1, 6)), ("phrase", None)]
+OTHER_WAYS = [("free", None), ("sentence", 1), ("sentence", 2), ("phrase", None), ("sentence", 3)]
 
 
 @dataclass(frozen=True)

@@ -311,3 +311,4 @@ class ChatApp(Panel):
             self._rerankers[CLICKS] = reranker
             given = self._rerankers[GIVEN] is not None
             self._order.offer(list(self._rerankers), GIVEN if given else CLICKS)
+            self._reorder()

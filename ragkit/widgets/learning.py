@@ -46,7 +46,11 @@ def sentences(report: FitReport) -> str:
         )
     of = f"{counted(report.rankings, 'ranking')} of {counted(report.queries, 'question')}"
     if report.kept_base:
-        return f"From your {of} nothing is taken over. {report.reason}"
+        why = report.reason.removesuffix(": the retriever is kept.")
+        return (
+            f"Your {of} change nothing yet: {why[:1].lower()}{why[1:]}. "
+            "The search's order stays; rank more questions, and press this again."
+        )
     return f"From your {of}, {report.share:.0%} of what they seem to say is believed. {report.verdict}"
 
 

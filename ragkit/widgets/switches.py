@@ -17,8 +17,8 @@ class Switch:
 
     def __init__(self, label: str, name: str, options: Sequence, value, changed: Callable | None = None):
         self.box = part(ipywidgets.Dropdown(options=options, value=value, description=label), f"rk-{name}")
-        if changed is not None:
-            self.box.observe(lambda _: changed(), "value")
+        self._changed = changed or (lambda: None)
+        self.box.observe(self._on_change, "value")
         self.offer(options, value)
 
     @property
@@ -28,11 +28,14 @@ class Switch:
     def offer(self, options: Sequence, value) -> None:
         """These options, and of them this one is chosen."""
         if list(self.box.options) != list(options):
-            with self.box.hold_trait_notifications():  # new options choose their first, for a moment
-                self.box.options = options
-                self.box.value = value
+            self.box.unobserve(self._on_change, "value")  # new options choose their first, for a moment
+            self.box.options = options
+            self.box.observe(self._on_change, "value")
         self.box.value = value
         show(self.box, len(options) > 1)
+
+    def _on_change(self, _) -> None:
+        self._changed()
 
 
 class Models:
