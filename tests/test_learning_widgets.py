@@ -169,6 +169,8 @@ def test_titles_are_escaped_and_every_control_has_a_name():
         assert described[f"rk-slot-{slot}"]["aria-label"].startswith(f"Place {slot}: c")
         for way in ("up", "down"):
             assert described[f"rk-{way}-{slot}"]["aria-label"]
+    assert described["rk-strength"]["aria-label"] == "strength h of the next preference"
+    assert LossKnobs()._guard.aria["rk-knob-p"]["aria-label"] == "target p, from 0.5 to 1"
     data, metadata = panel._repr_mimebundle_()
     assert ATTACK in metadata["image/png"]["alt"] == data["text/plain"]
 

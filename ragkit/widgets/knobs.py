@@ -88,6 +88,8 @@ class LossKnobs(DrawnPanel):
         again = self.button("Start again", "again", self.again)
         parts = [self._list, *self.sliders.values(), self._picture, row(again)]
         super().__init__("The four knobs of the loss", *parts, fields=())
+        for name, (low, high, _, called) in RANGES.items():
+            self.describe(f"knob-{name}", role="group", aria_label=f"{called}, from {low:g} to {high:g}")
         self._read()
         self.redraw()
 

@@ -8,7 +8,7 @@ import torch
 from ragkit.losses.pairwise import grpo_loss, margin
 from ragkit.retrieval.text import readable
 from ragkit.widgets.drawn import DrawnPanel
-from ragkit.widgets.figures import COLOURS, table
+from ragkit.widgets.figures import COLOURS
 from ragkit.widgets.panel import block, handler, part, row
 
 # Titles and scores, as a retriever might find them for "How do I keep basil alive?"
@@ -19,6 +19,7 @@ DOCUMENTS = {
     "Buy a new one each week": -0.4,
     "Growing basil from seed": -1.0,
 }
+LINE = 320  # pixels: a document's axis
 RATE = 1.0  # of a step: so far a score moves for each unit of push
 HINT = (
     "Drag a document above another one: it is better than that. Or click it: 1 to 9 name the place that it "
@@ -44,6 +45,7 @@ class PreferencePlayground(DrawnPanel):
         self.strength = ipywidgets.FloatSlider(
             strength, min=0.1, max=3.0, step=0.1, description="strength h", readout_format=".1f"
         )
+        part(self.strength, "rk-strength")
         self._slots = [self._slot(slot) for slot in range(len(documents))]
         self._said = ipywidgets.HTML()
         below = row(
@@ -55,6 +57,7 @@ class PreferencePlayground(DrawnPanel):
         hint = ipywidgets.HTML(block(HINT, "rk-hint"))
         parts = [hint, self.strength, *cards, self._said, below]
         super().__init__("A playground of preferences", *parts, fields=())
+        self.describe("strength", role="group", aria_label="strength h of the next preference")
         self.on_keys = {
             "up": lambda slot, _: slot and self.move(slot - 1, -1),
             "down": lambda slot, _: slot and self.move(slot - 1, 1),
@@ -166,12 +169,12 @@ class PreferencePlayground(DrawnPanel):
             for way, end in (("up", 0), ("down", len(order) - 1)):
                 words = f"{name} belongs one {'higher' if way == 'up' else 'lower'}"
                 self.describe(f"{way}-{slot + 1}", aria_label=words, aria_disabled=slot == end)
-        rows = [
-            {"preference": f"{self._name(better)} over {self._name(other)}", "h": h, "Δ": f"{delta:.2f}"}
-            | {"next push": f"{h * torch.sigmoid(-h * delta):.2f}"}
+        said = [
+            f"{self._name(better)} over {self._name(other)}: h = {h:g}, Δ = {delta:.2f}, "
+            f"next push {h * torch.sigmoid(-h * delta):.2f}"
             for (better, other, h), delta in zip(self.said, self.margins())
         ]
-        self._said.value = table(rows, "what was said").data if rows else ""
+        self._said.value = "".join(block(line, "rk-hint") for line in said)
 
     @property
     def alt(self) -> str:
@@ -211,7 +214,7 @@ class PreferencePlayground(DrawnPanel):
 
     def _track(self, document: int) -> str:
         """The document's dot on its line: a ring where it began, a bar from where it was before."""
-        width, span = 320, self._span()
+        width, span = LINE, self._span()
         then, before, now = (
             width / 2 * (1 + scores[document].item() / span)
             for scores in (self.reference, self.before, self.scores)
@@ -229,7 +232,9 @@ class PreferencePlayground(DrawnPanel):
 
     def _slot(self, slot: int) -> dict:
         """The widgets of one slot; which document they show comes later."""
-        title, track = ipywidgets.HTML(), ipywidgets.HTML()
+        size = f"{LINE + 64}px"  # all dots are on one axis
+        title = ipywidgets.HTML()
+        track = ipywidgets.HTML(layout=ipywidgets.Layout(flex="0 0 auto", width=size, min_width=size))
         up = self.button("↑", f"up-{slot + 1}", lambda: self.move(slot, -1), "rk-up")
         down = self.button("↓", f"down-{slot + 1}", lambda: self.move(slot, 1), "rk-down")
         head = row(title, track, row(up, down), classes="rk-head")
