@@ -45,7 +45,7 @@ class PreferencePlayground(DrawnPanel):
         self.strength = ipywidgets.FloatSlider(
             strength, min=0.1, max=3.0, step=0.1, description="strength h", readout_format=".1f"
         )
-        part(self.strength, "rk-strength")
+        part(self.strength, "rk-strength").observe(self._stronger, "value")
         self._slots = [self._slot(slot) for slot in range(len(documents))]
         self._said = ipywidgets.HTML()
         below = row(
@@ -103,6 +103,10 @@ class PreferencePlayground(DrawnPanel):
         self.scores = self.before = self.reference
         self.said = []
         self.tell("")
+
+    @handler("NOT DONE")
+    def _stronger(self, change) -> None:
+        self.tell(f"The next preference has the strength h = {change['new']:g}.")
 
     # The state
 
