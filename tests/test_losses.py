@@ -9,6 +9,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from ragkit.losses.group_relative import group_advantages, group_relative_loss
+from ragkit.losses.log_probs import completion_log_probs
 from ragkit.losses.pairwise import (
     SHAPES,
     dpo_loss,
@@ -22,6 +23,7 @@ from ragkit.losses.pairwise import (
     preference_metrics,
     robust_dpo_loss,
 )
+from ragkit.losses.unpaired import kto_loss
 
 close = torch.testing.assert_close
 
@@ -105,6 +107,65 @@ def test_weight_outside_and_strength_inside_differ():
     """At Δ = 2: 0.3 · log(1 + e^−2) = 0.0381; log(1 + e^−0.6) = 0.4375."""
     assert pair_loss(double(2.0), weight=0.3).item() == pytest.approx(0.0381, abs=1e-4)
     assert pair_loss(double(2.0), strength=0.3).item() == pytest.approx(0.4375, abs=1e-4)
+
+
+def test_only_a_weight_outside_makes_up_for_pairs_that_are_not_seen():
+    """Seen with probabilities 0.9 and 0.3: weighted by one over these, the gradient of all is expected."""
+    seen, x = double(0.9, 0.3), double(2.0, -1.0).requires_grad_()
+
+    def expected(chance, **knobs):
+        return torch.autograd.grad((chance * pair_loss(x, reduction="none", **knobs)).sum(), x)[0]
+
+    close(expected(seen, weight=1 / seen), expected(double(1.0, 1.0)))
+    inside = expected(seen, strength=1 / seen) - expected(double(1.0, 1.0))
+    assert (inside.abs() > 0.02).all()
+
+
+def test_a_negative_weight_is_unbounded_and_a_negative_strength_is_not():
+    assert pair_loss(double(-1000.0), weight=-1.0).item() < -999
+    assert pair_loss(double(-1000.0), strength=-1.0).item() == pytest.approx(0.0, abs=1e-12)
+
+
+def test_an_offset_that_follows_the_winner_pulls_both_ways():
+    """At h = m = 1 and p = 0.8 an offset of y⁺ ends at 1 + logit 0.8 = 2.386; ODPO's, on whoever won, where
+    0.8 · σ(1 − Δ) = 0.2 · σ(1 + Δ), at 2.15; for a tie at 0."""
+    x = torch.linspace(-1, 4, 50001, dtype=torch.float64)
+    won, lost = (offset_dpo_loss(sign * x, 1.0, 1.0, reduction="none") for sign in (1, -1))
+    fixed = pair_loss(x, offset=1.0, target=0.8, reduction="none")
+    assert x[fixed.argmin()].item() == pytest.approx(1 + math.log(4), abs=1e-3)
+    assert x[(0.8 * won + 0.2 * lost).argmin()].item() == pytest.approx(2.15, abs=0.01)
+    assert x[(0.5 * won + 0.5 * lost).argmin()].item() == pytest.approx(0.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("h, slope", [(0.0, 0.0), (0.1, 0.1 * (1 / (1 + math.exp(-0.1)) - 0.5))])
+def test_a_tie_without_a_strength_of_its_own_has_no_gradient(h, slope):
+    x = double(1.0).requires_grad_()
+    grpo_loss(x, h, target=0.5).backward()
+    assert x.grad.item() == pytest.approx(slope, abs=1e-12)
+
+
+def test_what_both_sides_have_in_common_is_not_seen():
+    chosen, rejected, start = double(-5.0), double(-9.0), double(-6.0)
+    close(margin(chosen, rejected, start, start), margin(chosen - 30, rejected - 30, start, start))
+
+
+@pytest.mark.parametrize(
+    "shape, link",
+    [
+        ("logistic", lambda p: math.log(p / (1 - p))),
+        ("savage", lambda p: math.log(p / (1 - p))),
+        ("exponential", lambda p: math.log(p / (1 - p)) / 2),
+        ("squared", lambda p: 2 * p - 1),
+        ("truncated_quadratic", lambda p: 2 * p - 1),
+        ("hinge", lambda p: math.copysign(1, p - 0.5)),
+    ],
+)
+def test_where_each_shape_stops(shape, link):
+    """The z at which p · f(z) + (1 − p) · f(−z) is least. Only a multiple of the logit fits Bradley–Terry."""
+    z = torch.linspace(-4, 4, 16001, dtype=torch.float64)
+    for p in (0.1, 0.4, 0.75):
+        expected = pair_loss(z, target=p, shape=shape, reduction="none")
+        assert z[expected.argmin()].item() == pytest.approx(link(p), abs=1e-3)
 
 
 @pytest.mark.parametrize("h", [0.1, 1.0, -2.0])
@@ -671,6 +732,43 @@ def test_log_probs_of_different_shapes_are_refused():
 def test_bad_input_is_refused_with_its_value(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+ARRAY, FLAT = np.zeros((2, 3)), np.zeros(3)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: pair_loss(FLAT),
+        lambda: grpo_loss(FLAT, 0.1),
+        lambda: robust_dpo_loss(FLAT, 0.1, 0.1),
+        lambda: ipo_loss(FLAT, 0.1),
+        lambda: margin(FLAT, torch.zeros(3), torch.zeros(3), torch.zeros(3)),
+        lambda: preference_metrics(torch.zeros(3), torch.zeros(3), torch.zeros(3), FLAT, 0.1),
+        lambda: plackett_luce_loss(ARRAY, beta=0.1),
+        lambda: plackett_luce_loss(torch.zeros(2, 3), ARRAY, beta=0.1),
+        lambda: plackett_luce_loss(torch.zeros(2, 3), mask=ARRAY, beta=0.1),
+        lambda: kto_loss(FLAT, torch.ones(3), 0.0, beta=0.1),
+        lambda: kto_loss(torch.zeros(3), FLAT, 0.0, beta=0.1),
+        lambda: group_advantages(ARRAY),
+        lambda: group_relative_loss(ARRAY, None, None, torch.ones(2, 3), torch.zeros(2), kl=0),
+        lambda: group_relative_loss(torch.zeros(2, 3), None, None, ARRAY, torch.zeros(2), kl=0),
+        lambda: group_relative_loss(torch.zeros(2, 3), None, ARRAY, torch.ones(2, 3), torch.zeros(2)),
+        lambda: completion_log_probs(None, ARRAY, ARRAY, torch.ones(2, 3)),
+    ],
+)
+def test_a_numpy_array_is_named_as_such(call):
+    with pytest.raises(TypeError, match=r"not a NumPy array of shape \(.*3.*\): torch.from_numpy\(…\)"):
+        call()
+
+
+def test_other_things_than_tensors_are_named_too():
+    """A knob may be an array, a list or a number; what is trained may not."""
+    for bad, name in (([1.0, 2.0], "list"), (0.5, "float"), (np.float64(0.5), "float64")):
+        with pytest.raises(TypeError, match=rf"a {name}: torch.tensor\(…\) makes one"):
+            pair_loss(bad)
+    close(grpo_loss(double(0.3, -1.0), np.array([0.2, 0.4])), grpo_loss(double(0.3, -1.0), double(0.2, 0.4)))
 
 
 @pytest.mark.parametrize(
