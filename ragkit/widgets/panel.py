@@ -1,5 +1,6 @@
 """What the panels share: escaped HTML, buttons with names, a status line, and errors that are shown."""
 
+import base64
 import contextlib
 import functools
 import html
@@ -15,8 +16,10 @@ import traitlets
 
 from ragkit.preferences.judgements import Comparison, Feedback, Ranking, Skip
 from ragkit.preferences.log import DEFAULT_ANNOTATOR
+from ragkit.retrieval.corpus import DATA
 from ragkit.retrieval.text import readable
 
+PICTURES = DATA.parent / "notebooks" / "figures"
 FOLD = 320  # characters: a longer document is folded
 # Seconds. A press this soon after a new item came was meant for the one before it; the same press this soon
 # after itself is a double click, or a click that arrived twice (ipywidgets#3996).
@@ -128,7 +131,10 @@ class Panel:
     `.status` is what the status line says, `.error` what the last handler failed with, or None. `on_keys`
     maps a key of the guard to a function of the slot (None where the focus is in no slot) and its target.
     `fields` are those among the parts in which a person types.
+    `PICTURE`: a file in PICTURES, and what it shows in words, for viewers that have no kernel.
     """
+
+    PICTURE = ("", "")
 
     def __init__(self, name: str, *parts: ipywidgets.Widget, fields: Sequence[Field]):
         self.error: BaseException | None = None
@@ -147,8 +153,13 @@ class Panel:
         self.describe("panel", role="region", aria_label=name, tabindex="-1")
         self.describe("status", role="status")
 
-    def _repr_mimebundle_(self, **settings):
-        return self.box._repr_mimebundle_(**settings)
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: run this cell to use it>"
+
+    def _repr_mimebundle_(self, **settings) -> tuple[dict, dict]:
+        file, alt = self.PICTURE
+        data = self.box._repr_mimebundle_(**settings) | {"text/plain": repr(self)}
+        return pictured(data, (PICTURES / file).read_bytes() if (PICTURES / file).is_file() else b"", alt)
 
     def draw(self) -> None:
         """Show what the state says."""
@@ -235,6 +246,16 @@ class Panel:
         if key in self.on_keys:
             where = message.get("slot"), message.get("target")
             self._press((key, *where), self.on_keys[key], *where)
+
+
+def pictured(data: dict, png: bytes, alt: str) -> tuple[dict, dict]:
+    """An output by media type, and its metadata, with a picture of it for who can't show the rest.
+
+    A front end takes the first type that it knows: a widget before a picture, where a kernel is.
+    """
+    if not png:
+        return data, {}
+    return data | {"image/png": base64.b64encode(png).decode()}, {"image/png": {"alt": alt}}
 
 
 def part(widget: ipywidgets.DOMWidget, *classes: str):
