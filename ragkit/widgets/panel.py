@@ -114,6 +114,14 @@ class Field:
         self.line = part(line, *self._classes, f"rk-field-{self.serial}")
         self.box.children = [line]
 
+    def close(self) -> None:
+        """Take it off the page for good."""
+        for line in (self._old, self.line):
+            if line is not None:
+                line.unobserve_all("value")
+                close(line)
+        close(self.box)
+
     def typed(self, serial: int, text: str) -> None:
         """Take what the guard says was typed in the line of this number."""
         if serial == self.serial:
@@ -130,8 +138,8 @@ class Panel:
 
     `.status` is what the status line says, `.error` what the last handler failed with, or None. `on_keys`
     maps a key of the guard to a function of the slot (None where the focus is in no slot) and its target.
-    `fields` are those among the parts in which a person types.
-    `PICTURE`: a file in PICTURES, and what it shows in words, for viewers that have no kernel.
+    `fields` are those among the parts in which a person types. `on_draw`, if set, is called whenever the
+    panel was drawn. `PICTURE`: a file in PICTURES, and what it shows in words.
     """
 
     PICTURE = ("", "")
@@ -140,14 +148,16 @@ class Panel:
         self.error: BaseException | None = None
         self.status = ""
         self.on_keys: dict = {}
-        self._fields = tuple(fields)
+        self.on_draw: Callable[[], None] | None = None
+        self.fields = list(fields)
         self._changed_at = 0.0  # when a new item came
         self._pressed, self._pressed_at = None, 0.0  # what was pressed last, and when that was done
         self._lock = threading.Lock()  # JupyterLab handles a key and a click at once, in two threads
         self._line = part(ipywidgets.HTML(), "rk-status")
         self._guard = part(Guard(), "rk-guard")
         self._guard.on_msg(self._key)
-        self.box = part(ipywidgets.VBox([self._guard, *parts, self._line]), "rk-panel")
+        self.box = part(ipywidgets.VBox(), "rk-panel")
+        self.put(*parts)
         self._aria: dict[str, dict[str, str]] = {}
         # Whatever is clicked takes the focus, or else the next key would be JupyterLab's.
         self.describe("panel", role="region", aria_label=name, tabindex="-1")
@@ -156,10 +166,24 @@ class Panel:
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: run this cell to use it>"
 
+    def picture(self) -> tuple[str, str]:
+        """Of such a panel, for who has no kernel: a PNG in base64, "" where there is none, and the same in
+        words."""
+        file, words = self.PICTURE
+        there = bool(file) and (PICTURES / file).is_file()
+        return base64.b64encode((PICTURES / file).read_bytes()).decode() if there else "", words
+
     def _repr_mimebundle_(self, **settings) -> tuple[dict, dict]:
-        file, alt = self.PICTURE
+        # A front end shows the first type that it can: a widget before a picture, where a kernel is.
         data = self.box._repr_mimebundle_(**settings) | {"text/plain": repr(self)}
-        return pictured(data, (PICTURES / file).read_bytes() if (PICTURES / file).is_file() else b"", alt)
+        png, words = self.picture()
+        if not png:
+            return data, {}
+        return data | {"image/png": png}, {"image/png": {"alt": words}}
+
+    def put(self, *parts: ipywidgets.Widget) -> None:
+        """Make these the panel's parts, above the status line."""
+        self.box.children = (self._guard, *parts, self._line)
 
     def draw(self) -> None:
         """Show what the state says."""
@@ -168,15 +192,36 @@ class Panel:
     def redraw(self) -> None:
         self.draw()
         self._guard.aria = {name: dict(attributes) for name, attributes in self._aria.items()}
+        if self.on_draw is not None:
+            self.on_draw()
+
+    def close(self) -> None:
+        """Take the panel off the page for good, with all of its parts."""
+        for field in self.fields:
+            field.close()
+        close(self.box)
 
     def tell(self, text: str, *, failed: bool = False) -> None:
         self.status = text
         self._line.value = block(text, "rk-failed" if failed else "")
 
+    def step(self, text: str) -> None:
+        """Say what is being done. It is seen where that takes longer than half a second: the style waits."""
+        self.status = text
+        self._line.value = block(text, "rk-step")
+
     def fail(self, what: str, error: BaseException) -> None:
         self.error = error
         reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
         self.tell(reason if reason.startswith(what) else f"{what}: {reason}", failed=True)
+
+    def safely(self, what: str, action: Callable):
+        """What `action()` returns; where it fails, that is shown, and the rest goes on: then None."""
+        try:
+            return action()
+        except (OSError, ValueError) as error:
+            self.fail(what, error)
+            return None
 
     def describe(self, name: str, **attributes: str | bool) -> None:
         """Attributes for screen readers: `"save", aria_disabled=True` for the part of class rk-save."""
@@ -184,6 +229,10 @@ class Panel:
         for key, value in attributes.items():
             value = str(value).lower() if isinstance(value, bool) else readable(value)
             told[key.replace("_", "-")] = value
+
+    def forget(self, ending: str) -> None:
+        """No more attributes for parts whose names end so: they are off the page."""
+        self._aria = {name: told for name, told in self._aria.items() if not name.endswith(ending)}
 
     def mark(self, name: str, button: ipywidgets.Button, chosen: bool) -> None:
         """A tick on a button that says what is chosen, or none."""
@@ -239,7 +288,7 @@ class Panel:
         key = message.get("key")
         if key == "typed":
             self._pressed = None  # what is pressed next is about another text
-            for field in self._fields:
+            for field in self.fields:
                 field.typed(message.get("field"), message.get("text"))
             return
         self._guard.send({})
@@ -248,20 +297,20 @@ class Panel:
             self._press((key, *where), self.on_keys[key], *where)
 
 
-def pictured(data: dict, png: bytes, alt: str) -> tuple[dict, dict]:
-    """An output by media type, and its metadata, with a picture of it for who can't show the rest.
-
-    A front end takes the first type that it knows: a widget before a picture, where a kernel is.
-    """
-    if not png:
-        return data, {}
-    return data | {"image/png": base64.b64encode(png).decode()}, {"image/png": {"alt": alt}}
-
-
 def part(widget: ipywidgets.DOMWidget, *classes: str):
     for name in classes:
         widget.add_class(name)
     return widget
+
+
+def close(widget: ipywidgets.Widget) -> None:
+    """Close a widget with all that is in it, which ipywidgets leaves open, and with it in memory."""
+    for child in getattr(widget, "children", ()):
+        close(child)
+    for name in ("layout", "style"):
+        if hasattr(widget, name):
+            getattr(widget, name).close()
+    widget.close()
 
 
 def row(*children, classes: str = "rk-buttons") -> ipywidgets.HBox:
