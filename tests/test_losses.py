@@ -9,6 +9,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from ragkit.losses.group_relative import group_advantages, group_relative_loss
+from ragkit.losses.log_probs import completion_log_probs
 from ragkit.losses.pairwise import (
     SHAPES,
     dpo_loss,
@@ -22,6 +23,7 @@ from ragkit.losses.pairwise import (
     preference_metrics,
     robust_dpo_loss,
 )
+from ragkit.losses.unpaired import kto_loss
 
 close = torch.testing.assert_close
 
@@ -671,6 +673,43 @@ def test_log_probs_of_different_shapes_are_refused():
 def test_bad_input_is_refused_with_its_value(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+ARRAY, FLAT = np.zeros((2, 3)), np.zeros(3)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: pair_loss(FLAT),
+        lambda: grpo_loss(FLAT, 0.1),
+        lambda: robust_dpo_loss(FLAT, 0.1, 0.1),
+        lambda: ipo_loss(FLAT, 0.1),
+        lambda: margin(FLAT, torch.zeros(3), torch.zeros(3), torch.zeros(3)),
+        lambda: preference_metrics(torch.zeros(3), torch.zeros(3), torch.zeros(3), FLAT, 0.1),
+        lambda: plackett_luce_loss(ARRAY, beta=0.1),
+        lambda: plackett_luce_loss(torch.zeros(2, 3), ARRAY, beta=0.1),
+        lambda: plackett_luce_loss(torch.zeros(2, 3), mask=ARRAY, beta=0.1),
+        lambda: kto_loss(FLAT, torch.ones(3), 0.0, beta=0.1),
+        lambda: kto_loss(torch.zeros(3), FLAT, 0.0, beta=0.1),
+        lambda: group_advantages(ARRAY),
+        lambda: group_relative_loss(ARRAY, None, None, torch.ones(2, 3), torch.zeros(2), kl=0),
+        lambda: group_relative_loss(torch.zeros(2, 3), None, None, ARRAY, torch.zeros(2), kl=0),
+        lambda: group_relative_loss(torch.zeros(2, 3), None, ARRAY, torch.ones(2, 3), torch.zeros(2)),
+        lambda: completion_log_probs(None, ARRAY, ARRAY, torch.ones(2, 3)),
+    ],
+)
+def test_a_numpy_array_is_named_as_such(call):
+    with pytest.raises(TypeError, match=r"not a NumPy array of shape \(.*3.*\): torch.from_numpy\(…\)"):
+        call()
+
+
+def test_other_things_than_tensors_are_named_too():
+    """A knob may be an array, a list or a number; what is trained may not."""
+    for bad, name in (([1.0, 2.0], "list"), (0.5, "float"), (np.float64(0.5), "float64")):
+        with pytest.raises(TypeError, match=rf"a {name}: torch.tensor\(…\) makes one"):
+            pair_loss(bad)
+    close(grpo_loss(double(0.3, -1.0), np.array([0.2, 0.4])), grpo_loss(double(0.3, -1.0), double(0.2, 0.4)))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,15 @@
 import torch
 from torch import Tensor
 
-from ragkit.losses.pairwise import bounded_exp, finite_number, refuse_entries, refuse_rows, refuse_shape, wide
+from ragkit.losses.pairwise import (
+    bounded_exp,
+    finite_number,
+    refuse_entries,
+    refuse_rows,
+    refuse_shape,
+    tensor,
+    wide,
+)
 
 AGGREGATIONS = ("grpo", "dr_grpo", "dapo")
 RATIOS = ("token", "sequence")
@@ -17,10 +25,10 @@ def group_advantages(rewards: Tensor, *, scale: str = "population") -> Tensor:
     spread gets zeros, and so does one whose spread is rounding: below some 1e-12 of the largest reward's size
     (6e-6 in float32). Source: arXiv 2402.03300.
     """
+    rewards = wide(rewards)
     if rewards.ndim != 2 or rewards.shape[1] < 2:
         raise ValueError(f"rewards has shape {tuple(rewards.shape)}, not (G, K) with two answers or more")
     refuse_entries("rewards", rewards, ~rewards.isfinite())
-    rewards = wide(rewards)
     centred = rewards - rewards.mean(1, keepdim=True)
     if scale == "none":
         return centred
@@ -78,10 +86,9 @@ def group_relative_loss(
             raise ValueError(f"{name}={value}: more than 0")
     if (aggregation == "dr_grpo") != (max_length is not None):
         raise ValueError(f"max_length={max_length}: 'dr_grpo' divides by it, and it alone")
-    mask = mask.bool()
+    now, advantages, mask = wide(log_probs), wide(advantages).detach(), tensor(mask).bool()
     if not empty_rows:
         refuse_rows(~mask.any(1), " of the mask is empty: no token was written (empty_rows=True allows it)")
-    now = wide(log_probs)
     if mask.shape != now.shape or advantages.shape != now.shape[:1]:
         raise ValueError(
             f"log_probs {tuple(now.shape)}, mask {tuple(mask.shape)}, advantages {tuple(advantages.shape)}: "
@@ -90,12 +97,12 @@ def group_relative_loss(
     refuse_entries("advantages", advantages, ~advantages.isfinite())
     for name, value in (("old_log_probs", old_log_probs), ("ref_log_probs", ref_log_probs)):
         if value is not None:
-            refuse_shape(name, value, "log_probs", now)
+            refuse_shape(name, tensor(value), "log_probs", now)
     old = now.detach() if old_log_probs is None else wide(old_log_probs).detach()
     # What is masked may hold anything: it is put to 0 before it can become infinite.
     log_ratio = (now - old).masked_fill(~mask, 0.0)
     r = _ratio(log_ratio, mask, ratio)
-    advantages = wide(advantages).detach()[:, None]  # (B, 1)
+    advantages = advantages[:, None]  # (B, 1)
     losses = -torch.minimum(r * advantages, r.clamp(1 - clip[0], 1 + clip[1]) * advantages)
     if kl:
         if ref_log_probs is None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from ragkit.losses.pairwise import refuse_rows, refuse_shape
+from ragkit.losses.pairwise import refuse_rows, refuse_shape, tensor
 
 HALF = (torch.float16, torch.bfloat16)
 LOGITS_AT_ONCE = {"cpu": 2**22, "cuda": 2**26}  # numbers, 16 MB and 256 MB in float32
@@ -41,9 +41,9 @@ def completion_log_probs(
     layer with an adapter, and a model that changes its logits after that layer.
     """
     ids = input_ids if decoder_input_ids is None else decoder_input_ids
-    mask = completion_mask.bool()
-    refuse_shape("completion_mask", mask, "the batch of ids", ids)
-    refuse_shape("attention_mask", attention_mask, "input_ids", input_ids)
+    mask = tensor(completion_mask).bool()
+    refuse_shape("completion_mask", mask, "the batch of ids", tensor(ids))
+    refuse_shape("attention_mask", tensor(attention_mask), "input_ids", input_ids)
     refuse_rows(~mask.any(1), " has no completion token")
     real = attention_mask.bool() if decoder_input_ids is None else torch.ones_like(mask)
     refuse_rows(mask & ~real, ": its completion_mask covers padding, which attention_mask leaves out")

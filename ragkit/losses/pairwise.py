@@ -37,10 +37,12 @@ def margin(
 
     Raises ValueError where their shapes differ: broadcasting would pair each with each.
     """
-    shapes = [tuple(x.shape) for x in (policy_chosen, policy_rejected, ref_chosen, ref_rejected)]
+    four = [wide(x) for x in (policy_chosen, policy_rejected, ref_chosen, ref_rejected)]
+    shapes = [tuple(x.shape) for x in four]
     if len(set(shapes)) > 1:
         raise ValueError(f"the four log-probs have shapes {', '.join(map(str, shapes))}; they must agree")
-    return (wide(policy_chosen) - wide(ref_chosen)) - (wide(policy_rejected) - wide(ref_rejected))
+    chosen, rejected, ref_chosen, ref_rejected = four
+    return (chosen - ref_chosen) - (rejected - ref_rejected)
 
 
 def pair_loss(
@@ -60,7 +62,7 @@ def pair_loss(
     w is how much the pair counts. A pair that is preferred with probability p has its optimum at Δ* = (m +
     logit p) / h, whatever w is. A strength below 0 is the swapped pair at |h|. `shape`: another f, as
     `gpo_loss` lists them. Raises ValueError, with the index, for a knob of another shape, NaN or infinity in
-    one, and a target outside 0 … 1.
+    one, and a target outside 0 … 1; TypeError for a margin that is no tensor.
     """
     if shape not in SHAPES:
         raise ValueError(f"shape={shape!r}: one of {', '.join(SHAPES)}")
@@ -165,8 +167,8 @@ def plackett_luce_loss(
         raise ValueError(f"log_ratios has shape {tuple(x.shape)}, not (B, K)")
     if tiers is None:
         tiers = torch.arange(x.shape[1], device=x.device).expand_as(x)
-    mask = torch.ones_like(x, dtype=torch.bool) if mask is None else mask.bool()
-    refuse_shape("tiers", tiers, "log_ratios", x)
+    mask = torch.ones_like(x, dtype=torch.bool) if mask is None else tensor(mask).bool()
+    refuse_shape("tiers", tensor(tiers), "log_ratios", x)
     refuse_shape("mask", mask, "log_ratios", x)
     refuse_rows(~mask.any(1), " of the mask is empty: no item to rank")
     if tiers.is_floating_point():
@@ -198,8 +200,19 @@ def preference_metrics(
     }
 
 
+def tensor(x: Tensor) -> Tensor:
+    """What every loss lets in. Raises TypeError for what is no tensor, and says how to make one of it."""
+    if isinstance(x, Tensor):
+        return x
+    array = type(x).__module__ == "numpy" and getattr(x, "ndim", 0)
+    what = f"a NumPy array of shape {x.shape}" if array else f"{x!r:.40}, a {type(x).__name__}"
+    how = "torch.from_numpy" if array else "torch.tensor"
+    raise TypeError(f"this takes a tensor, not {what}: {how}(…) makes one of it")
+
+
 def wide(x: Tensor) -> Tensor:
     """Half precision and whole numbers as float32, all else as it is."""
+    x = tensor(x)
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 

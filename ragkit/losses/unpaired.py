@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ragkit.losses.pairwise import finite_number, refuse_entries, refuse_shape, wide
+from ragkit.losses.pairwise import finite_number, refuse_entries, refuse_shape, tensor, wide
 
 
 def kto_loss(log_ratios: Tensor, good: Tensor, kl: float | Tensor, *, beta: float) -> Tensor:
@@ -16,7 +16,7 @@ def kto_loss(log_ratios: Tensor, good: Tensor, kl: float | Tensor, *, beta: floa
     differ and for what is not finite.
     """
     x, beta = wide(log_ratios), finite_number("beta", beta)
-    refuse_shape("good", good, "log_ratios", x)
+    refuse_shape("good", tensor(good), "log_ratios", x)
     zero = torch.as_tensor(kl, dtype=x.dtype, device=x.device).detach().clamp(min=0.0)
     refuse_entries("kl", zero, ~zero.isfinite())
     good = good.bool()

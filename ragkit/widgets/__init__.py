@@ -1,8 +1,11 @@
-"""The panels in which a person says what they prefer: in JupyterLab, Jupyter Notebook or Voila."""
+"""What a person clicks, drags and sees, in JupyterLab, Jupyter Notebook or Voila."""
 
 from ragkit.widgets.chat import ChatApp
 from ragkit.widgets.compare import CompareAnswers
+from ragkit.widgets.exercises import check
 from ragkit.widgets.figures import COLOURS, show, table
+from ragkit.widgets.knobs import LossKnobs
+from ragkit.widgets.playground import PreferencePlayground
 from ragkit.widgets.rank import RankDocuments
 from ragkit.widgets.training import LiveFigure
 
@@ -11,7 +14,10 @@ __all__ = [
     "ChatApp",
     "CompareAnswers",
     "LiveFigure",
+    "LossKnobs",
+    "PreferencePlayground",
     "RankDocuments",
+    "check",
     "show",
     "table",
 ]

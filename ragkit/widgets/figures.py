@@ -3,6 +3,9 @@
 from ragkit.widgets import COLOURS, show
 """
 
+import base64
+import io
+
 from IPython.display import HTML, display
 
 from ragkit.widgets.panel import escaped
@@ -32,6 +35,13 @@ def show(figure, description: str) -> None:
         figure.tight_layout()
     display(figure, metadata={"image/png": {"alt": description}})
     plt.close(figure)
+
+
+def png(figure, dpi: int = 80) -> str:
+    """A matplotlib figure as a PNG in base64: for an <img>, or an output."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dpi)
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def table(rows: list[dict], caption: str = "") -> HTML:

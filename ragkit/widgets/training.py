@@ -1,7 +1,5 @@
 """A run of training as one figure that is redrawn in place."""
 
-import base64
-import io
 import time
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +7,7 @@ import ipywidgets
 from IPython import get_ipython
 from IPython.display import display
 
-from ragkit.widgets.figures import COLOURS
+from ragkit.widgets.figures import COLOURS, png
 from ragkit.widgets.panel import escaped
 
 # What is drawn together, by title: names in a row of the log, and what they are called in the figure.
@@ -49,10 +47,9 @@ class LiveFigure:
         if self._shown is None:
             self._shown = ipywidgets.HTML()
             display(self._shown)
-        png = io.BytesIO()
-        self.figure().savefig(png, format="png", dpi=80)
-        data = base64.b64encode(png.getvalue()).decode()
-        self._shown.value = f'<img src="data:image/png;base64,{data}" alt="{escaped(self.alt)}">'
+        self._shown.value = (
+            f'<img src="data:image/png;base64,{png(self.figure())}" alt="{escaped(self.alt)}">'
+        )
         self._drawn = time.monotonic()
 
     def _panels(self) -> dict[str, dict[str, tuple[Sequence[float], Sequence[float]]]]:

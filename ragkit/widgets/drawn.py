@@ -1,0 +1,22 @@
+"""A panel that draws: where no kernel runs, its output is a picture, with what it shows in words."""
+
+from ragkit.widgets.figures import png
+from ragkit.widgets.panel import Panel, escaped
+
+
+class DrawnPanel(Panel):
+    """A panel with a `figure()` of its state, which pyplot does not know, and an `alt`: the same in words."""
+
+    alt = ""
+
+    def figure(self):
+        raise NotImplementedError
+
+    def image(self) -> str:
+        """The figure as HTML."""
+        return f'<img src="data:image/png;base64,{png(self.figure())}" alt="{escaped(self.alt)}">'
+
+    def _repr_mimebundle_(self, **settings):
+        live = super()._repr_mimebundle_(**settings)
+        data = {**live, "text/plain": self.alt, "image/png": png(self.figure())}
+        return data, {"image/png": {"alt": self.alt}}
