@@ -7,10 +7,11 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from ragkit.evaluation.measures import Interval
-from ragkit.reranking.evidence import Told
+from ragkit.reranking.evidence import Told, retrievers
 from ragkit.reranking.features import NAMES
 from ragkit.reranking.reranker import CROSS, Reranker
 from ragkit.reranking.selection import Fitted
+from ragkit.reranking.table import TEMPERATURE
 
 # In words, and the features that they stand for; what is left out is a web page's, and no taste.
 TASTE: Mapping[str, tuple[str, ...]] = {
@@ -33,11 +34,11 @@ def taste(reranker: Reranker) -> dict[str, Interval]:
     """By words of TASTE: how often this person prefers, of two documents that are alike but for one spread of
     it, the one with more; 0.5 where nothing was learned.
 
-    A spread is the standard deviation within lists of training; where words stand for several features, all of
-    them rise by one. σ(β · w) of the models that the reranker averages, the retriever with 0 among them; the
-    interval, 95 %, is by a normal law of β · w over the models and, by Laplace's approximation, within each
-    (`evidence.py`). Raises ValueError for a reranker that was loaded, since the rankings are not saved, and
-    for a cross-encoder, whose weights stand for nothing that has a name.
+    A spread is the standard deviation within lists of training; where words stand for several features, all
+    of them rise by one. σ of the person's logits by the models that the reranker averages, the retriever
+    among them; the interval, 95 %, is by a normal law of those logits over the models and, by Laplace's
+    approximation, within each (`evidence.py`). Raises ValueError for a reranker that was loaded, since the
+    rankings are not saved, and for a cross-encoder, whose weights stand for nothing that has a name.
     """
     if reranker.capacity == CROSS:
         raise ValueError("capacity='cross-encoder' weighs nothing that has a name: take another capacity")
@@ -54,20 +55,23 @@ def taste(reranker: Reranker) -> dict[str, Interval]:
 
 
 def _effects(fitted: Fitted) -> tuple[np.ndarray, np.ndarray]:
-    """(T,) each: mean and standard deviation of β · w, summed over what each of the words stands for."""
+    """(T,) each: mean and standard deviation of β · (s_0 + w · x), for one spread of each of the words."""
     values = fitted.residual.inputs(fitted.table)
     summed = np.zeros((len(TASTE), values.shape[1]))
     for row, names in zip(summed, TASTE.values()):
         row[[NAMES.index(name) for name in names]] = 1.0
     anchored = fitted.objective.anchor == "offset"
     told = Told(fitted.table.strict(), anchored=anchored, first=fitted.evidence.first)
-    mean, square = np.zeros(len(TASTE)), np.zeros(len(TASTE))
+    nearer = summed[:, 0] * anchored * fitted.residual.inputs.spread[0] / TEMPERATURE  # what s_0 gives
+    shares, betas = retrievers(told)
+    left = 1 - fitted.evidence.share
+    mean, square = left * shares @ betas * nearer, left * shares @ betas**2 * nearer**2
     for model in fitted.evidence.models:
         some, of_words = values[:, model.first : model.end], summed[:, model.first : model.end]
         z = model.beta * (told.base + told.apart(some @ model.weights)) + told.shift
         precision = told.curvature(z, some) + np.eye(some.shape[1]) / (model.beta * model.spread) ** 2
         variance = np.einsum("tf,ft->t", of_words, np.linalg.solve(precision, of_words.T))
-        effect = model.beta * of_words @ model.weights
+        effect = model.beta * (nearer + of_words @ model.weights)
         mean += model.share * effect
         square += model.share * (effect**2 + variance)
     return mean, np.sqrt(np.maximum(square - mean**2, 0.0))

@@ -23,9 +23,9 @@ class RankingPanel(JudgingPanel):
     NOTHING = "Nothing to rank."
     PICTURE = (
         "widget-rank-light.png",
-        "The ranking panel: on top the question, and how many are done; then documents in cards, each with its "
-        "place, its name, its title and its text, and buttons More, Tie, Up and Down; below, Save this order, "
-        "Skip, Undo, and a field for why.",
+        "The ranking panel: on top the question, and how many are done; then documents in cards, each with "
+        "its place, its name, its title and its text, and buttons More, Tie, Up and Down; below, Save this "
+        "order, Skip, Undo, and a field for why.",
     )
 
     def __init__(self, session: RankingSession, k: int, on_save: Callable[[], object] | None = None):
