@@ -243,12 +243,14 @@ def test_an_answer_of_many_numbers_and_one_that_is_judged_by_what_it_does(capsys
     check(lambda x: x**2, ((x,), x * x))
     check(half, ((x,), torch.zeros(6)), through=lambda halves: 2 * halves - x)
     check(none, ((x,), 0.0), through=lambda nothing: 1 / nothing)
+    check(half, ((1.0,), 2.0), through=minus)
     check(half, ((x,), x))
     told = capsys.readouterr().out.splitlines()
     assert told[:2] == ["right", "right"] and told[2].startswith(
         "none([0, 0.2, 0.4, 0.6, …]) gives nothing yet"
     )
-    assert told[3].startswith("not yet: half([0, 0.2, 0.4, 0.6, …]) gives [0, 0.1, 0.2, 0.3, …], where")
+    assert told[3] == "not yet: minus(half(1)) gives -1, where 2 is wanted"
+    assert told[4].startswith("not yet: half([0, 0.2, 0.4, 0.6, …]) gives [0, 0.1, 0.2, 0.3, …], where")
 
 
 def test_a_wrong_answer_that_is_not_a_number_is_wrong(capsys):

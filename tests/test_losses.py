@@ -109,6 +109,65 @@ def test_weight_outside_and_strength_inside_differ():
     assert pair_loss(double(2.0), strength=0.3).item() == pytest.approx(0.4375, abs=1e-4)
 
 
+def test_only_a_weight_outside_makes_up_for_pairs_that_are_not_seen():
+    """Seen with probabilities 0.9 and 0.3: weighted by one over these, the gradient of all is expected."""
+    seen, x = double(0.9, 0.3), double(2.0, -1.0).requires_grad_()
+
+    def expected(chance, **knobs):
+        return torch.autograd.grad((chance * pair_loss(x, reduction="none", **knobs)).sum(), x)[0]
+
+    close(expected(seen, weight=1 / seen), expected(double(1.0, 1.0)))
+    inside = expected(seen, strength=1 / seen) - expected(double(1.0, 1.0))
+    assert (inside.abs() > 0.02).all()
+
+
+def test_a_negative_weight_is_unbounded_and_a_negative_strength_is_not():
+    assert pair_loss(double(-1000.0), weight=-1.0).item() < -999
+    assert pair_loss(double(-1000.0), strength=-1.0).item() == pytest.approx(0.0, abs=1e-12)
+
+
+def test_an_offset_that_follows_the_winner_pulls_both_ways():
+    """At h = m = 1 and p = 0.8 an offset of y⁺ ends at 1 + logit 0.8 = 2.386; ODPO's, on whoever won, where
+    0.8 · σ(1 − Δ) = 0.2 · σ(1 + Δ), at 2.15; for a tie at 0."""
+    x = torch.linspace(-1, 4, 50001, dtype=torch.float64)
+    won, lost = (offset_dpo_loss(sign * x, 1.0, 1.0, reduction="none") for sign in (1, -1))
+    fixed = pair_loss(x, offset=1.0, target=0.8, reduction="none")
+    assert x[fixed.argmin()].item() == pytest.approx(1 + math.log(4), abs=1e-3)
+    assert x[(0.8 * won + 0.2 * lost).argmin()].item() == pytest.approx(2.15, abs=0.01)
+    assert x[(0.5 * won + 0.5 * lost).argmin()].item() == pytest.approx(0.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("h, slope", [(0.0, 0.0), (0.1, 0.1 * (1 / (1 + math.exp(-0.1)) - 0.5))])
+def test_a_tie_without_a_strength_of_its_own_has_no_gradient(h, slope):
+    x = double(1.0).requires_grad_()
+    grpo_loss(x, h, target=0.5).backward()
+    assert x.grad.item() == pytest.approx(slope, abs=1e-12)
+
+
+def test_what_both_sides_have_in_common_is_not_seen():
+    chosen, rejected, start = double(-5.0), double(-9.0), double(-6.0)
+    close(margin(chosen, rejected, start, start), margin(chosen - 30, rejected - 30, start, start))
+
+
+@pytest.mark.parametrize(
+    "shape, link",
+    [
+        ("logistic", lambda p: math.log(p / (1 - p))),
+        ("savage", lambda p: math.log(p / (1 - p))),
+        ("exponential", lambda p: math.log(p / (1 - p)) / 2),
+        ("squared", lambda p: 2 * p - 1),
+        ("truncated_quadratic", lambda p: 2 * p - 1),
+        ("hinge", lambda p: math.copysign(1, p - 0.5)),
+    ],
+)
+def test_where_each_shape_stops(shape, link):
+    """The z at which p · f(z) + (1 − p) · f(−z) is least. Only a multiple of the logit fits Bradley–Terry."""
+    z = torch.linspace(-4, 4, 16001, dtype=torch.float64)
+    for p in (0.1, 0.4, 0.75):
+        expected = pair_loss(z, target=p, shape=shape, reduction="none")
+        assert z[expected.argmin()].item() == pytest.approx(link(p), abs=1e-3)
+
+
 @pytest.mark.parametrize("h", [0.1, 1.0, -2.0])
 def test_zero_margin_gives_log_2(h):
     assert grpo_loss(double(0.0), h).item() == pytest.approx(math.log(2), abs=1e-12)

@@ -104,6 +104,24 @@ def test_cells_are_short(code):
     assert all(len(source(cell).splitlines()) <= 40 for cell in code)
 
 
+def minutes_to_read(notebook) -> float:
+    """200 words of prose a minute, and 20 lines of code; not what is folded, as hints and figures' cells."""
+    words = lines = 0
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            prose = re.sub(r"<details>.*?</details>|```.*?```|\$[^$]*\$", "", source(cell), flags=re.S)
+            words += len(prose.split())
+        elif not cell["metadata"].get("jupyter", {}).get("source_hidden"):
+            lines += sum(bool(line.strip()) for line in source(cell).splitlines())
+    return words / 200 + lines / 20
+
+
+def test_minutes_to_read_are_honest(notebook):
+    said = re.search(r"(\d+) minutes to read", source(notebook["cells"][0]))
+    if said:  # within a quarter: people differ by more
+        assert 0.75 < int(said[1]) / minutes_to_read(notebook) < 1.25
+
+
 def test_one_title(notebook):
     text = "\n".join(source(c) for c in notebook["cells"] if c["cell_type"] == "markdown")
     assert len(re.findall(r"^# ", text, re.M)) == 1

@@ -24,7 +24,9 @@ def _judged(function, cases, through) -> str:
             found = function(*arguments)
             if found is None:
                 return f"{call} gives nothing yet: write your code in place of None, and run the cell"
-            found = found if through is None else through(found)
+            if through is not None:
+                call = f"{through.__name__}({call})"
+                found = through(found)
         except Exception as error:  # whatever a learner's code raises is told in a sentence, too
             return f"not yet: {call} stops with {type(error).__name__}: {error}"
         try:
@@ -36,13 +38,16 @@ def _judged(function, cases, through) -> str:
         if not np.allclose(got, right, atol=CLOSE, rtol=CLOSE):
             wrong = wrong or f"not yet: {call} gives {_short(found)}, where {_short(wanted)} is wanted"
         ratios += [g / r for g, r in zip(got.flat, right.flat) if abs(r) > CLOSE]
-    if wrong and len(ratios) > 1 and np.ptp(ratios) < CLOSE and abs(ratios[0]) > CLOSE:
-        wrong += "; all signs are turned round" if abs(ratios[0] + 1) < CLOSE else _factor(ratios[0])
-    return wrong or "right"
+    return wrong + _pattern(ratios) if wrong else "right"
 
 
-def _factor(ratio: float) -> str:
-    return f"; it is {ratio:.3g} times what is wanted, each time"
+def _pattern(ratios: list[float]) -> str:
+    """What all that was given has in common with what is wanted."""
+    if len(ratios) < 2 or not np.ptp(ratios) < CLOSE or min(abs(ratios[0]), abs(ratios[0] - 1)) < CLOSE:
+        return ""
+    if abs(ratios[0] + 1) < CLOSE:
+        return "; all signs are turned round"
+    return f"; it is {ratios[0]:.3g} times what is wanted, each time"
 
 
 def _numbers(value) -> np.ndarray:
@@ -59,7 +64,8 @@ def _short(value) -> str:
     try:
         numbers = _numbers(value)
     except (TypeError, ValueError):
-        return getattr(value, "__name__", f"{value!r:.40}")
+        name = getattr(value, "__name__", type(value).__name__)
+        return name if len(repr(value)) > 40 else repr(value)
     if not numbers.ndim:
         return f"{numbers:.4g}"
     shown = ", ".join(f"{number:.4g}" for number in numbers.flat[:4])

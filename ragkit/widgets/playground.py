@@ -47,7 +47,8 @@ class PreferencePlayground(DrawnPanel):
         self._slots = [self._slot(slot) for slot in range(len(documents))]
         self._said = ipywidgets.HTML()
         below = row(
-            self.button("20 steps on all that was said", "train", self.train),
+            self.button("One more step", "once", lambda: self.train(1)),
+            self.button("20 more steps", "train", self.train),
             self.button("Start again", "again", self.again),
         )
         cards = [slot["card"] for slot in self._slots]
@@ -90,7 +91,8 @@ class PreferencePlayground(DrawnPanel):
         self.before = self.scores
         for _ in range(steps):
             self.scores = self._step(self.said)
-        self.tell(f"{steps} steps on all that was said ({len(self.said)}). In order: {self.spoken()}.")
+        many = "One step" if steps == 1 else f"{steps} steps"
+        self.tell(f"{many} on all that was said ({len(self.said)}). In order: {self.spoken()}.")
 
     @handler("NOT DONE")
     def again(self) -> None:
