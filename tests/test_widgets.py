@@ -1,5 +1,6 @@
 """The panels through their handlers, without a browser: what is shown, what is written, what goes wrong."""
 
+import base64
 import json
 import os
 import re
@@ -28,6 +29,7 @@ from ragkit.retrieval.corpus import Hit, Passage
 from ragkit.retrieval.library import Library
 from ragkit.widgets.chat import ChatApp
 from ragkit.widgets.compare import CompareAnswers
+from ragkit.widgets.panel import PICTURES
 from ragkit.widgets.rank import RankDocuments, RankingPanel
 from tests.helpers import FakeEncoder, hits
 
@@ -655,10 +657,22 @@ def test_a_click_looks_into_the_log_once_and_no_judgement_is_made_twice(assistan
 # What Jupyter shows
 
 
-@pytest.mark.parametrize("make", [RankDocuments, ChatApp])
-def test_a_panel_is_shown_as_a_widget(assistant, log, make):
-    panel = make(assistant, *([["a?"]] if make is RankDocuments else []), log)
-    assert "application/vnd.jupyter.widget-view+json" in panel._repr_mimebundle_()
+@pytest.mark.parametrize("make", [RankDocuments, CompareAnswers, ChatApp])
+def test_a_panel_is_shown_as_a_widget_and_where_no_kernel_is_as_a_picture(assistant, log, make, monkeypatch):
+    arguments = {
+        RankDocuments: [assistant, ["a?"]],
+        CompareAnswers: [[("a?", "b", "c")]],
+        ChatApp: [assistant],
+    }
+    panel = make(*arguments[make], log)
+    data, metadata = panel._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in data
+    assert data["text/plain"] == f"<{make.__name__}: run this cell to use it>"
+    assert base64.b64decode(data["image/png"]) == (PICTURES / panel.PICTURE[0]).read_bytes()
+    assert metadata["image/png"]["alt"].startswith("The ")
+    monkeypatch.setattr("ragkit.widgets.panel.PICTURES", log.folder)  # where the notebooks are not
+    data, metadata = panel._repr_mimebundle_()
+    assert "image/png" not in data and metadata == {} and len(data) >= 2
 
 
 def test_no_part_asks_for_an_icon_or_holds_a_view_of_its_own(assistant, log):

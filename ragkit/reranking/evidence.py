@@ -160,7 +160,7 @@ def weigh(values: np.ndarray, table: Table, capacities: Sequence[str], objective
     families = [_together(told, values[:, : len(NAMES)])] if "features" in capacities else []
     families += [_together(told, values)] if "embeddings" in capacities else []
     families += [_alone(told, values[:, : len(NAMES)])]
-    none = np.array([told.log_likelihood(beta * told.base + told.shift) for beta in (FAINT, *BETAS)])
+    none = _of_retriever(told)
     evidence = [none - np.log(len(none)) + np.log(ODDS * len(families))]
     evidence += [np.array([model.share for model in family]) - np.log(len(family)) for family in families]
     share = np.exp(np.concatenate(evidence) - np.concatenate(evidence).max())
@@ -169,6 +169,18 @@ def weigh(values: np.ndarray, table: Table, capacities: Sequence[str], objective
     return Evidence(
         tuple(replace(model, share=float(p)) for model, p in zip(models, share) if p >= LEAST), place
     )
+
+
+def retrievers(told: Told) -> tuple[np.ndarray, np.ndarray]:
+    """Of the retriever alone: the probability of each β at which people choose by it, and the β."""
+    none = _of_retriever(told)
+    share = np.exp(none - none.max())
+    return share / share.sum(), np.array([FAINT, *BETAS])
+
+
+def _of_retriever(told: Told) -> np.ndarray:
+    """The log-evidence of s_0 alone, by β."""
+    return np.array([told.log_likelihood(beta * told.base + told.shift) for beta in (FAINT, *BETAS)])
 
 
 def _together(told: Told, values: np.ndarray) -> list[Model]:

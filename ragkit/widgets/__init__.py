@@ -5,8 +5,10 @@ from ragkit.widgets.compare import CompareAnswers
 from ragkit.widgets.exercises import check
 from ragkit.widgets.figures import COLOURS, show, table
 from ragkit.widgets.knobs import LossKnobs
+from ragkit.widgets.map import PassageMap
 from ragkit.widgets.playground import PreferencePlayground
 from ragkit.widgets.rank import RankDocuments
+from ragkit.widgets.taste import TasteView
 from ragkit.widgets.training import LiveFigure
 
 __all__ = [
@@ -15,8 +17,10 @@ __all__ = [
     "CompareAnswers",
     "LiveFigure",
     "LossKnobs",
+    "PassageMap",
     "PreferencePlayground",
     "RankDocuments",
+    "TasteView",
     "check",
     "show",
     "table",

@@ -40,6 +40,12 @@ class ChatApp(Panel):
     k < 1.
     """
 
+    PICTURE = (
+        "widget-chat-light.png",
+        "The chat panel: questions and answers, under each answer its sources, and buttons to say whether it "
+        "is good, to rank its documents and to see another answer; below, a field for the next question.",
+    )
+
     def __init__(
         self,
         assistant,

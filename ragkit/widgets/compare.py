@@ -31,6 +31,12 @@ class CompareAnswers(JudgingPanel):
     """
 
     NOTHING = "Nothing to compare."
+    PICTURE = (
+        "widget-compare-light.png",
+        "The comparing panel: on top the question; then two answers side by side, A and B; a row of seven "
+        "buttons from A much better over Even to B much better, and Both bad; below, Save, Next, Skip, Undo, "
+        "and a field for why.",
+    )
 
     def __init__(
         self,

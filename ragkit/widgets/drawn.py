@@ -9,6 +9,9 @@ class DrawnPanel(Panel):
 
     alt = ""
 
+    def __repr__(self) -> str:
+        return self.alt
+
     def figure(self):
         raise NotImplementedError
 
@@ -16,7 +19,5 @@ class DrawnPanel(Panel):
         """The figure as HTML."""
         return f'<img src="data:image/png;base64,{png(self.figure())}" alt="{escaped(self.alt)}">'
 
-    def _repr_mimebundle_(self, **settings):
-        live = super()._repr_mimebundle_(**settings)
-        data = {**live, "text/plain": self.alt, "image/png": png(self.figure())}
-        return data, {"image/png": {"alt": self.alt}}
+    def picture(self) -> tuple[str, str]:
+        return png(self.figure()), self.alt

@@ -1,6 +1,6 @@
 """What ranking and comparing share on the screen: the item, how far one is, a reason, skip and undo."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import ipywidgets
 
@@ -16,13 +16,21 @@ _OPEN: dict[tuple, View] = {}
 class JudgingPanel(Panel):
     """A session on the screen, one item after another; `session.view` is None when all are done.
 
-    `work`: the parts that show an item, and `buttons` those that judge it.
+    `work`: the parts that show an item, and `buttons` those that judge it. `on_save()` is called after each
+    save and undo; it may take its time, since what comes next is on the screen by then.
     """
 
     NOTHING = ""  # what is said where there is no item to judge
 
-    def __init__(self, name: str, session: Session, work: Sequence, *buttons: ipywidgets.Button):
-        self.session, self._work = session, work
+    def __init__(
+        self,
+        name: str,
+        session: Session,
+        work: Sequence,
+        *buttons: ipywidgets.Button,
+        on_save: Callable[[], object] | None = None,
+    ):
+        self.session, self._work, self._on_save = session, work, on_save
         self._question, self._progress = ipywidgets.HTML(), part(ipywidgets.HTML(), "rk-progress")
         self._why = Field("Why (optional)", "rk-why", keep=self._keep_why)
         actions = row(
@@ -53,6 +61,7 @@ class JudgingPanel(Panel):
             return None
         self._fresh()
         self.tell("Taken back ✓  Here it is again, as you left it.")
+        self._log_changed()
         return taken
 
     # Drawing
@@ -91,6 +100,16 @@ class JudgingPanel(Panel):
         """What was typed stays with the item, also where an undo pushes it aside."""
         if self.session.view is not None:
             self.session.view.why = why
+
+    def _log_changed(self) -> None:
+        """The log says something else: tell whoever asked. What they fail with is no failure to save."""
+        if self._on_save is None:
+            return
+        self.redraw()
+        try:
+            self._on_save()
+        except Exception as error:
+            self.fail(f"{self.status}  BUT WHAT CAME AFTER FAILED", error)
 
     def _next(self, said: str) -> None:
         self.tell(said)

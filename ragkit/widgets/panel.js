@@ -1,7 +1,8 @@
-const LOST = "The kernel was restarted. Nothing pressed here would be saved: run this cell again.";
+const AGAIN = "choose Run All Above Selected Cell in the menu Run, then run this cell again.";
+const LOST = `The kernel was restarted. Nothing pressed here would be saved: ${AGAIN}`;
 const SILENT =
   "No answer from the kernel: it is busy, or gone. Nothing that was pressed is saved while this line stays. " +
-  "If it does not go away, run this cell again.";
+  `If it does not go away, ${AGAIN}`;
 const PATIENCE = 8000; // ms until a press that nobody took is called that
 
 function render({ model, el }) {

@@ -1,5 +1,6 @@
 """What the panels share: escaped HTML, buttons with names, a status line, and errors that are shown."""
 
+import base64
 import contextlib
 import functools
 import html
@@ -15,8 +16,10 @@ import traitlets
 
 from ragkit.preferences.judgements import Comparison, Feedback, Ranking, Skip
 from ragkit.preferences.log import DEFAULT_ANNOTATOR
+from ragkit.retrieval.corpus import DATA
 from ragkit.retrieval.text import readable
 
+PICTURES = DATA.parent / "notebooks" / "figures"
 FOLD = 320  # characters: a longer document is folded
 # Seconds. A press this soon after a new item came was meant for the one before it; the same press this soon
 # after itself is a double click, or a click that arrived twice (ipywidgets#3996).
@@ -141,8 +144,10 @@ class Panel:
     `.status` is what the status line says, `.error` what the last handler failed with, or None. `on_keys`
     maps a key of the guard to a function of the slot (None where the focus is in no slot) and its target.
     `fields` are those among the parts in which a person types. `on_draw`, if set, is called whenever the
-    panel was drawn.
+    panel was drawn. `PICTURE`: a file in PICTURES, and what it shows in words.
     """
+
+    PICTURE = ("", "")
 
     def __init__(self, name: str, *parts: ipywidgets.Widget, fields: Sequence[Field]):
         self.error: BaseException | None = None
@@ -163,8 +168,23 @@ class Panel:
         self.describe("panel", role="region", aria_label=name, tabindex="-1")
         self.describe("status", role="status")
 
-    def _repr_mimebundle_(self, **settings):
-        return self.box._repr_mimebundle_(**settings)
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: run this cell to use it>"
+
+    def picture(self) -> tuple[str, str]:
+        """Of such a panel, for who has no kernel: a PNG in base64, "" where there is none, and the same in
+        words."""
+        file, words = self.PICTURE
+        there = bool(file) and (PICTURES / file).is_file()
+        return base64.b64encode((PICTURES / file).read_bytes()).decode() if there else "", words
+
+    def _repr_mimebundle_(self, **settings) -> tuple[dict, dict]:
+        # A front end shows the first type that it can: a widget before a picture, where a kernel is.
+        data = self.box._repr_mimebundle_(**settings) | {"text/plain": repr(self)}
+        png, words = self.picture()
+        if not png:
+            return data, {}
+        return data | {"image/png": png}, {"image/png": {"alt": words}}
 
     def put(self, *parts: ipywidgets.Widget) -> None:
         """Make these the panel's parts, above the status line."""

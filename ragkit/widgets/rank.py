@@ -21,14 +21,20 @@ class RankingPanel(JudgingPanel):
     """
 
     NOTHING = "Nothing to rank."
+    PICTURE = (
+        "widget-rank-light.png",
+        "The ranking panel: on top the question, and how many are done; then documents in cards, each with "
+        "its place, its name, its title and its text, and buttons More, Tie, Up and Down; below, Save this "
+        "order, Skip, Undo, and a field for why.",
+    )
 
-    def __init__(self, session: RankingSession, k: int):
+    def __init__(self, session: RankingSession, k: int, on_save: Callable[[], object] | None = None):
         self._opened: set[int] = set()  # documents that "more" unfolded
         self._slots = [self._slot(slot) for slot in range(k)]
         save = self.settled(self.save)
         work = [part(ipywidgets.HTML(block(HINT, "rk-hint"))), *(slot["card"] for slot in self._slots)]
         order = self.button("Save this order", "save", save, "rk-main")
-        super().__init__("Rank the documents", session, work, order)
+        super().__init__("Rank the documents", session, work, order, on_save=on_save)
         self.on_keys = {
             "save": lambda slot, _: save(),
             "up": lambda slot, _: slot and self.move(slot - 1, -1),
@@ -72,6 +78,7 @@ class RankingPanel(JudgingPanel):
             self._keep_why(why)
         view, number = self.session.view, self.session.save()
         self._next(f"Saved #{number} ✓  {spoken(view)}")
+        self._log_changed()
         return number
 
     @handler("NOT DONE")
@@ -167,7 +174,8 @@ class RankDocuments(RankingPanel):
 
     What this annotator ranked or skipped before is not asked again. `seed`: of the orders shown; drawn at
     random, and logged, by default. `repeat_share`: how many items come back in another order. `choose`, of
-    the list of the remaining queries, names the next one. Raises ValueError for k < 2 and no queries.
+    the list of the remaining queries, names the next one. `on_save()` is called after each save and undo, as
+    a `TasteView` is. Raises ValueError for k < 2 and no queries.
     """
 
     def __init__(
@@ -180,12 +188,14 @@ class RankDocuments(RankingPanel):
         seed: int | None = None,
         repeat_share: float = 0.1,
         choose: Callable[[list[str]], str] | None = None,
+        on_save: Callable[[], object] | None = None,
     ):
         if k < 2:
             raise ValueError(f"k={k}: an order needs two documents at the least")
         settings = {"seed": seed, "repeat_share": repeat_share, "choose": choose}
         settings["facts"] = lambda: facts(assistant)
-        super().__init__(RankingSession(queries, lambda query: assistant.find(query, k), log, **settings), k)
+        session = RankingSession(queries, lambda query: assistant.find(query, k), log, **settings)
+        super().__init__(session, k, on_save)
         self.check_name(log)
 
 
