@@ -1,7 +1,7 @@
 """The whole way from a question to an answer with sources, as one function that can be read."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,16 @@ from ragkit.retrieval.corpus import DATA, Hit, check_query, ranked
 from ragkit.retrieval.encoder import Encoder
 from ragkit.retrieval.library import Library, check_encoder, hybrid_search, library_encoder
 
+# Style and seed of an answer other than the first, in the order in which they are tried.
+OTHER_WAYS = [("free", None), ("sentence", 1), ("sentence", 2), ("phrase", None), ("sentence", 3)]
+
 
 @dataclass(frozen=True)
 class Turn:
-    """One question and all that came of it. `timings`: seconds for each step."""
+    """One question and all that came of it. `timings`: seconds for each step.
+
+    Of one that was read from a log, the vector, the prompt and the answer's evidence are empty.
+    """
 
     query: str
     query_vector: np.ndarray
@@ -135,3 +141,23 @@ class Assistant:
         answer = self.generator.answer(query, hits, style=style, seed=seed, on_text=write)
         timings["generate"] = time.perf_counter() - started
         return Turn(query, self.encoder.encode_query(query), hits, answer.prompt, answer, timings)
+
+    def another(self, turn: Turn, known: Collection[str] = ()) -> Answer | None:
+        """Another answer from the documents of `turn`, neither its own nor one of the texts `known`.
+
+        Tried are the model's own words, other draws, and a phrase, as far as the model has these styles. None
+        where every try says what was said before, or declines. Raises what the generator raises to all.
+        """
+        said, trouble, tried = {turn.answer.text, *known}, None, False
+        for style, seed in OTHER_WAYS:
+            try:
+                answer = self.generator.answer(turn.query, turn.hits, style=style, seed=seed)
+            except ValueError as error:  # a model may lack a style
+                trouble = error
+                continue
+            tried = True
+            if answer.text not in said and not answer.abstained:
+                return answer
+        if not tried:
+            raise trouble
+        return None

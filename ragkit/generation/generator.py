@@ -32,6 +32,7 @@ class Answer:
     """`citations` are 1-based positions in the hits given; `prompt` is what the model read.
 
     `replaced`: how many claims were written freely, said what their sentence does not, and became quotes.
+    `cited`: the pieces of the evidence that the text cites, in its order.
     """
 
     text: str
@@ -40,6 +41,7 @@ class Answer:
     abstained: bool
     prompt: str = field(default="", repr=False)
     replaced: int = 0
+    cited: list[Evidence] = field(default_factory=list)
 
 
 class Generator:
@@ -319,7 +321,7 @@ class Generator:
             within = [grounded(len(before), span, end, edges=self._edges(span))] if self.grounded else []
             again = None if seed is None else seed + 1  # another draw than the citation's
             ids = self._generate(before, again, temperature, max_new_tokens - 1, emit, within)
-        return Answer(self._text(ids), [cited.hit], prompt.evidence, False, prompt.text)
+        return Answer(self._text(ids), [cited.hit], prompt.evidence, False, prompt.text, cited=[cited])
 
     def _read(self, prompt: Prompt, seed, temperature, max_new_tokens, on_text) -> Answer:
         """smollm2-reader: one claim for each sentence that it cites."""
@@ -329,20 +331,21 @@ class Generator:
             return self._cite(prompt, logs, next(draws) if draws else None, temperature)
 
         draw = [sampled(next(draws), temperature)] if draws else []
-        claims, hits, text = [], [], ""
+        claims, cited, text = [], [], ""
         for claim in self.reader.claims(prompt, choose, draw, max_new_tokens):
             claims.append(claim)
-            hits.append(prompt.evidence[claim.sentence].hit)
-            said = claim.text if len(claims) == 1 else f" {claim.text} [{hits[-1]}]"
+            cited.append(prompt.evidence[claim.sentence])
+            said = claim.text if len(claims) == 1 else f" {claim.text} [{cited[-1].hit}]"
             if len(claims) == 2:  # one claim is cited by the answer itself, of several each where it stands
-                said = f" [{hits[0]}]{said}"
+                said = f" [{cited[0].hit}]{said}"
             if on_text:
                 on_text(said)
             text += said
         if not claims:
             return self._abstain(prompt, on_text)
         replaced = sum(claim.replaced for claim in claims)
-        return Answer(text, list(dict.fromkeys(hits)), prompt.evidence, False, prompt.text, replaced)
+        hits = list(dict.fromkeys(piece.hit for piece in cited))
+        return Answer(text, hits, prompt.evidence, False, prompt.text, replaced, cited)
 
     def _edges(self, ids: list[int]) -> list[int]:
         """The places between tokens that no character lies across, and that no space stands before."""
@@ -357,7 +360,9 @@ class Generator:
             return self._abstain(prompt, on_text)
         cited = citations_in(text, [piece.hit for piece in prompt.evidence])
         abstained = bool(re.match(r"I (don't|don’t|do not) know\b", text))
-        return Answer(text, [] if abstained else cited, prompt.evidence, abstained, prompt.text)
+        cited = [] if abstained else cited
+        read = [piece for piece in prompt.evidence if piece.hit in cited]
+        return Answer(text, cited, prompt.evidence, abstained, prompt.text, cited=read)
 
     def _abstain(self, prompt: Prompt, on_text) -> Answer:
         if on_text:

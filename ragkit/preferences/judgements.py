@@ -1,8 +1,9 @@
-"""What a person can say: a ranking of documents, a comparison of two answers, a thumb, or "skip"; and each of
-them as an event of the log, in JSON."""
+"""What a person can say: a ranking of documents, a comparison of two answers, a thumb, or "skip"; what the
+chat answered; and each of them as an event of the log, in JSON."""
 
 import hashlib
 import operator
+import uuid
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -126,6 +127,27 @@ class Feedback:
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """A question of the chat and its answer: no judgement, but what a conversation is rebuilt from.
+
+    Each is an item of its own, also where the same was asked and answered before.
+    """
+
+    query: str
+    answer: str
+    hits: list[Hit] = field(default_factory=list)
+    annotator: str = ""
+    event_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    details: dict[str, Any] = field(default_factory=dict)
+
+    kind, words = "turn", ("answer",)
+
+    @cached_property
+    def item(self) -> str:
+        return _digest(self.kind, self.query, self.answer, self.event_id)
+
+
+@dataclass(frozen=True)
 class Skip:
     """An item that a person chose not to judge; `item` as the judgement would have it."""
 
@@ -139,12 +161,12 @@ class Skip:
 
 
 Judgement = Ranking | Comparison | Feedback | Skip
-KINDS = {kind.kind: kind for kind in (Ranking, Comparison, Feedback, Skip)}
+KINDS = {kind.kind: kind for kind in (Ranking, Comparison, Feedback, Skip, Exchange)}
 _NAMES = {"event_id": str, "seq": int, "annotator": str, "kind": str, "session": str}
 _SCORES = {float, int, type(None)}
 
 
-def to_event(judgement: Judgement) -> dict:
+def to_event(judgement: Judgement | Exchange) -> dict:
     """What of a judgement the log keeps beside its names: JSON values only, texts included."""
     event = {"kind": judgement.kind, "item": judgement.item}
     event |= {"query": judgement.query, "details": judgement.details}
@@ -160,7 +182,7 @@ def to_event(judgement: Judgement) -> dict:
     return event
 
 
-def from_event(event: dict) -> Judgement:
+def from_event(event: dict) -> Judgement | Exchange:
     """The judgement of an event that is without `fault`."""
     kind = KINDS[event["kind"]]
     words = {name: event[name] for name in ("query", "annotator", "event_id", *kind.words)}

@@ -21,6 +21,7 @@ from ragkit import __version__
 from ragkit.preferences.judgements import (
     KINDS,
     Comparison,
+    Exchange,
     Feedback,
     Judgement,
     Ranking,
@@ -70,16 +71,16 @@ class PreferenceLog:
 
     # Writing
 
-    def record(self, judgement: Judgement) -> int:
-        """Write one judgement; returns its number once it is on disk.
+    def record(self, judgement: Judgement | Exchange) -> int:
+        """Write one judgement, or what the chat answered; returns its number once it is on disk.
 
         A judgement without an annotator gets this log's. One whose annotator and `event_id`, or whose
         `details["view_id"]`, are in the log already counts once, so that a retry after an error is safe.
         Raises OSError, with the reason and the folder, where it could not be written, and ValueError for what
         a reader could not take (an id that is no string, NaN): then it is not in the log.
         """
-        if not isinstance(judgement, Judgement):
-            raise TypeError(f"{type(judgement).__name__}: a Ranking, Comparison, Feedback or Skip")
+        if not isinstance(judgement, Judgement | Exchange):
+            raise TypeError(f"{type(judgement).__name__}: a Ranking, Comparison, Feedback, Skip or Exchange")
         names = {"annotator": judgement.annotator or self.annotator}
         names["event_id"] = judgement.event_id or uuid.uuid4().hex
         try:
@@ -102,6 +103,8 @@ class PreferenceLog:
         mine = [e for e in self._standing() if e["session"] == session or e["annotator"] == self.annotator]
         if event_id is not None and event_id not in {event["event_id"] for event in mine}:
             raise ValueError(f"event_id={event_id!r}: no judgement of {self.annotator!r} that stands")
+        if event_id is None:
+            mine = [event for event in mine if event["kind"] != Exchange.kind]  # nobody judged there
         if not mine:
             return None
         here = [event for event in mine if event["session"] == session]
@@ -172,7 +175,7 @@ class PreferenceLog:
         return self.judgements(Skip)
 
     @_without_collector()
-    def judgements(self, *kinds: type, annotator: str | None = None) -> list[Judgement]:
+    def judgements(self, *kinds: type, annotator: str | None = None) -> list[Judgement | Exchange]:
         """Those of these kinds, and of this annotator where one is named, that stand; in order.
 
         Each is made once: what is asked for again is the same object, which nobody may change.

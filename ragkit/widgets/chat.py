@@ -1,27 +1,43 @@
-"""Ask, read the answer with its sources, and say what you think of both."""
+"""The whole loop on one page: ask, read the answer with its sources, say what you think, let it learn."""
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 
 import ipywidgets
 
+from ragkit.assistant import Turn
 from ragkit.generation.follow_up import NOTHING_ASKED, asks_nothing, complete_follow_up
-from ragkit.preferences.judgements import Feedback, Ranking
+from ragkit.preferences.judgements import Feedback
 from ragkit.preferences.rank_session import RankingSession
-from ragkit.widgets.compare import CompareAnswers, sources
-from ragkit.widgets.panel import Field, Panel, block, handler, part, question, row, show
+from ragkit.retrieval.corpus import Hit
+from ragkit.widgets import learning
+from ragkit.widgets.compare import CompareAnswers
+from ragkit.widgets.history import Opinions, Said, conversation, entry_of
+from ragkit.widgets.panel import Field, Panel, block, handler, part, question, row
 from ragkit.widgets.rank import RankingPanel, facts
+from ragkit.widgets.switches import DOCUMENTS, Models, Switch
+from ragkit.widgets.thread import Thread, press
+
+CANDIDATES = 10  # documents from which what was learned chooses, where nothing else is said
+GIVEN, CLICKS = "as found", "my clicks"
+WELCOME = (
+    "Ask a question. Then say what you think of the answer, and put its documents in the order that helped "
+    "you. After five ranked questions, “Learn from my clicks” makes the search prefer what you prefer."
+)
 
 
 class ChatApp(Panel):
-    """A chat over `assistant`'s library; what is said of answers and documents goes into `log`.
+    """A chat over `assistant`'s library; what was answered and what is said of it goes into `log`.
 
-    `.turns` are what was asked and answered so far, `.turn` the last of them, `.ranking` the panel in which
-    its documents are ranked, `.comparing` the one in which two answers are compared, `.report` what the last
-    `learn()` found. `k` and `candidates` as in `Assistant.ask`. `models`: what answers, by the name that the
-    switch shows: {"SmolLM2 reader": "smollm2-reader", "tiny": "tiny-rag-lm"}; each is loaded when first used.
+    `.turns` are what was asked and answered, those of this annotator in the log among them, `.turn` the last
+    of them; `.ranking` and `.comparing` are the panels that are open below it, `.report` is what the latest
+    `learn()` found. `k` and `candidates` as in `Assistant.ask`; what was learned chooses from CANDIDATES.
+    `models`: what can answer, by the name that the switch shows: {"tiny": "tiny-rag-lm"}; each is loaded when
+    first used. `examples`: questions to begin with. `.assistant` is a copy, whose model and reranker change.
+    Methods that take `at` are about the turn of this number, by default the last. Raises ValueError for
+    k < 1.
     """
 
     def __init__(
@@ -31,38 +47,61 @@ class ChatApp(Panel):
         k: int = 3,
         *,
         candidates: int | None = None,
-        models: Mapping[str, str] | None = None,
+        models: Mapping[str, object] | None = None,
+        examples: Sequence[str] = (),
     ):
-        self.assistant, self.log, self.k = copy(assistant), log, k
-        self.models = dict(models or {})
-        self.report, self.comparing = None, None
-        self.settings = {} if candidates is None else {"candidates": candidates}
-        self.turns: list = []
-        self.ranking: RankingPanel | None = None
-        self._said: Feedback | None = None  # what stands in the log for this answer
-        self._shown_at = 0.0
+        self.assistant, self.log, self.candidates = copy(assistant), log, candidates
+        self.examples, self.report = list(examples), None
         self._query = Field("Question", "rk-query", "rk-enter")
-        self._answer = part(ipywidgets.HTML(), "rk-reply")
-        self._good = self.button("Good answer", "good", lambda: self.good(True))
-        self._bad = self.button("Bad answer", "poor", lambda: self.good(False))
-        self._note = Field("Note (optional)", "rk-note")
-        undo = self.button("Undo", "undo", self.undo)
-        rank = self.button("Rank these documents", "rank", self.rank)
-        below = row(self._good, self._bad, undo, rank, self._note.box)
+        self.models = Models(assistant.generator, models, assistant.encoder)
+        self._rerankers = {GIVEN: assistant.reranker}
+        self._model = Switch("Model", "model", self.models.names, self.models.first)
+        self._documents = Switch("Documents", "k", DOCUMENTS, DOCUMENTS[0])
+        self._order = Switch("Order", "order", [GIVEN], GIVEN, self._reorder)
+        self.k = k
+        super().__init__("Chat", fields=[self._query])
+        part(self.box, "rk-chat")
+        tries = "".join(press(text, "try", n) for n, text in enumerate(self.examples))
+        self._thread = Thread(self, block(WELCOME) + tries)
+        self._invitation = ipywidgets.HTML()
+        switches = row(self._model.box, self._documents.box, self._order.box)
+        learn = row(self._invitation, self.button("Learn from my clicks", "learn", self.learn))
         asking = row(self._query.box, self.button("Ask", "ask", self.ask, "rk-main"))
-        self._card = part(ipywidgets.VBox([self._answer, below]), "rk-card")
-        self._documents = ipywidgets.VBox([])
-        super().__init__("Chat", asking, self._card, self._documents, fields=[self._query, self._note])
-        self._earlier = part(ipywidgets.HTML(), "rk-earlier")
-        self.box.children += (self._earlier,)  # below the status line, which it would push out of sight
-        self.on_keys = {"enter": lambda *_: self.ask()}
+        self.put(row(switches, learn, classes="rk-top"), self._thread.box, asking)
+        self.on_keys = {
+            "enter": lambda *_: self.ask(),
+            "open": lambda slot, _: self.open(slot),
+            "try": lambda slot, _: self.ask(self.examples[slot]),
+        }
+        self._restore()
         self.check_name(log)
-        self.redraw()
 
     @property
-    def turn(self):
+    def turns(self) -> list[Turn]:
+        return [entry.turn for entry in self._thread.entries]
+
+    @property
+    def turn(self) -> Turn | None:
         """What was asked and answered last; None before the first question."""
-        return self.turns[-1] if self.turns else None
+        return self._thread.entries[-1].turn if self._thread.entries else None
+
+    @property
+    def k(self) -> int:
+        return self._documents.value
+
+    @k.setter
+    def k(self, k: int) -> None:
+        if k < 1:
+            raise ValueError(f"k={k}: at least one document is needed to answer from")
+        self._documents.offer(sorted({*DOCUMENTS, k}), k)
+
+    @property
+    def ranking(self) -> RankingPanel | None:
+        return self._thread.card().ranking if self.turn else None
+
+    @property
+    def comparing(self) -> CompareAnswers | None:
+        return self._thread.card().comparing if self.turn else None
 
     # Handlers
 
@@ -72,137 +111,204 @@ class ChatApp(Panel):
         asked = (query or self._query.text).strip()
         if not asked:
             raise ValueError("type a question first")
+        if not query:
+            self._query.fresh()  # now, so that what is typed meanwhile stays
         if asks_nothing(asked):
-            self._query.fresh()
             self.tell(NOTHING_ASKED)
             return
-        previous = self.turn.query if self.turn else None
-        self.tell("Searching and writing …")
-        turn = self.assistant.ask(complete_follow_up(asked, previous), self.k, **self.settings)
-        self.turns.append(turn)
-        self.ranking = None
-        self._query.fresh()
-        self._note.fresh()
-        self._documents.children = []
-        self._shown_at = time.monotonic()
-        self._said = self._standing()
-        self.tell(f"Answered in {sum(turn.timings.values()):.1f} s.")
+        try:
+            self._answer(complete_follow_up(asked, self.turn and self.turn.query), asked)
+        except BaseException:
+            if not (query or self._query.text):
+                self._query.fresh(asked)
+            raise
+
+    @handler("NO ANSWER")
+    def again(self) -> None:
+        """Ask the last question once more: what was learned since may bring other documents."""
+        entry = self._thread.entry()
+        self._answer(entry.turn.query, entry.asked)
 
     @handler("NOT SAVED")
-    def good(self, good: bool, note: str = "") -> int | None:
+    def good(self, good: bool, note: str = "", *, at: int | None = None) -> int | None:
         """Say whether the answer is good; the latest word counts. Returns the event's number."""
-        turn = self._asked()
-        note = note or self._note.text
-        if self._said is not None and (self._said.good, self._said.note) == (good, note):
+        turn, card, said = self._thread.entry(at).turn, self._thread.card(at), self._said(at).feedback
+        note = note or card.note.text
+        if said is not None and (said.good, said.note) == (good, note):
             return None  # a double click says nothing new
         event = uuid.uuid4().hex
-        details = facts(self.assistant) | {
+        details = self._facts() | {
             "view_id": event,
-            "latency_ms": round(1000 * (time.monotonic() - self._shown_at)),
-            "generator": getattr(self.assistant.generator, "name", None),
+            "latency_ms": round(1000 * (time.monotonic() - card.shown_at)),
             "citations": list(turn.answer.citations),
             "abstained": turn.answer.abstained,
         }
         said = Feedback(turn.query, turn.answer.text, good, note, turn.hits, event_id=event, details=details)
         number = self.log.record(said)
-        self._said = said
         self.tell(f"Saved #{number} ✓  {'A good' if good else 'A bad'} answer.")
         return number
 
     @handler("NOT SAVED")
-    def undo(self) -> str | None:
+    def undo(self, *, at: int | None = None) -> str | None:
         """Take back the latest word on this answer. Returns its event_id; None where there is none."""
-        self._asked()
-        said = self._standing()
+        said = self._said(at).feedback
         if said is None:
             self.tell("Nothing to undo.")
             return None
         self.log.undo(said.event_id)
-        self._said = self._standing()
         self.tell("Taken back ✓")
         return said.event_id
 
     @handler("NOT DONE")
-    def rank(self) -> RankingPanel | None:
+    def rank(self, *, at: int | None = None) -> RankingPanel | None:
         """Open the panel in which this answer's documents are ranked, or close it. Returns it."""
-        turn = self._asked()
-        if self.ranking is not None:
-            self.ranking, self._documents.children = None, []
+        turn, card = self._thread.entry(at).turn, self._thread.card(at)
+        if card.ranking is not None:
+            card.open()
             return None
         if len(turn.hits) < 2:
             raise ValueError(f"{len(turn.hits)} documents were found, and an order needs two")
-        found, known = lambda query: turn.hits, lambda: facts(self.assistant)
+        found, known = lambda query: turn.hits, self._facts
         session = RankingSession([turn.query], found, self.log, repeat_share=0, facts=known)
-        self.ranking = RankingPanel(session, len(turn.hits))
-        self._documents.children = [self.ranking.box]
-        return self.ranking
+        card.open(ranking=RankingPanel(session, len(turn.hits)))
+        self._watch(card)
+        return card.ranking
 
-    @handler("NOT DONE")
-    def another(self):
-        """Another answer to the question, beside the first: which is better goes into the log."""
-        turn = self._asked()
-        for seed in range(1, 9):
-            other = self.assistant.generator.answer(turn.query, turn.hits, seed=seed)
-            if other.text != turn.answer.text:
-                break
-        else:
-            self.tell("Eight tries gave the same answer again: the model is sure of it.")
+    @handler("NO OTHER ANSWER")
+    def another(self, *, at: int | None = None) -> CompareAnswers | None:
+        """Open a panel in which this answer and another one from the same documents are compared. Returns it,
+        or None where the model has no other."""
+        turn, card = self._thread.entry(at).turn, self._thread.card(at)
+        self.assistant.generator = self._generator()
+        self.step("Writing another answer …")
+        known = {text for one in self._said(at).comparisons for text in (one.answer_a, one.answer_b)}
+        other = self.assistant.another(turn, known | card.others)
+        if other is None:
+            self.tell("The model has no other answer: whatever was tried says the same again.")
             return None
+        card.others.add(other.text)
         pair = (turn.query, turn.answer, other, turn.hits)
-        self.comparing = CompareAnswers([pair], self.log, repeat_share=0)
-        self._documents.children = [self.comparing.box]
-        return self.comparing
+        card.open(comparing=CompareAnswers([pair], self.log, repeat_share=0, facts=self._facts))
+        self._watch(card)
+        self.tell("Here are both. Which is better?")
+        return card.comparing
 
     @handler("NOT LEARNED")
     def learn(self):
-        """Train the reranker on this person's rankings, and use it from now on. Returns its report."""
-        from ragkit.reranking.reranker import Reranker
+        """Train the reranker on this person's rankings, use it from now on, and show the documents of the
+        last question before and after. Returns the report.
 
-        mine = self.log.judgements(Ranking, annotator=self.log.annotator)
-        reranker = Reranker(self.assistant.encoder, prior="people")
-        self.report = reranker.fit(mine, progress=False)
-        if not self.report.kept_base:
-            self.assistant.reranker = reranker
-        self.tell(str(self.report))
+        Where the rankings are too few, or show nothing, that is said, and the order stays.
+        """
+        self.step("Learning from your rankings …")
+        reranker, self.report = learning.learned(self.assistant.encoder, Opinions(self.log).rankings)
+        told = question("What I learned") + block(learning.sentences(self.report))
+        if reranker is not None:
+            before = self._found() if self.turn else []
+            self._rerankers[CLICKS] = reranker
+            self._order.offer(list(self._rerankers), CLICKS)
+            self._reorder()
+            if self.turn:
+                told += block(f"The documents for: {self.turn.query}", "rk-hint rk-below")
+                told += learning.moves(before, self._found(), self.k)
+        self._thread.teach(told, again=reranker is not None and self.turn is not None)
+        self.tell("Learned: used from now on." if reranker else "Nothing changes yet.")
+        if reranker is not None:
+            self.safely("LEARNED, BUT NOT SAVED", lambda: learning.save(reranker, self.log))
         return self.report
+
+    @handler("NOT OPENED")
+    def open(self, at: int) -> None:
+        """Show an older turn as a card again."""
+        self._thread.open(at)
+
+    @handler("NOT DONE")
+    def fold(self) -> None:
+        """List the older turns, or fold them again."""
+        self._thread.unfolded = not self._thread.unfolded
 
     # Drawing
 
     def draw(self) -> None:
-        turn = self.turn
-        show(self._card, turn is not None)
-        if turn is None:
-            return
-        self._answer.value = question(turn.query) + _answered(turn)
-        self._earlier.value = earlier(self.turns[:-1])
-        said = self._said
-        self.mark("good", self._good, said is not None and said.good)
-        self.mark("poor", self._bad, said is not None and not said.good)
-        self.describe("undo", aria_disabled=said is None)
-        self.describe("rank", aria_expanded=self.ranking is not None)
+        opinions = self.safely("NOT READ", lambda: Opinions(self.log))
+        self._thread.draw(opinions)
+        self.fields = [self._query, *self._thread.notes]
+        ranked = learning.ranked_questions(opinions.rankings) if opinions else 0
+        self._invitation.value = block(learning.invitation(ranked), "rk-hint")
 
     # The state
 
-    def _asked(self):
-        if self.turn is None:
-            raise ValueError("ask a question first")
-        return self.turn
+    def _answer(self, query: str, asked: str) -> None:
+        card = self._thread.begin(query)
+        self.describe("log", aria_busy=True)  # it is read out once, when it is whole
+        self.redraw()
+        try:
+            self.assistant.generator = self._generator()
+            settings = {"on_text": card.write, "on_step": self._step} | self._candidates()
+            turn = self.assistant.ask(query, self.k, **settings)
+        except BaseException as error:
+            self.fail("NO ANSWER", error)
+            card.fail(self.status)
+            raise
+        finally:
+            self.describe("log", aria_busy=False)
+        card.shown_at = time.monotonic()
+        self._thread.take(entry_of(turn, asked, self._facts()))
+        self.tell(f"Answered in {sum(turn.timings.values()):.1f} s.")
+        for entry in self._thread.entries:
+            if not entry.logged:
+                record = lambda entry=entry: self.log.record(entry.exchange)  # noqa: E731
+                entry.logged = self.safely("NOT SAVED", record) is not None
 
-    def _standing(self) -> Feedback | None:
-        """What this person's latest word on this answer is, today or on an earlier day."""
-        item = Feedback(self.turn.query, self.turn.answer.text, True).item
-        mine = self.log.judgements(Feedback, annotator=self.log.annotator)
-        return next((feedback for feedback in reversed(mine) if feedback.item == item), None)
+    def _generator(self):
+        name = self._model.value
+        if not self.models.is_loaded(name):
+            self.step(f"Loading {name} …")
+        return self.models.get(name)
 
+    def _step(self, name: str) -> None:
+        size = len(self.assistant.library)
+        said = {"searching": f"Searching {size:,} passages …", "reading": "Reading what was found …"}
+        self.step(said.get(name, f"{name.capitalize()} …"))
 
-def earlier(turns: list) -> str:
-    """Questions and answers as folded HTML, the latest first."""
-    if not turns:
-        return ""
-    items = [f"<li>{block(turn.query, 'rk-title')}{_answered(turn)}</li>" for turn in reversed(turns)]
-    name = f"Earlier in this chat: {len(turns)} question{'s' if len(turns) > 1 else ''}"
-    return f"<details>{block(name, tag='summary')}<ul>{''.join(items)}</ul></details>"
+    def _reorder(self) -> None:
+        self.assistant.reranker = self._rerankers[self._order.value]
 
+    def _candidates(self) -> dict:
+        chosen = self.candidates or (CANDIDATES if self._order.value == CLICKS else None)
+        return {} if chosen is None else {"candidates": chosen}
 
-def _answered(turn) -> str:
-    return block(turn.answer.text, "rk-answer") + sources(turn.answer, turn.hits)
+    def _found(self) -> list[Hit]:
+        """The documents from which the last question's are chosen, in the present order."""
+        most = max(self.candidates or CANDIDATES, self.k)
+        return self.assistant.find(self.turn.query, most)
+
+    def _facts(self) -> dict:
+        return facts(self.assistant) | {
+            "generator": getattr(self.assistant.generator, "name", None),
+            "k": self.k,
+        }
+
+    def _said(self, at: int | None = None) -> Said:
+        """What stands in the log of a turn now."""
+        entry = self._thread.entry(at)
+        return Opinions(self.log).of(entry)
+
+    def _watch(self, card) -> None:
+        """What is said in a card's own panel shows in the chat, too."""
+        panel = card.ranking or card.comparing
+        panel.on_draw = self.redraw
+        self._thread.show(card.bench)
+
+    @handler("NOT RESTORED")
+    def _restore(self) -> None:
+        """The conversation as the log has it, and what was learned from it."""
+        self._thread.entries = conversation(self.log)
+        if self.turn:
+            self._thread.show(f"rk-turn-{len(self.turns)}")
+        reranker = self.safely("WHAT WAS LEARNED", lambda: learning.load(self.log, self.assistant.encoder))
+        if reranker is not None:
+            self._rerankers[CLICKS] = reranker
+            given = self._rerankers[GIVEN] is not None
+            self._order.offer(list(self._rerankers), GIVEN if given else CLICKS)
+            self._reorder()

@@ -1,6 +1,6 @@
 """Which of two answers is better, and how strongly."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import ipywidgets
 
@@ -26,16 +26,22 @@ class CompareAnswers(JudgingPanel):
 
     `pairs_of_answers`: (query, answer_a, answer_b) or (query, answer_a, answer_b, hits); an answer is a text
     or an `Answer`. On the screen, A is the one on the left; which one that is, a logged seed decides. The
-    sources appear once the rating is saved, so that they can't sway it. Raises ValueError for no pairs and
-    for one of another form.
+    sources appear once the rating is saved, so that they can't sway it. What `facts()` returns, the log
+    keeps too. Raises ValueError for no pairs and for one of another form.
     """
 
     NOTHING = "Nothing to compare."
 
     def __init__(
-        self, pairs_of_answers: Sequence[tuple], log, *, seed: int | None = None, repeat_share: float = 0.1
+        self,
+        pairs_of_answers: Sequence[tuple],
+        log,
+        *,
+        seed: int | None = None,
+        repeat_share: float = 0.1,
+        facts: Callable[[], dict] | None = None,
     ):
-        session = ComparisonSession(pairs_of_answers, log, seed=seed, repeat_share=repeat_share)
+        session = ComparisonSession(pairs_of_answers, log, seed=seed, repeat_share=repeat_share, facts=facts)
         self._panes = [ipywidgets.HTML(), ipywidgets.HTML()]
         cards = [
             part(ipywidgets.VBox([pane]), "rk-card", f"rk-pane-{side}")

@@ -89,8 +89,11 @@ function render({ model, el }) {
   }
 
   // Buttons send their own clicks, which nobody answers. On its way down, so that the answer comes first.
+  // One that is plain HTML has its key in `data-key`, and its slot as cards have theirs.
   function onClick({ target }) {
-    if (target.closest?.(".rk-panel") === box && target.closest("button")) send({ key: "click" });
+    const button = target.closest?.(".rk-panel") === box && target.closest("button");
+    if (button?.dataset.key) send({ key: button.dataset.key, slot: slotOf(button) });
+    else if (button) send({ key: "click" });
   }
 
   // What is typed, at once: ipywidgets may send it only after the click or key that is to save it.

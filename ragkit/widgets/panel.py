@@ -111,6 +111,14 @@ class Field:
         self.line = part(line, *self._classes, f"rk-field-{self.serial}")
         self.box.children = [line]
 
+    def close(self) -> None:
+        """Take it off the page for good."""
+        for line in (self._old, self.line):
+            if line is not None:
+                line.unobserve_all("value")
+                close(line)
+        close(self.box)
+
     def typed(self, serial: int, text: str) -> None:
         """Take what the guard says was typed in the line of this number."""
         if serial == self.serial:
@@ -127,21 +135,24 @@ class Panel:
 
     `.status` is what the status line says, `.error` what the last handler failed with, or None. `on_keys`
     maps a key of the guard to a function of the slot (None where the focus is in no slot) and its target.
-    `fields` are those among the parts in which a person types.
+    `fields` are those among the parts in which a person types. `on_draw`, if set, is called whenever the
+    panel was drawn.
     """
 
     def __init__(self, name: str, *parts: ipywidgets.Widget, fields: Sequence[Field]):
         self.error: BaseException | None = None
         self.status = ""
         self.on_keys: dict = {}
-        self._fields = tuple(fields)
+        self.on_draw: Callable[[], None] | None = None
+        self.fields = list(fields)
         self._changed_at = 0.0  # when a new item came
         self._pressed, self._pressed_at = None, 0.0  # what was pressed last, and when that was done
         self._lock = threading.Lock()  # JupyterLab handles a key and a click at once, in two threads
         self._line = part(ipywidgets.HTML(), "rk-status")
         self._guard = part(Guard(), "rk-guard")
         self._guard.on_msg(self._key)
-        self.box = part(ipywidgets.VBox([self._guard, *parts, self._line]), "rk-panel")
+        self.box = part(ipywidgets.VBox(), "rk-panel")
+        self.put(*parts)
         self._aria: dict[str, dict[str, str]] = {}
         # Whatever is clicked takes the focus, or else the next key would be JupyterLab's.
         self.describe("panel", role="region", aria_label=name, tabindex="-1")
@@ -150,6 +161,10 @@ class Panel:
     def _repr_mimebundle_(self, **settings):
         return self.box._repr_mimebundle_(**settings)
 
+    def put(self, *parts: ipywidgets.Widget) -> None:
+        """Make these the panel's parts, above the status line."""
+        self.box.children = (self._guard, *parts, self._line)
+
     def draw(self) -> None:
         """Show what the state says."""
         raise NotImplementedError
@@ -157,15 +172,36 @@ class Panel:
     def redraw(self) -> None:
         self.draw()
         self._guard.aria = {name: dict(attributes) for name, attributes in self._aria.items()}
+        if self.on_draw is not None:
+            self.on_draw()
+
+    def close(self) -> None:
+        """Take the panel off the page for good, with all of its parts."""
+        for field in self.fields:
+            field.close()
+        close(self.box)
 
     def tell(self, text: str, *, failed: bool = False) -> None:
         self.status = text
         self._line.value = block(text, "rk-failed" if failed else "")
 
+    def step(self, text: str) -> None:
+        """Say what is being done. It is seen where that takes longer than half a second: the style waits."""
+        self.status = text
+        self._line.value = block(text, "rk-step")
+
     def fail(self, what: str, error: BaseException) -> None:
         self.error = error
         reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
         self.tell(reason if reason.startswith(what) else f"{what}: {reason}", failed=True)
+
+    def safely(self, what: str, action: Callable):
+        """What `action()` returns; where it fails, that is shown, and the rest goes on: then None."""
+        try:
+            return action()
+        except (OSError, ValueError) as error:
+            self.fail(what, error)
+            return None
 
     def describe(self, name: str, **attributes: str | bool) -> None:
         """Attributes for screen readers: `"save", aria_disabled=True` for the part of class rk-save."""
@@ -173,6 +209,10 @@ class Panel:
         for key, value in attributes.items():
             value = str(value).lower() if isinstance(value, bool) else readable(value)
             told[key.replace("_", "-")] = value
+
+    def forget(self, ending: str) -> None:
+        """No more attributes for parts whose names end so: they are off the page."""
+        self._aria = {name: told for name, told in self._aria.items() if not name.endswith(ending)}
 
     def mark(self, name: str, button: ipywidgets.Button, chosen: bool) -> None:
         """A tick on a button that says what is chosen, or none."""
@@ -228,7 +268,7 @@ class Panel:
         key = message.get("key")
         if key == "typed":
             self._pressed = None  # what is pressed next is about another text
-            for field in self._fields:
+            for field in self.fields:
                 field.typed(message.get("field"), message.get("text"))
             return
         self._guard.send({})
@@ -241,6 +281,16 @@ def part(widget: ipywidgets.DOMWidget, *classes: str):
     for name in classes:
         widget.add_class(name)
     return widget
+
+
+def close(widget: ipywidgets.Widget) -> None:
+    """Close a widget with all that is in it, which ipywidgets leaves open, and with it in memory."""
+    for child in getattr(widget, "children", ()):
+        close(child)
+    for name in ("layout", "style"):
+        if hasattr(widget, name):
+            getattr(widget, name).close()
+    widget.close()
 
 
 def row(*children, classes: str = "rk-buttons") -> ipywidgets.HBox:
