@@ -24,6 +24,7 @@ HELP = {
     "chat": "a conversation; a follow-up is completed from the question before it",
     "app": "the chat in the browser, where answers and documents can be judged",
     "log": "the folder that keeps what you say (default: $RAGKIT_LOG, or ragkit-preferences in your home)",
+    "name": "who judges (default: the name by which you logged in to this machine)",
     "port": "where to serve it on this machine; one near it, where it is taken (default: 8866)",
     "no-browser": "only say the address",
     "path": "JSONL, a BEIR folder, or a folder of Markdown, reStructuredText or text",
@@ -52,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("chat", parents=[reading], help=HELP["chat"])
     app = commands.add_parser("app", parents=[reading], help=HELP["app"])
     app.add_argument("--log", type=Path, metavar="DIR", help=HELP["log"])
+    app.add_argument("--name", help=HELP["name"])
     app.add_argument("--port", type=int, default=8866, help=HELP["port"])
     app.add_argument("--no-browser", action="store_true", help=HELP["no-browser"])
     index = commands.add_parser("index", help="make a library of your own passages")
@@ -197,7 +199,7 @@ def _chat(arguments) -> None:
 
 def _app(arguments) -> None:
     from ragkit.retrieval.library import library_encoder
-    from ragkit.widgets.app import log_folder, serve
+    from ragkit.widgets.app import own_log, serve
 
     # What can be seen to be wrong is said here, and not in the browser.
     _check_k(arguments.k)
@@ -206,30 +208,19 @@ def _app(arguments) -> None:
     library_encoder(arguments.library)
     if arguments.reranker and not arguments.reranker.expanduser().exists():
         raise FileNotFoundError(f"no reranker in {str(arguments.reranker)!r} (Reranker.save makes one)")
-    log = (arguments.log or log_folder()).expanduser()
+    log = own_log(arguments.log, arguments.name)
     try:
-        log.mkdir(parents=True, exist_ok=True)
+        log.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(f"--log {log}: what you say can't be kept there ({error.strerror})") from error
+        raise OSError(f"what you say can't be kept in {log.folder}: {error.strerror} (--log)") from error
 
     def started(address: str) -> None:
-        _show(
-            f"The chat is at {address}",
-            f"What you say is kept in {log}. Ctrl-C ends it.",
-            sep="\n",
-            flush=True,
-        )
+        kept = f"What {log.annotator} says is kept in {log.folder}. Ctrl-C ends it."
+        _show(f"The chat is at {address}", kept, sep="\n", flush=True)
 
-    serve(
-        library=arguments.library,
-        log=log,
-        k=arguments.k,
-        generator=arguments.generator,
-        reranker=arguments.reranker,
-        port=arguments.port,
-        started=started,
-        browser=not arguments.no_browser,
-    )
+    settings = {name: getattr(arguments, name) for name in ("library", "generator", "reranker", "k", "name")}
+    browser = not arguments.no_browser
+    serve(**settings, log=log.folder, port=arguments.port, started=started, browser=browser)
 
 
 def main(arguments: list[str] | None = None) -> int:
