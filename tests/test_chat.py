@@ -306,7 +306,7 @@ def test_ranking_in_the_chat(chat, log):
     assert ranking is chat.ranking and ranking.box in chat._thread.card()._bench.children
     ranking.move(0, 1)
     ranking.save()
-    assert log.rankings()[0].query == "What is DPO?" and "All 1 done" in shown(ranking)
+    assert log.rankings()[0].query == "What is DPO?" and "Done. Undo shows it again." in shown(ranking)
     assert log.rankings()[0].passages == [hit.passage for hit in chat.turn.hits]
     assert "✓ Your order: [" in shown(chat) and "1 question; learning starts at 5" in shown(chat)
     ranking.undo()

@@ -419,7 +419,8 @@ def test_a_why_right_before_a_click_and_in_another_script(page, show, tmp_path):
 
 def test_a_question_and_a_note_right_before_enter_and_a_click(page, show, tmp_path):  # noqa: F811
     panel = show(TOY, ECHO, "ChatApp(assistant, log)")
-    query, note = (panel.get_by_role("textbox", name=name) for name in ("Question", "Note"))
+    query = panel.get_by_role("textbox", name="Question")
+    note = panel.get_by_role("textbox", name="Note").last  # of the latest turn
     query.click()
     hold_states(page)
     for question in ("What is the first text about?", "What is the third text about?"):
@@ -429,20 +430,18 @@ def test_a_question_and_a_note_right_before_enter_and_a_click(page, show, tmp_pa
         expect(query).to_have_value("")
         expect(query).to_be_focused()  # the next question can be typed at once
     note.press_sequentially("very clear")
-    panel.get_by_role("button", name="Good answer").click()
-    says(panel, "Saved #1 ✓")
+    panel.get_by_role("button", name="Good answer").last.click()
+    says(panel, "Saved #3 ✓")
     release_states(page)
     query.fill("What is the second text about?")
     query.press("Enter")
     expect(panel).to_contain_text("You asked: What is the second text about?")
     expect(note).to_have_value("")
-    panel.get_by_role("button", name="Bad answer").click()
-    says(panel, "Saved #2 ✓")
-    first = panel.get_by_text("You asked: What is the first text about?")
-    expect(first).to_be_hidden()
-    panel.get_by_text("Earlier in this chat: 2 questions").press("Enter")
-    expect(first).to_be_visible()
-    assert [(event["query"], event["note"]) for event in logged(tmp_path)] == [
+    panel.get_by_role("button", name="Bad answer").last.click()
+    says(panel, "Saved #5 ✓")
+    expect(panel.get_by_text("You asked: What is the first text about?")).to_have_count(1)
+    notes = [event for event in logged(tmp_path) if event["kind"] == "chat_feedback"]
+    assert [(event["query"], event["note"]) for event in notes] == [
         ("What is the third text about?", "very clear"),
         ("What is the second text about?", ""),
     ]
@@ -551,20 +550,24 @@ def test_the_chat_with_the_model_that_ships(page, show, tmp_path):  # noqa: F811
     says(panel, "Answered in")
     expect(panel).to_contain_text("cited")
     panel.get_by_role("button", name="Good answer").click()
-    says(panel, "Saved #1 ✓")
+    says(panel, "Saved #2 ✓")
     expect(panel.get_by_role("button", name="Good answer")).to_have_attribute("aria-pressed", "true")
+    panel.get_by_role("link", name="Source 1").click()
+    expect(panel.locator("mark").first).to_contain_class("rk-lit")
     picture(page, panel, "chat")
     panel.get_by_role("button", name="Rank these documents").click()
     ranking = page.get_by_role("region", name="Rank the documents")
     expect(ranking).to_be_visible()
-    assert all(name for role, name in controls(page) if role != "status")
+    assert all(name for role, name in controls(page, ":has(> .rk-chat)") if role != "status")
     page.wait_for_timeout(600)
     ranking.get_by_role("button", name="Move c2 up").click()
     ranking.get_by_role("button", name="Save this order").click()
-    says(ranking, "Saved #2 ✓")
-    feedback, rank = logged(tmp_path)
-    assert feedback["good"] is True and feedback["kind"] == "chat_feedback"
-    assert rank["kind"] == "rank" and rank["query"] == feedback["query"] == "What does beta control in DPO?"
+    says(ranking, "Saved #3 ✓")
+    turn, feedback, rank = logged(tmp_path)
+    assert turn["kind"] == "turn" and feedback["good"] is True and feedback["kind"] == "chat_feedback"
+    assert rank["kind"] == "rank" and {each["query"] for each in (turn, feedback, rank)} == {
+        "What does beta control in DPO?"
+    }
 
 
 @pytest.mark.skipif(not PICTURES, reason="RAGKIT_PICTURES names no folder")

@@ -49,8 +49,10 @@ def _source(number: int, hit: Hit, places: list[Place] | None, name: str) -> str
     mark = ' <span class="rk-cited">cited</span>' if cited else ""
     head = f'<span class="rk-name">[{number}]</span>{block(title_of(hit), "rk-title", "span")}{mark}'
     body = _marked(hit.passage.text, places or [], f"{name}-{number}")
+    label = escaped(f"Source {number}: {title_of(hit)}")
     return (
-        f'<details class="rk-source rk-source-{number}"{" open" * cited}><summary>{head}</summary>'
+        f'<details class="rk-source rk-source-{number}" aria-label="{label}"{" open" * cited}>'
+        f"<summary>{head}</summary>"
         f'<div class="rk-text" dir="auto">{body}</div></details>'
     )
 

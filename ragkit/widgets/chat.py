@@ -209,7 +209,8 @@ class ChatApp(Panel):
             self._order.offer(list(self._rerankers), CLICKS)
             self._reorder()
             if self.turn:
-                told += block(f"The documents for: {self.turn.query}", "rk-hint rk-below")
+                read = f"The answer is written from the first {self.k}, above the line."
+                told += block(f"{self.turn.query} {read}", "rk-hint rk-below")
                 told += learning.moves(before, self._found(), self.k)
         self._thread.teach(told, again=reranker is not None and self.turn is not None)
         self.tell("Learned: used from now on." if reranker else "Nothing changes yet.")

@@ -69,7 +69,11 @@ class JudgingPanel(Panel):
         judged = session.progress.done
         missing = " ".join(f"Left out: {why}." for why in session.left_out.values())
         self._question.value = question(
-            f"All {judged} done. Undo shows the last one again." if judged else self.NOTHING
+            f"All {judged} done. Undo shows the last one again."
+            if judged > 1
+            else "Done. Undo shows it again."
+            if judged
+            else self.NOTHING
         )
         self._question.value += block(missing) if missing else ""
 

@@ -30,6 +30,7 @@ function render({ model, el }) {
   }
 
   function warn(text) {
+    if (text === LOST && box.parentElement.closest(".rk-panel")) return; // the panel around this one says so
     if (banner?.textContent === text) return;
     banner?.remove();
     banner = text ? document.createElement("div") : null;
