@@ -1,5 +1,6 @@
 """The panels in which a person says what they prefer: in JupyterLab, Jupyter Notebook or Voila."""
 
+from ragkit.widgets.app import own_log
 from ragkit.widgets.chat import ChatApp
 from ragkit.widgets.compare import CompareAnswers
 from ragkit.widgets.figures import COLOURS, show, table
@@ -12,6 +13,7 @@ __all__ = [
     "CompareAnswers",
     "LiveFigure",
     "RankDocuments",
+    "own_log",
     "show",
     "table",
 ]
