@@ -1,4 +1,4 @@
-"""The terminal: `python -m ragkit ask "…"`, `index PATH --out DIR`, `chat`."""
+"""The terminal: `python -m ragkit ask "…"`, `index PATH --out DIR`, `chat`, `app`."""
 
 import argparse
 import contextlib
@@ -22,6 +22,11 @@ HELP = {
     "reranker": "where `Reranker.save` wrote one: passages in the order that people prefer",
     "json": "print one JSON object and nothing else",
     "chat": "a conversation; a follow-up is completed from the question before it",
+    "app": "the chat in the browser, where answers and documents can be judged",
+    "log": "the folder that keeps what you say (default: $RAGKIT_LOG, or ragkit-preferences in your home)",
+    "name": "who judges (default: the name by which you logged in to this machine)",
+    "port": "where to serve it on this machine; one near it, where it is taken (default: 8866)",
+    "no-browser": "only say the address",
     "path": "JSONL, a BEIR folder, or a folder of Markdown, reStructuredText or text",
     "full": "encode every passage again, not only those that have changed since the last time",
     "out": "where to (default: PATH's name and -library, here)",
@@ -46,6 +51,11 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--style", choices=styles, default="sentence", help=HELP["style"])
     ask.add_argument("--json", action="store_true", help=HELP["json"])
     commands.add_parser("chat", parents=[reading], help=HELP["chat"])
+    app = commands.add_parser("app", parents=[reading], help=HELP["app"])
+    app.add_argument("--log", type=Path, metavar="DIR", help=HELP["log"])
+    app.add_argument("--name", help=HELP["name"])
+    app.add_argument("--port", type=int, default=8866, help=HELP["port"])
+    app.add_argument("--no-browser", action="store_true", help=HELP["no-browser"])
     index = commands.add_parser("index", help="make a library of your own passages")
     index.add_argument("path", type=Path, help=HELP["path"])
     index.add_argument("--out", type=Path, metavar="DIR", help=HELP["out"])
@@ -54,11 +64,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise ValueError(f"--k {k}: at least one passage is needed to answer from")
+
+
 def _assistant(arguments):
     from ragkit.assistant import Assistant
 
-    if arguments.k < 1:
-        raise ValueError(f"--k {arguments.k}: at least one passage is needed to answer from")
+    _check_k(arguments.k)
     return Assistant.load(arguments.library, arguments.generator, reranker=arguments.reranker)
 
 
@@ -183,6 +197,32 @@ def _chat(arguments) -> None:
         previous = asked
 
 
+def _app(arguments) -> None:
+    from ragkit.retrieval.library import library_encoder
+    from ragkit.widgets.app import own_log, serve
+
+    # What can be seen to be wrong is said here, and not in the browser.
+    _check_k(arguments.k)
+    if not 1 <= arguments.port <= 65535:
+        raise ValueError(f"--port {arguments.port}: a number from 1 to 65535")
+    library_encoder(arguments.library)
+    if arguments.reranker and not arguments.reranker.expanduser().exists():
+        raise FileNotFoundError(f"no reranker in {str(arguments.reranker)!r} (Reranker.save makes one)")
+    log = own_log(arguments.log, arguments.name)
+    try:
+        log.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"what you say can't be kept in {log.folder}: {error.strerror} (--log)") from error
+
+    def started(address: str) -> None:
+        kept = f"What {log.annotator} says is kept in {log.folder}. Ctrl-C ends it."
+        _show(f"The chat is at {address}", kept, sep="\n", flush=True)
+
+    settings = {name: getattr(arguments, name) for name in ("library", "generator", "reranker", "k", "name")}
+    browser = not arguments.no_browser
+    serve(**settings, log=log.folder, port=arguments.port, started=started, browser=browser)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     for stream in (sys.stdin, sys.stdout, sys.stderr):
@@ -191,7 +231,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: _complain(message)
-            {"ask": _ask, "index": _index, "chat": _chat}[parsed.command](parsed)
+            {"ask": _ask, "index": _index, "chat": _chat, "app": _app}[parsed.command](parsed)
     except (OSError, ValueError) as error:
         _complain(error)
         return 2

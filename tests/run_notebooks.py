@@ -21,6 +21,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),  # pytest's two workers have a core each
     "MATPLOTLIBRC": os.devnull,
     "IPYTHONDIR": str(ROOT / ".pytest_cache" / "ipython"),
+    "RAGKIT_LOG": str(ROOT / ".pytest_cache" / "log"),  # nobody's own words
     "LC_ALL": "C.UTF-8",
     "LANGUAGE": "C",
     "TZ": "UTC",

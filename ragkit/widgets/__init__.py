@@ -1,5 +1,6 @@
 """What a person clicks, drags and sees, in JupyterLab, Jupyter Notebook or Voila."""
 
+from ragkit.widgets.app import own_log
 from ragkit.widgets.chat import ChatApp
 from ragkit.widgets.compare import CompareAnswers
 from ragkit.widgets.exercises import check
@@ -22,6 +23,7 @@ __all__ = [
     "RankDocuments",
     "TasteView",
     "check",
+    "own_log",
     "show",
     "table",
 ]
