@@ -37,10 +37,11 @@ def margin(
 
     Raises ValueError where their shapes differ: broadcasting would pair each with each.
     """
-    shapes = [tuple(x.shape) for x in (policy_chosen, policy_rejected, ref_chosen, ref_rejected)]
+    four = [wide(x) for x in (policy_chosen, policy_rejected, ref_chosen, ref_rejected)]
+    shapes = [tuple(x.shape) for x in four]
     if len(set(shapes)) > 1:
         raise ValueError(f"the four log-probs have shapes {', '.join(map(str, shapes))}; they must agree")
-    return (wide(policy_chosen) - wide(ref_chosen)) - (wide(policy_rejected) - wide(ref_rejected))
+    return (four[0] - four[2]) - (four[1] - four[3])
 
 
 def pair_loss(
@@ -65,6 +66,7 @@ def pair_loss(
     if shape not in SHAPES:
         raise ValueError(f"shape={shape!r}: one of {', '.join(SHAPES)}")
     margin = wide(margin)
+    refuse_entries("margin", margin, ~margin.isfinite())
     h = _knob("strength", strength, margin).detach()
     p = _knob("target", target, margin).detach()
     refuse_entries("target", p, (p < 0) | (p > 1), "between 0 and 1")
@@ -119,6 +121,7 @@ def robust_dpo_loss(margin: Tensor, beta: float, flip: float, *, reduction: str 
     if not 0 <= flip < 0.5:
         raise ValueError(f"flip={flip}: the share of wrong labels, at least 0 and below 0.5")
     z = finite_number("beta", beta) * wide(margin)
+    refuse_entries("margin", z, ~z.isfinite())
     return _reduce((-(1 - flip) * logsigmoid(z) + flip * logsigmoid(-z)) / (1 - 2 * flip), reduction)
 
 
@@ -172,6 +175,7 @@ def plackett_luce_loss(
     if tiers.is_floating_point():
         refuse_entries("tiers", tiers, mask & ~tiers.isfinite())
     x = x.masked_fill(~mask, 0.0)
+    refuse_entries("log_ratios", x, ~x.isfinite())
     remaining = (tiers[:, None, :] >= tiers[:, :, None]) & mask[:, None, :]  # (B, K, K): j still there at k
     remaining |= ~mask[:, :, None]  # a row that does not count must still be finite
     against = x[:, None, :].masked_fill(~remaining, -torch.inf).logsumexp(-1)  # (B, K)
@@ -199,7 +203,11 @@ def preference_metrics(
 
 
 def wide(x: Tensor) -> Tensor:
-    """Half precision and whole numbers as float32, all else as it is."""
+    """Half precision and whole numbers as float32, all else as it is. Raises TypeError for no tensor."""
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"a {type(x).__name__} where a tensor is wanted: torch.tensor(…), or torch.stack of some"
+        )
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
@@ -223,7 +231,10 @@ def finite_number(name: str, value: float) -> float:
 
 def _knob(name: str, value: Knob, margin: Tensor) -> Tensor:
     """The knob as a tensor that broadcasts over the pairs, once it is finite."""
-    knob = torch.as_tensor(value, dtype=margin.dtype, device=margin.device)
+    try:
+        knob = torch.as_tensor(value, dtype=margin.dtype, device=margin.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name}={value!r}: a number, or one a pair") from error
     if knob.ndim:
         refuse_shape(name, knob, "the margin", margin)
     refuse_entries(name, knob, ~knob.isfinite())
@@ -255,5 +266,7 @@ def _reduce(losses: Tensor, reduction: str) -> Tensor:
     if reduction == "none":
         return losses
     if reduction == "mean":
+        if not losses.numel():
+            raise ValueError("no pairs: of none there is no mean")
         return losses.mean()
     raise ValueError(f"reduction={reduction!r}: mean or none")
