@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 
 from ragkit.retrieval.corpus import DATA
+from ragkit.retrieval.text import shown
 
 EPILOG = 'Example: python -m ragkit ask "What does beta control in DPO?"'
 HELP = {
@@ -79,7 +80,7 @@ def _assistant(arguments):
 def _show(*parts: str, **settings) -> None:
     """`print` without control characters but line breaks: passages must not steer the terminal."""
     plain = lambda match: " " if match[0].isspace() else "\ufffd"  # noqa: E731
-    print(*(_CONTROL.sub(plain, part) for part in parts), **settings)
+    print(*(_CONTROL.sub(plain, shown(part)) for part in parts), **settings)
 
 
 def _one_line(text: str) -> str:

@@ -136,7 +136,7 @@ def test_index_takes_what_changed_since_the_last_time(tmp_path, capsys, encoder,
     (notes / "old.txt").write_bytes(b"Caf\xe9")
     out_text, err, texts, found = index(b="Coffee is brown.", d="Water is clear.")
     assert "3 passages" in out_text and "1 new, 1 changed, 1 gone since the last time" in out_text
-    assert err == "ragkit: skipped 1 of 4 files: old.txt (not UTF-8 text)\n"
+    assert err == "ragkit: skipped 1 of 4 files: old.txt (not UTF-8 text; save it as UTF-8)\n"
     assert texts == {"b Coffee is brown.", "d Water is clear."}
     assert found == {"a.md#1": "Tea is green.", "b.md#1": "Coffee is brown.", "d.md#1": "Water is clear."}
     library = Library.load(out, encoder)

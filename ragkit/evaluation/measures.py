@@ -1,8 +1,8 @@
 """How good is a ranking, and how sure are we? Measures by ir-measures, intervals by the bootstrap."""
 
-import math
 import warnings
 from collections.abc import Callable, Container, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from ragkit.retrieval.corpus import Hit, read_jsonl
 
 Run = Mapping[str, Sequence[Hit] | Mapping[str, float]]
 Qrels = Mapping[str, Mapping[str, int]]
+MOST = 2**31 - 1  # of grades and cutoffs: trec_eval counts in C
 COLUMNS = {  # names that a header of a qrels file may give to its columns
     "query": ("query-id", "query", "qid", "topic", "topic-id"),
     "passage": ("corpus-id", "passage-id", "pid", "doc-id", "docid", "docno", "document-id", "passage"),
@@ -53,9 +54,12 @@ def load_queries(path: str | Path) -> dict[str, str]:
     """Query texts by id from a JSONL file in BEIR form (`_id`, `text`)."""
     queries = {}
     for number, row in read_jsonl(Path(path).expanduser()):
-        if not isinstance(row.get("text"), str) or "_id" not in row:
-            raise ValueError(f"{path}, line {number}: a query needs `_id` and a string `text`")
-        queries[str(row["_id"])] = row["text"]
+        if not isinstance(row.get("text"), str) or type(row.get("_id")) not in (str, int):
+            raise ValueError(
+                f"{path}, line {number}: a query needs `_id` and a string `text`, not {row!r:.80}"
+            )
+        if queries.setdefault(str(row["_id"]), row["text"]) != row["text"]:
+            raise ValueError(f"{path}, line {number}: the id {row['_id']!r} stands already at another query")
     return queries
 
 
@@ -73,9 +77,15 @@ def load_qrels(
     that names another is left out, and one warning says how many and where the first is. Raises ValueError,
     with the line, for another number of columns, a grade that is no whole number, and a second grade.
     """
+    if missing := {"query", "passage", "grade"} - {*columns}:
+        raise ValueError(f"columns={columns!r}: without {min(missing)!r}")
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from error
     qrels: dict[str, dict[str, int]] = {}
     dangling, order = [], None
-    for number, line in enumerate(Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # an id may hold what `splitlines` takes for an end
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -91,7 +101,7 @@ def load_qrels(
             query, passage, grade = row["query"], row["passage"], _grade(float(row["grade"]))
         except ValueError as error:
             raise ValueError(
-                f"{where}: not query, passage and grade: {line!r} ({error}). The columns are taken to be "
+                f"{where}: not query, passage and grade: {line!r:.80} ({error}). The columns are taken to be "
                 f"{', '.join(order)}; name others by a header, as BEIR's query-id, corpus-id, score, or by "
                 "`columns`"
             ) from error
@@ -131,8 +141,8 @@ def evaluate(run: Run, qrels: Qrels, measures: Sequence[str] = ("nDCG@10",)) -> 
         parsed = {name: ir_measures.parse_measure(name) for name in measures}
         for measure in parsed.values():
             measure.validate_params()
-            if measure.params.get("cutoff", 1) < 1:  # trec_eval would end the whole process
-                raise ValueError(f"the cutoff of {measure} is less than 1")
+            if not 1 <= measure.params.get("cutoff", 1) <= MOST:  # trec_eval would end the whole process
+                raise ValueError(f"the cutoff of {measure} is not from 1 to {MOST}")
     except (NameError, ValueError, AssertionError, TypeError) as error:
         raise ValueError(f"unknown measure in {list(measures)}: {error}") from error
     judged = [query for query in qrels if qrels[query]]
@@ -164,15 +174,16 @@ def _ranked(query: str, found: Sequence[Hit] | Mapping[str, float]) -> list[str]
     if not isinstance(found, Mapping):
         return list(dict.fromkeys(hit.passage.id for hit in sorted(found, key=lambda hit: hit.rank)))
     for passage, score in found.items():
-        if math.isnan(score):
-            raise ValueError(f"run of query {query!r}: the score of passage {passage!r} is {score}")
+        if not isinstance(score, Real) or score != score:
+            raise ValueError(f"run of query {query!r}: the score of passage {passage!r} is {score!r}")
     return sorted(found, key=lambda passage: -found[passage])
 
 
 def _grade(value: float) -> int:
     """A grade as a whole number. Raises ValueError for any other: 0.9 cut to 0 is another judgement."""
-    if not isinstance(value, int | float | np.number) or not float(value).is_integer():
-        raise ValueError(f"grade {value!r} is not a whole number; scale the grades first")
+    whole = isinstance(value, int | float | np.number) and -MOST <= value <= MOST and value == int(value)
+    if not whole:
+        raise ValueError(f"grade {value!r:.60} is not a whole number within ±{MOST}; scale the grades first")
     return int(value)
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from ragkit.generation.decoding import PRIOR_SCALE, grounded, sampled, token_streamer
-from ragkit.generation.prompt import Evidence, Prompt, build_prompt, plain_ids, select_evidence
+from ragkit.generation.prompt import Evidence, Prompt, build_prompt, check_style, plain_ids, select_evidence
 from ragkit.generation.reader import Adapter, Reader, is_reader, merged_model, reader_settings
 from ragkit.generation.smollm2 import base_folder
-from ragkit.retrieval.corpus import DATA, Hit, check_query
-from ragkit.retrieval.encoder import Encoder, loading
+from ragkit.retrieval.corpus import DATA, Hit, check_hits, check_query
+from ragkit.retrieval.encoder import NO_CODE, SAFE, Encoder, check_weights, loading
 
 SMALL, DEFAULT = SHIPPED = "tiny-rag-lm", "smollm2-reader"  # the small one needs no package
 ABSTENTION = "I don't know: the passages found do not answer this."
@@ -87,10 +87,11 @@ class Generator:
         else:
             dtype = torch.float32 if self.device.type == "cpu" else "auto"
             with loading("generator", name, SMALL):
-                self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-                config = AutoConfig.from_pretrained(source, local_files_only=local)
+                self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local, **NO_CODE)
+                config = AutoConfig.from_pretrained(source, local_files_only=local, **NO_CODE)
                 kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-                model = kind.from_pretrained(source, local_files_only=local, dtype=dtype)
+                model, told = kind.from_pretrained(source, local_files_only=local, dtype=dtype, **SAFE)
+            check_weights(model, told, f"generator {name!r}")
             self.model, settings = self._ready(model), vars(model.config)
             self._encodes = config.is_encoder_decoder
             limits = [getattr(config, "max_position_embeddings", None), self.tokenizer.model_max_length]
@@ -100,8 +101,8 @@ class Generator:
                 )
         # How many numbered sentences the model was trained to read; other models have no such setting.
         self.sentences: int | None = settings.get("evidence_sentences")
-        self.none_similarity: float = settings.get("none_similarity", 0.0)
-        self.prior_scale: float = settings.get("prior_scale", PRIOR_SCALE)
+        self.none_similarity = _finite(settings, "none_similarity", 0.0)
+        self.prior_scale = _finite(settings, "prior_scale", PRIOR_SCALE)
         self.window = int(min(limit for limit in limits if limit))
 
     @cached_property
@@ -159,8 +160,13 @@ class Generator:
         hits first, with a warning. Raises ValueError for an empty query and for one that alone overflows the
         window.
         """
-        if not temperature > 0:
-            raise ValueError(f"temperature={temperature!r}: more than 0; without a seed, decoding is greedy")
+        if not 1e-4 <= temperature <= 1e4:  # beyond, float32 has nothing to draw from
+            told = "more than 0, from 0.0001 to 10,000; without a seed, decoding is greedy"
+            raise ValueError(f"temperature={temperature!r}: {told}")
+        if seed is not None and not (isinstance(seed, int) and -(2**63) <= seed < 2**63 - 100):
+            raise ValueError(f"seed={seed!r}: a whole number of 63 bits, or None to decode greedily")
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens={max_new_tokens!r}: 1 at least")
         check_query(query)
         if style == "free" and self.sentences and not self.reader:
             raise ValueError(f"style='free': {self.name} can only quote; use 'sentence' or 'phrase'")
@@ -177,6 +183,8 @@ class Generator:
         self, query: str, hits: list[Hit], *, style: str = "sentence", max_new_tokens: int = 128
     ) -> Prompt:
         """What the model will read for `query` over `hits`: see `answer`."""
+        check_style(style)
+        hits = check_hits(hits)
 
         def build(evidence: list[Evidence]) -> Prompt:
             return self.prompt_over(query, evidence, style)
@@ -187,7 +195,7 @@ class Generator:
         if left < 1:
             raise ValueError(
                 f"the query leaves no room: the model's window is {self.window} tokens, of which "
-                f"{kept_free} are kept for the answer; ask a shorter question"
+                f"{kept_free} are kept for the answer (max_new_tokens); ask a shorter question"
             )
         if self.sentences:
             cost = lambda text: 1 + len(self._ids(text))  # noqa: E731  (a sentence and its number)
@@ -383,6 +391,13 @@ class Generator:
                 shown = text
 
         return emit
+
+
+def _finite(settings: dict, name: str, default: float) -> float:
+    value = settings.get(name, default)
+    if not isinstance(value, int | float) or not np.isfinite(value):
+        raise ValueError(f"{name}={value!r} in the model's settings: a finite number")
+    return value
 
 
 def default_generator(encoder: Encoder | None = None) -> Generator:

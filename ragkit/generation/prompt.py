@@ -119,6 +119,12 @@ class Prompt:
     style: str
 
 
+def check_style(style: str) -> None:
+    """Raises ValueError for a style of answer that there is not."""
+    if style not in STYLES:
+        raise ValueError(f"style={style!r}: one of {', '.join(map(repr, STYLES))}")
+
+
 def build_prompt(
     tokenizer, query: str, evidence: list[Evidence], style: str, *, documents: bool, encoder: bool = False
 ) -> Prompt:
@@ -132,8 +138,7 @@ def build_prompt(
     `encoder` reads it, between those that its tokenizer puts around one. Raises ValueError where the template
     leaves text out.
     """
-    if style not in STYLES:
-        raise ValueError(f"style={style!r}: one of {', '.join(map(repr, STYLES))}")
+    check_style(style)
     key = secrets.token_hex(8)  # a placeholder that no template holds
     message = f"q{key}q"
     if documents:
@@ -144,10 +149,15 @@ def build_prompt(
         slots = {message: _INSTRUCTION.format(style=STYLES[style], passages=passages, question=query)}
         extra = {"enable_thinking": False}  # Qwen3 and its kin answer at once; other templates don't ask
     if tokenizer.chat_template:
+        from jinja2 import TemplateError
+
         messages = [{"role": "user", "content": message}]
-        rendered = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, **extra
-        )
+        try:
+            rendered = tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, **extra
+            )
+        except TemplateError as error:  # one that reaches for more than the messages is stopped, too
+            raise ValueError(f"this model's chat template fails: {error}") from error
     else:
         before, after = tokenizer.bos_token or "", ""
         if encoder:

@@ -39,7 +39,11 @@ def is_reader(folder: Path) -> bool:
 
 
 def reader_settings(folder: Path) -> dict:
-    return json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    """What the reader was trained with. Raises ValueError unless it cites sentences by one digit."""
+    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    if (most := settings.get("evidence_sentences")) not in range(1, 10):
+        raise ValueError(f"evidence_sentences={most!r} in {SETTINGS}: from 1 to 9")
+    return settings
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,13 @@ class Adapter:
     def read(cls, folder: Path) -> "Adapter":
         from safetensors.torch import load_file
 
-        return cls(json.loads((folder / CONFIG).read_text(encoding="utf-8")), load_file(folder / ADAPTER))
+        weights = load_file(folder / ADAPTER)
+        for name, weight in weights.items():
+            if not {name.replace("lora_B", "lora_A"), name.replace("lora_A", "lora_B")} <= weights.keys():
+                raise ValueError(f"{ADAPTER}: of {name!r} the other half is missing")
+            if not weight.isfinite().all():
+                raise ValueError(f"{ADAPTER}: {name!r} holds NaN or infinity")
+        return cls(json.loads((folder / CONFIG).read_text(encoding="utf-8")), weights)
 
     def write(self, folder: Path) -> None:
         from safetensors.torch import save_file

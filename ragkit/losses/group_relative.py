@@ -35,6 +35,7 @@ def group_advantages(rewards: Tensor, *, scale: str = "population") -> Tensor:
     if scale not in ("population", "sample"):
         raise ValueError(f"scale={scale!r}: population, sample or none")
     spread = rewards.std(1, correction=int(scale == "sample"), keepdim=True)
+    refuse_rows(~spread.isfinite(), " of the rewards: they lie so far apart that their spread is infinite")
     rounding = torch.finfo(rewards.dtype).eps ** 0.75 * rewards.abs().amax(1, keepdim=True)
     equal = rewards.amax(1, keepdim=True) - rewards.amin(1, keepdim=True) <= rounding
     return centred.masked_fill(equal, 0.0) / spread.masked_fill(equal, 1.0)
@@ -89,6 +90,8 @@ def group_relative_loss(
     now, advantages, mask = wide(log_probs), wide(advantages).detach(), tensor(mask).bool()
     if not empty_rows:
         refuse_rows(~mask.any(1), " of the mask is empty: no token was written (empty_rows=True allows it)")
+    if not len(now):
+        raise ValueError("no sequences: of none there is no mean")
     if mask.shape != now.shape or advantages.shape != now.shape[:1]:
         raise ValueError(
             f"log_probs {tuple(now.shape)}, mask {tuple(mask.shape)}, advantages {tuple(advantages.shape)}: "
@@ -101,6 +104,7 @@ def group_relative_loss(
     old = now.detach() if old_log_probs is None else wide(old_log_probs).detach()
     # What is masked may hold anything: it is put to 0 before it can become infinite.
     log_ratio = (now - old).masked_fill(~mask, 0.0)
+    refuse_entries("log_probs", log_ratio, ~log_ratio.isfinite())
     r = _ratio(log_ratio, mask, ratio)
     advantages = advantages[:, None]  # (B, 1)
     losses = -torch.minimum(r * advantages, r.clamp(1 - clip[0], 1 + clip[1]) * advantages)
@@ -108,6 +112,7 @@ def group_relative_loss(
         if ref_log_probs is None:
             raise ValueError(f"kl={kl} needs ref_log_probs; pass kl=0 to go without a reference")
         ref = wide(ref_log_probs).detach()
+        refuse_entries("ref_log_probs", ref, mask & ~ref.isfinite())
         if kl_correction:
             losses = losses + kl * _CorrectedK3.apply(log_ratio, (ref - old).masked_fill(~mask, 0.0))
         else:

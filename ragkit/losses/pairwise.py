@@ -67,6 +67,7 @@ def pair_loss(
     if shape not in SHAPES:
         raise ValueError(f"shape={shape!r}: one of {', '.join(SHAPES)}")
     margin = wide(margin)
+    refuse_entries("margin", margin, ~margin.isfinite())
     h = _knob("strength", strength, margin).detach()
     p = _knob("target", target, margin).detach()
     refuse_entries("target", p, (p < 0) | (p > 1), "between 0 and 1")
@@ -121,6 +122,7 @@ def robust_dpo_loss(margin: Tensor, beta: float, flip: float, *, reduction: str 
     if not 0 <= flip < 0.5:
         raise ValueError(f"flip={flip}: the share of wrong labels, at least 0 and below 0.5")
     z = finite_number("beta", beta) * wide(margin)
+    refuse_entries("margin", z, ~z.isfinite())
     return _reduce((-(1 - flip) * logsigmoid(z) + flip * logsigmoid(-z)) / (1 - 2 * flip), reduction)
 
 
@@ -174,6 +176,7 @@ def plackett_luce_loss(
     if tiers.is_floating_point():
         refuse_entries("tiers", tiers, mask & ~tiers.isfinite())
     x = x.masked_fill(~mask, 0.0)
+    refuse_entries("log_ratios", x, ~x.isfinite())
     remaining = (tiers[:, None, :] >= tiers[:, :, None]) & mask[:, None, :]  # (B, K, K): j still there at k
     remaining |= ~mask[:, :, None]  # a row that does not count must still be finite
     against = x[:, None, :].masked_fill(~remaining, -torch.inf).logsumexp(-1)  # (B, K)
@@ -236,7 +239,10 @@ def finite_number(name: str, value: float) -> float:
 
 def _knob(name: str, value: Knob, margin: Tensor) -> Tensor:
     """The knob as a tensor that broadcasts over the pairs, once it is finite."""
-    knob = torch.as_tensor(value, dtype=margin.dtype, device=margin.device)
+    try:
+        knob = torch.as_tensor(value, dtype=margin.dtype, device=margin.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name}={value!r}: a number, or one a pair") from error
     if knob.ndim:
         refuse_shape(name, knob, "the margin", margin)
     refuse_entries(name, knob, ~knob.isfinite())
@@ -268,5 +274,7 @@ def _reduce(losses: Tensor, reduction: str) -> Tensor:
     if reduction == "none":
         return losses
     if reduction == "mean":
+        if not losses.numel():
+            raise ValueError("no pairs: of none there is no mean")
         return losses.mean()
     raise ValueError(f"reduction={reduction!r}: mean or none")

@@ -16,6 +16,9 @@ def kto_loss(log_ratios: Tensor, good: Tensor, kl: float | Tensor, *, beta: floa
     differ and for what is not finite.
     """
     x, beta = wide(log_ratios), finite_number("beta", beta)
+    refuse_entries("log_ratios", x, ~x.isfinite())
+    if not x.numel():
+        raise ValueError("no answers: of none there is no mean")
     refuse_shape("good", tensor(good), "log_ratios", x)
     zero = torch.as_tensor(kl, dtype=x.dtype, device=x.device).detach().clamp(min=0.0)
     refuse_entries("kl", zero, ~zero.isfinite())

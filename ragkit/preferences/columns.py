@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Real  # NumPy's scalars are among them
+from reprlib import repr as shortened
 
 from ragkit.preferences.judgements import RATINGS
 
@@ -84,6 +85,10 @@ def finite(value, name: str) -> float | None:
     """None for a gap, which tables write as null or NaN."""
     if value is None or value != value:
         return None
-    if isinstance(value, bool) or not isinstance(value, Real) or math.isinf(value):
-        raise ValueError(f"{name} is {value!r}, not a finite number")
-    return float(value)
+    try:
+        number = math.inf if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    except OverflowError:
+        number = math.inf
+    if math.isinf(number):
+        raise ValueError(f"{name} is {shortened(value)}, not a finite number")
+    return number

@@ -40,7 +40,8 @@ def prompt_and_answers(prompt, answers: Sequence, system=None, by_words=True) ->
     first words of two texts without any other prompt, unless `by_words` is off. Raises ValueError where no
     prompt is, and for an answer that ends in another's turn than the assistant's.
     """
-    before = turns_of(prompt, "user") if prompt else []
+    blank = not prompt or (isinstance(prompt, str) and not prompt.strip())
+    before = [] if blank else turns_of(prompt, "user")
     sides = [turns_of(answer, "assistant") for answer in answers]
     for side in sides:
         if side[-1][0] != "assistant":

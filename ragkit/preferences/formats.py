@@ -3,6 +3,7 @@
 import gzip
 import json
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def read_judgements(
                 raise ValueError(_unknown(row))
             best = max(formats, key=lambda name: len(FORMATS[name][0] & columns.keys()))
             found += FORMATS[best][1](row, votes)
-        except (ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, StopIteration, OverflowError) as error:
             why = error if isinstance(error, ValueError) else f"not {best}'s format ({error!r})"
             _refuse(f"{where}: {why}", error, problems)
     return _together(found)
@@ -88,18 +89,25 @@ def from_qrels(
 def read_rows(source: str | Path | Iterable[Mapping]) -> Iterator[tuple[str, Mapping]]:
     """(where it stands, row) of a JSONL file or a JSON array, `.gz` or plain, or of rows in memory."""
     if not isinstance(source, str | Path):
-        yield from ((f"row {number}", row) for number, row in enumerate(source))
+        for number, row in enumerate([source] if source is None else source):
+            if not isinstance(row, Mapping):
+                raise ValueError(
+                    f"row {number} is a {type(row).__name__}, not a mapping: [{{column: value}}, …]"
+                )
+            yield f"row {number}", row
         return
     path = Path(source).expanduser()
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-        if not file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
-            yield from ((f"{path}, line {number}", row) for number, row in read_jsonl(path))
-            return
-        file.seek(0)
-        try:
-            rows = json.loads(file.read().decode("utf-8-sig"))
-        except ValueError as error:
-            raise ValueError(f"{path}: not a JSON array ({error})") from error
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            array = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+            file.seek(0)
+            rows = json.loads(file.read().decode("utf-8-sig")) if array else []
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: not a whole gzip file: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not a JSON array ({error})") from error
+    if not array:
+        yield from ((f"{path}, line {number}", row) for number, row in read_jsonl(path))
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             raise ValueError(f"{path}, item {number}: a JSON {type(row).__name__}, not an object")
@@ -147,10 +155,12 @@ def _hits(row: Mapping) -> list[Hit]:
 
 
 def _passage(piece: Mapping, name: str) -> Passage:
+    if not isinstance(piece, Mapping):
+        raise ValueError(f"a passage is a text, or has one: not {piece!r:.80}")
     texts = [piece[name] for name in ("text", "body", "content", "html") if isinstance(piece.get(name), str)]
     if not texts:
         raise ValueError(f"a passage without a text: {piece!r:.80}")
-    return Passage(str(piece.get("id", piece.get("_id", name))), texts[0], piece.get("title") or "")
+    return Passage(str(piece.get("id", piece.get("_id", name))), texts[0], str(piece.get("title") or ""))
 
 
 # One reader for each format: a row to judgements
@@ -185,6 +195,8 @@ def _compared(row: dict, votes: Votes) -> list[Judgement]:
 
 def _ranked(row: dict, votes: Votes) -> list[Judgement]:
     items, ranks, rewards = row["answers"], row.get("ranks"), row.get("reward")
+    if isinstance(items, str | Mapping):
+        raise ValueError(f"answers are a list, not {items!r:.60}")
     if all(isinstance(item, dict) for item in items):
         ranks = [item.get("rank") for item in items]
         names = ("overall_score", "score", "rating", "reward")

@@ -2,10 +2,13 @@
 chat answered; and each of them as an event of the log, in JSON."""
 
 import hashlib
+import math
 import operator
 import uuid
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
+from reprlib import repr as shortened
 from typing import Any
 
 from ragkit.retrieval.corpus import Hit, Passage
@@ -35,7 +38,7 @@ class Ranking:
     kind, words = "rank", ()  # in the log; words: what is called there as it is here
 
     def __post_init__(self):
-        size = len(self.passages)
+        size = _passages(self.passages)
         put = object.__setattr__  # NumPy's numbers become Python's, which JSON knows
         try:
             tiers = [[_whole(index, "tiers") for index in tier] for tier in self.tiers]
@@ -56,9 +59,10 @@ class Ranking:
             if sorted(self.shown_order) != list(range(size)):
                 raise ValueError(f"shown_order={self.shown_order}: not an order of {size} passages")
         if self.scores is not None:
-            put(self, "scores", [float(score) for score in self.scores])
+            put(self, "scores", [_finite(score, "scores") for score in self.scores])
             if len(self.scores) != size:
                 raise ValueError(f"{len(self.scores)} scores for {size} passages")
+        check_details(self.details, size)
 
     @property
     def ranks(self) -> list[int | None]:
@@ -94,7 +98,8 @@ class Comparison:
 
     def __post_init__(self):
         object.__setattr__(self, "rating", _whole(self.rating, "rating"))
-        object.__setattr__(self, "both_bad", bool(self.both_bad))
+        object.__setattr__(self, "both_bad", _flag(self.both_bad, "both_bad"))
+        check_details(self.details, 2)
         if self.rating not in RATINGS:
             raise ValueError(f"rating={self.rating}: a whole number from -3 (A) to +3 (B)")
 
@@ -119,7 +124,7 @@ class Feedback:
     kind, words = "chat_feedback", ("answer", "good", "note")
 
     def __post_init__(self):
-        object.__setattr__(self, "good", bool(self.good))
+        object.__setattr__(self, "good", _flag(self.good, "good"))
 
     @cached_property
     def item(self) -> str:
@@ -162,7 +167,8 @@ class Skip:
 
 Judgement = Ranking | Comparison | Feedback | Skip
 KINDS = {kind.kind: kind for kind in (Ranking, Comparison, Feedback, Skip, Exchange)}
-_NAMES = {"event_id": str, "seq": int, "annotator": str, "kind": str, "session": str}
+_NAMES = {"event_id": str, "annotator": str, "kind": str, "session": str}
+LAST = 2**53  # more events than any log has: a larger number is none of ours
 _SCORES = {float, int, type(None)}
 
 
@@ -203,6 +209,8 @@ def fault(event: dict) -> str | None:
     for name, kind in _NAMES.items():
         if not isinstance(event.get(name), kind):
             return f"an event whose {name} is {event.get(name)!r}"
+    if type(seq := event.get("seq")) is not int or not 0 <= seq < LAST:
+        return f"an event whose seq is {shortened(seq)}"
     try:
         details = event.get("details", {})
         for name in ("view_id", "repeat_of"):
@@ -222,17 +230,24 @@ def _check(event: dict) -> None:
     """Raises where `from_event` would, or should. Most events are read and never used: a ranking whose
     indices are plain is not made, which takes a third of the time."""
     "" + event["query"] + event["item"]
+    for name in KINDS[event["kind"]].words:
+        if name not in ("rating", "both_bad", "good"):
+            "" + event[name]
     candidates = event.get("candidates", ())
     for candidate in candidates:
         if not type(candidate["id"]) is type(candidate["title"]) is type(candidate["text"]) is str:
             raise TypeError("a document whose id, title or text is no text")
-        if type(candidate.get("score")) not in _SCORES:
-            raise TypeError(f"a score of {candidate['score']!r}")
+        score = candidate.get("score")
+        if type(score) not in _SCORES or not (score is None or -math.inf < score < math.inf):
+            raise TypeError(f"a score of {score!r}")
+        if type(candidate.get("metadata", {})) is not dict:
+            raise TypeError(f"a document whose metadata is {candidate['metadata']!r:.40}")
     if event["kind"] == Ranking.kind:
         places, shown = [index for tier in event["ranking"] for index in tier], event["shown_order"]
         indices = places if shown is None else places + shown
         plain = set(map(type, indices)) == {int} and 0 <= min(indices) and max(indices) < len(candidates)
         plain = plain and len(set(places)) == len(places)
+        check_details(event.get("details", {}), len(candidates))
         if plain and (shown is None or len(set(shown)) == len(shown) == len(candidates)):
             return
     from_event(event)
@@ -241,6 +256,44 @@ def _check(event: dict) -> None:
 def _candidate(passage: Passage, **numbers) -> dict:
     event = {"id": passage.id, "title": passage.title, "text": passage.text}
     return event | ({"metadata": passage.metadata} if passage.metadata else {}) | numbers
+
+
+def check_details(details: dict, size: int) -> None:
+    """Raises ValueError for what pairs could not take of a file's `rewards`, `margin` and `target`."""
+    if not isinstance(details, dict):
+        raise ValueError(f"details={shortened(details)}: a dict")
+    rewards = details.get("rewards")
+    if rewards is not None and (not isinstance(rewards, list | tuple) or len(rewards) != size):
+        raise ValueError(f"rewards={shortened(rewards)}: a number, or None, for each of {size}")
+    for value in (*(rewards or ()), details.get("margin"), details.get("target")):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+            raise ValueError(f"{shortened(value)} among rewards, margin and target: numbers, or None")
+
+
+def _passages(passages) -> int:
+    """How many there are. Raises ValueError for what is no list of passages."""
+    if not isinstance(passages, list | tuple):
+        raise ValueError(f"passages={shortened(passages)}: a list of passages")
+    for index, passage in enumerate(passages):
+        if not isinstance(passage, Passage):
+            raise ValueError(f"passages[{index}] is a {type(passage).__name__}, not a Passage")
+    return len(passages)
+
+
+def _finite(value, name: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{name}: {shortened(value)} is not a finite number")
+    return number
+
+
+def _flag(value, name: str) -> bool:
+    if isinstance(value, str) or value not in (True, False):
+        raise ValueError(f"{name}={shortened(value)}: True or False")
+    return bool(value)
 
 
 def _whole(value, name: str) -> int:

@@ -61,8 +61,10 @@ class PreferenceLog:
     """
 
     def __init__(self, folder: str | Path, annotator: str = DEFAULT_ANNOTATOR):
-        if not annotator or annotator != annotator.strip():
+        if not isinstance(annotator, str) or not annotator or annotator != annotator.strip():
             raise ValueError(f"annotator={annotator!r}: a name, without spaces around it")
+        if "\0" in str(folder):
+            raise ValueError(f"folder={str(folder)!r}: no folder can have a null character in its name")
         self.folder, self.annotator = Path(folder).expanduser(), annotator
         self._files: dict[Path, _File] = {}
         self._fold = _Fold()
@@ -86,7 +88,7 @@ class PreferenceLog:
         try:
             event = to_event(judgement) | names
             _to_line(event, 0, "", "")
-        except (AttributeError, TypeError, ValueError) as error:
+        except (AttributeError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"NOT SAVED: a {judgement.kind} event that JSON can't hold ({error})") from error
         if why := fault(event | {"seq": 0, "session": ""}):
             raise ValueError(f"NOT SAVED: {why}")

@@ -103,14 +103,23 @@ class AnswerScorer:
 
     @classmethod
     def load(cls, path: str | Path, encoder) -> "AnswerScorer":
-        """A scorer as it was saved. Raises ValueError for a damaged file, and another encoder or features."""
-        facts, tensors = load_tensors(Path(path).expanduser(), KIND, "train it again")
+        """A scorer as it was saved. Raises FileNotFoundError where none is, ValueError for a damaged one and
+        for another encoder or features."""
+        path = Path(path).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"no scorer in {str(path)!r} (AnswerScorer.save makes one)")
+        facts, tensors = load_tensors(path, KIND, "train it again")
+        if missing := {"encoder", "fingerprint", "features", "controls"} - facts.keys():
+            raise ValueError(f"{path} is damaged: it lacks {min(missing)!r}; train it again")
         if (facts["fingerprint"], facts["features"]) != (encoder.fingerprint, list(FEATURES)):
             raise ValueError(
                 f"{path} was trained with encoder {facts['encoder']!r} and this is {encoder.name!r}, or "
                 "another version of it or of ragkit: load that one, or train again"
             )
         scorer = cls(encoder, controls=facts["controls"])
+        shapes = {name: value.shape for name, value in tensors.items()}
+        if shapes and shapes != dict.fromkeys(("mean", "spread", "weights"), (len(FEATURES),)):
+            raise ValueError(f"{path} is damaged: its tensors are {shapes}; train it again")
         scorer.weighed = Weighed(**tensors) if tensors else None
         return scorer
 

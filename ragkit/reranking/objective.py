@@ -51,8 +51,11 @@ class Objective:
             raise ValueError(
                 f"{given[0]}: plackett_luce takes whole lists, so nothing of a pair; use a pairwise loss"
             )
-        if isinstance(self.strength, str) and self.strength != "learned":
-            raise ValueError(f'strength={self.strength!r}: a function of pairs, or "learned"')
+        for name in given:
+            knob = getattr(self, name)
+            if not callable(knob) and (name, knob) != ("strength", "learned"):
+                learned = ', or "learned"' if name == "strength" else ""
+                raise ValueError(f"{name}={knob!r}: a function of pairs{learned}; constant(0.1) gives one")
         if self.loss != "grpo" and self.strength is not None:
             raise ValueError(f"strength: loss={self.loss!r} has none; it belongs to loss='grpo'")
 

@@ -19,7 +19,7 @@ from ragkit.reranking.report import Explanation, FitReport, explain
 from ragkit.reranking.selection import Fitted, Settings, fit_linear, pair_losses, renewed
 from ragkit.reranking.shown_place import shown_first
 from ragkit.reranking.table import Table, base_scores
-from ragkit.retrieval.corpus import Hit, Passage, check_query, ranked
+from ragkit.retrieval.corpus import Hit, Passage, check_hits, check_query, ranked
 from ragkit.retrieval.storage import digest, load_tensors, save_tensors
 
 CROSS = "cross-encoder"
@@ -58,8 +58,8 @@ class Reranker:
             raise ValueError(f'prior={prior!r}: "people", or None to start as the retriever')
         if anchor not in ANCHORS:
             raise ValueError(f"anchor={anchor!r}: one of {', '.join(ANCHORS)}")
-        if not max_kl >= 0:
-            raise ValueError(f"max_kl={max_kl}: a number of nats, 0 or more")
+        if not isinstance(max_kl, int | float | np.number) or not max_kl >= 0:
+            raise ValueError(f"max_kl={max_kl!r}: a number of nats, 0 or more")
         self.encoder, self.capacity, self.prior, self.anchor = encoder, capacity, prior, anchor
         self.max_kl, self.seed = float(max_kl), seed
         self.fitted = Fitted(prior=prior is not None)
@@ -189,7 +189,7 @@ class Reranker:
 
         Where nothing was learned, nor given by a prior, the hits as they came, with their scores.
         """
-        hits = list(hits)
+        hits = check_hits(hits)
         if self.fitted.residual is None and not self.fitted.prior:
             check_query(query)
             return ranked((hit.passage, hit.score) for hit in hits)
@@ -233,6 +233,8 @@ class Reranker:
         if not path.is_file():
             raise FileNotFoundError(f"no reranker in {str(path)!r} (Reranker.save makes one)")
         facts, tensors = load_tensors(path, KIND, "train it again")
+        if missing := {"encoder", "fingerprint", "features", "people", "settings", *SAVED} - facts.keys():
+            raise ValueError(f"{path} is damaged: it lacks {min(missing)!r}; train it again")
         if facts["fingerprint"] != encoder.fingerprint:
             raise ValueError(
                 f"the reranker in {str(path)!r} was trained with encoder {facts['encoder']!r}, and this is "
@@ -246,8 +248,12 @@ class Reranker:
         kind = LinearResidual
         if reranker.capacity == CROSS:
             from ragkit.reranking.cross_encoder import CrossResidual as kind
-        settings = facts["settings"] and Settings(**facts["settings"])
-        reranker.fitted = Fitted.from_tensors(kind, encoder, settings, reranker.fitted.prior, tensors)
+        try:
+            settings = facts["settings"] and Settings(**facts["settings"])
+            reranker.fitted = Fitted.from_tensors(kind, encoder, settings, reranker.fitted.prior, tensors)
+            reranker.score("?", [Passage("", "")] * 2)  # shapes that don't fit show here, not at a question
+        except (LookupError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged ({error}); train it again") from error
         return reranker
 
     @property

@@ -3,19 +3,22 @@
 import codecs
 import gzip
 import json
+import re
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any
 
 from ragkit.retrieval.encoder import default_tokenizer
 from ragkit.retrieval.markdown import plain_markdown
-from ragkit.retrieval.text import split_document
+from ragkit.retrieval.text import readable, split_document
 
 DATA = Path(__file__).resolve().parents[2] / "data"  # what the repo ships
 DOCUMENT_SUFFIXES = (".md", ".markdown", ".mdx", ".rst", ".txt")
+LONGEST_PARAGRAPH = 30_000  # characters of reStructuredText: its reader's time grows with their square
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,17 @@ def check_query(query: str) -> None:
     """Raises ValueError for a query that is no text or an empty one."""
     if not isinstance(query, str) or not query.strip():
         raise ValueError(f"query={query!r}: a question, as a string that is not empty")
+
+
+def check_hits(hits: Iterable[Hit]) -> list[Hit]:
+    """The hits as a list. Raises TypeError for one that is none, as a bare passage is."""
+    if not isinstance(hits, Iterable):
+        raise TypeError(f"hits={hits!r}: a list of hits, as retrieve gives them; [] for none")
+    hits = list(hits)
+    for index, hit in enumerate(hits):
+        if not isinstance(hit, Hit):
+            raise TypeError(f"hits[{index}] is a {type(hit).__name__}, not a Hit, as retrieve gives them")
+    return hits
 
 
 class UnreadableText(ValueError):
@@ -125,17 +139,30 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict]]:
                 row = json.loads(line.decode("utf-8-sig").rstrip())
                 if not isinstance(row, dict):
                     raise ValueError(f"a JSON {type(row).__name__}, not an object")
-                if b"\\ud" in line.lower():  # half of a surrogate pair is JSON, but no text to encode or save
-                    json.dumps(row, ensure_ascii=False).encode()
+                if b"\\ud" in line.lower() and (half := _HALF.search(json.dumps(row, ensure_ascii=False))):
+                    raise ValueError(f"{half[0]!r} is half of a character, and no text: write both halves")
                 yield number, row
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"{path}: not a whole gzip file, broken after line {number}: {error}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
+
+
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def unsaved(value) -> str | None:
+    """Why no file can hold this, as JSON in UTF-8; None where one can."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:  # a set, NaN, half of a character, a circle
+        return f"no JSON file can hold {shortened(value)}: {error}"
+    return None
 
 
 def _read(path: Path, name: str, tokenizer) -> Iterator[tuple[str, Passage]]:
     """(where it stands, passage) of each in a file, so that an error can name the place."""
+    name = readable(name)  # on disk it is bytes, of any kind
     if not _is_jsonl(path):
         for passage in _split_document(name, path, "", _decoded(path), {"path": name}, tokenizer):
             yield str(path), passage
@@ -143,16 +170,20 @@ def _read(path: Path, name: str, tokenizer) -> Iterator[tuple[str, Passage]]:
     for number, row in read_jsonl(path):
         where = f"{path}, line {number}"
         identifier = row.pop("_id", row.pop("id", None))
-        title, text = row.pop("title", None) or "", row.pop("text", None)
-        metadata = row.pop("metadata", None) or {}
-        if not isinstance(text, str) or not isinstance(title, str) or not isinstance(metadata, dict):
-            raise ValueError(f"{where}: needs a string `text` (and `title` a string, `metadata` an object)")
+        text, title, metadata = (row.pop(key, None) for key in ("text", "title", "metadata"))
+        title, metadata = "" if title is None else title, {} if metadata is None else metadata
+        for key, value, kind in (("text", text, str), ("title", title, str), ("metadata", metadata, dict)):
+            if not isinstance(value, kind):
+                wanted = "a string" if kind is str else "an object"
+                raise ValueError(f"{where}: needs {wanted} `{key}`, not {value!r:.60}")
         metadata = metadata | row  # fields that we don't know are kept
+        if why := unsaved(metadata):
+            raise ValueError(f"{where}: {why}")
         if identifier is None:
             place = Path(str(row.get("path", "")))
             for passage in _split_document(f"{name}:{number}", place, title, text, metadata, tokenizer):
                 yield where, passage
-        elif isinstance(identifier, str | int) and str(identifier):
+        elif type(identifier) in (str, int) and str(identifier).strip():
             yield where, Passage(str(identifier), text, title, metadata)
         else:
             raise ValueError(f"{where}: `_id` must be a string that is not empty, not {identifier!r}")
@@ -164,7 +195,10 @@ def _decoded(path: Path) -> str:
     try:
         text = data.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UnreadableText(path, f"not {'UTF-16' if utf16 else 'UTF-8'} text") from error
+        kind = "UTF-16" if utf16 else "UTF-8"
+        raise UnreadableText(path, f"not {kind} text; save it as UTF-8") from error
+    if "\0" in text:  # which UTF-16 without its mark, and UTF-32, have between their letters
+        raise UnreadableText(path, "null characters in it: no text, or not UTF-8; save it as UTF-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -178,13 +212,17 @@ def _split_document(
     elif suffix == ".rst":
         from ragkit.retrieval.restructured import plain_restructured
 
+        if (longest := max(map(len, re.split(r"\n\s*\n", text)))) > LONGEST_PARAGRAPH:
+            raise UnreadableText(path, f"a paragraph of {longest:,} characters; part it by blank lines")
         try:
             found, text = plain_restructured(text)
         except RecursionError as error:
             raise UnreadableText(path, "nested too deep") from error
+        except LookupError as error:  # docutils has some for what is no table after all
+            raise UnreadableText(path, f"docutils can't read it: {error}") from error
     tokenizer = tokenizer or default_tokenizer()
     window = min(tokenizer.model_max_length, 256)
-    title = (title or found or path.stem).strip()[:200]
+    title = readable((title or found or path.stem).strip()[:200])
     taken = len(tokenizer(title, add_special_tokens=False, verbose=False)["input_ids"])
     room = max(window - taken, window // 2)
     pieces = split_document(text, tokenizer, max_tokens=room, overlap=min(32, room // 4))

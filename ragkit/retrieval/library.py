@@ -3,10 +3,11 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from reprlib import repr as shortened
 
 import numpy as np
 
-from ragkit.retrieval.corpus import Hit, Passage, ranked, read_jsonl
+from ragkit.retrieval.corpus import Hit, Passage, ranked, read_jsonl, unsaved
 from ragkit.retrieval.storage import PASSAGES, VECTORS, LibraryFolder
 from ragkit.retrieval.text import words
 
@@ -130,15 +131,26 @@ class Library:
         if encoder is not None:
             check_encoder(encoder, manifest["fingerprint"], manifest["encoder"])
         paths = versions.files(manifest)
-        index = faiss.read_index(str(paths["vectors"]))
+        try:
+            index = faiss.read_index(str(paths["vectors"]))
+            if index.metric_type != faiss.METRIC_INNER_PRODUCT:
+                raise ValueError("its index has another measure than the inner product")
+            vectors = _rows(index)
+            passages = {}
+            for _, row in read_jsonl(paths["passages"]):
+                passages[row["n"]] = Passage(row["_id"], row["text"], row["title"], row["metadata"])
+            _refuse_broken(passages.values())
+        except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{versions.path} is damaged ({error}); build the library again") from error
+        if not np.isfinite(vectors).all():
+            raise ValueError(f"{versions.path}: its vectors hold NaN or infinity; build the library again")
         library = cls(
             manifest["encoder"], manifest["fingerprint"], manifest["dimension"], index=index, encoder=encoder
         )
-        for _, row in read_jsonl(paths["passages"]):
-            library._passages[row["n"]] = Passage(row["_id"], row["text"], row["title"], row["metadata"])
+        library._passages = passages
         library._numbers = {passage.id: number for number, passage in library._passages.items()}
         stored = set(faiss.vector_to_array(index.id_map).tolist())
-        if index.d != library.dimension or stored != set(library._passages):
+        if index.d != library.dimension or stored != set(passages) or len(library._numbers) < len(passages):
             raise ValueError(
                 f"{versions.path}: vectors and passages do not belong together "
                 f"({index.ntotal} vectors of {index.d} dimensions, {len(library)} passages of "
@@ -153,11 +165,13 @@ class Library:
             raise KeyError(f"no passage {error.args[0]!r} in this library") from None
 
     def _checked(self, passages: Iterable[Passage], *, known: bool) -> list[Passage]:
+        if isinstance(passages, Passage):
+            raise TypeError("passages is one Passage, not a list of them: [passage]")
         passages, seen = list(passages), set()
+        _refuse_broken(passages)
         for passage in passages:
-            for name in ("id", "title", "text"):
-                if not isinstance(value := getattr(passage, name), str):
-                    raise TypeError(f"passage {passage.id!r}: its {name} is {value!r}, and must be a string")
+            if why := unsaved(vars(passage)):
+                raise ValueError(f"passage {passage.id!r}: {why}")
             if passage.id in seen:
                 raise ValueError(f"the id {passage.id!r} comes twice; ids are unique within a library")
             seen.add(passage.id)
@@ -196,6 +210,26 @@ class Library:
         self._bm25 = None
 
 
+def _refuse_broken(passages: Iterable[Passage]) -> None:
+    """Raises TypeError for what is no passage, and for a part of one that is of another type."""
+    for place, passage in enumerate(passages):
+        if not isinstance(passage, Passage):
+            raise TypeError(f"passages[{place}] is a {type(passage).__name__}, not a Passage")
+        for name, kind in (("id", str), ("title", str), ("text", str), ("metadata", dict)):
+            if not isinstance(value := getattr(passage, name), kind):
+                wanted = "string" if kind is str else "dict"
+                raise TypeError(f"passage {passage.id!r}: its {name} is {value!r}, and must be a {wanted}")
+
+
+def _rows(index) -> np.ndarray:
+    """The vectors of an index of a library, (N, D), in the order of the passages; not a copy."""
+    import faiss
+
+    flat = faiss.downcast_index(index.index)
+    found = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d) if flat.ntotal else np.empty(0)
+    return found.reshape(-1, flat.d)
+
+
 def retrieve(library: Library, query_vector: np.ndarray, k: int) -> list[Hit]:
     """The k passages with the largest inner product with the query vector, best first.
 
@@ -221,7 +255,13 @@ def retrieve(library: Library, query_vector: np.ndarray, k: int) -> list[Hit]:
 
 
 def _checked_vector(library: Library, query_vector: np.ndarray) -> np.ndarray:
-    vector = np.asarray(query_vector, dtype=np.float32)
+    try:
+        vector = np.asarray(query_vector, dtype=np.float32)
+    except (TypeError, ValueError, RuntimeError) as error:  # a text, or a tensor with its gradient
+        raise ValueError(
+            f"query_vector={shortened(query_vector)}: a vector of {library.dimension} numbers, as "
+            f"encode_query gives it ({error})"
+        ) from error
     if vector.shape == (1, library.dimension):
         vector = vector[0]
     if vector.shape != (library.dimension,):
@@ -252,14 +292,10 @@ def hybrid_search(library: Library, query: str, query_vector: np.ndarray, k: int
     counts little where it shares only common words, or few of many. Equal scores keep the library's order.
     Raises what `retrieve` raises.
     """
-    import faiss
-
     lexical, bound = _bm25(library, query)
     vector = _checked_vector(library, query_vector)
-    flat = faiss.downcast_index(library._index.index)  # its rows are in the order of the passages
-    rows = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d) if flat.ntotal else np.empty(0)
     # Row by row: a matrix product rounds equal rows differently by where they stand.
-    cosines = np.einsum("nd,d->n", rows.reshape(-1, library.dimension), vector)
+    cosines = np.einsum("nd,d->n", _rows(library._index), vector)
     return _best(library, (1 - LEXICAL) * cosines + LEXICAL * lexical / bound, k)
 
 
@@ -306,6 +342,8 @@ def fuse(*runs: list[Hit], k: int | None = None, constant: float = 60.0) -> list
 
 def check_encoder(encoder, fingerprint: str, encoder_name: str) -> None:
     """Raises ValueError unless `encoder` is the one with that fingerprint: vectors of two don't compare."""
+    if isinstance(encoder, str):
+        raise TypeError(f"encoder={encoder!r} is a name: Encoder({encoder!r})")
     if encoder.fingerprint != fingerprint:
         raise ValueError(
             f"this library was built by encoder {encoder_name!r} ({fingerprint[:12]}…), which is not "

@@ -68,14 +68,15 @@ class LibraryFolder:
             manifest = json.loads(path.read_text(encoding="utf-8"))
             kind = {key: manifest.get(key) for key in KIND}
             files = manifest.get("files", {}) if kind == KIND else {}
-            stems = [name.split("-")[0] for name, facts in files.items() if {"sha256", "bytes"} <= {*facts}]
-        except (ValueError, AttributeError, TypeError) as error:
+            whole = {name for name, facts in files.items() if isinstance(facts.get("sha256"), str)}
+            stems = [name.split("-")[0] for name in whole if "bytes" in files[name]]
+        except (ValueError, AttributeError, TypeError, RecursionError) as error:
             raise ValueError(f"{path} is damaged ({error}); {_ADVICE}") from error
         if kind != KIND:
             raise ValueError(f"{path} is not a library that this ragkit reads: it says {kind}, not {KIND}")
         if sorted(stems) != ["passages", "vectors"] or any("/" in name or "\\" in name for name in files):
             raise ValueError(f"{path} is damaged (its files are {files}); {_ADVICE}")
-        if missing := [key for key in _KEYS if key not in manifest]:
+        if missing := [key for key in _KEYS if manifest.get(key) is None]:
             raise ValueError(f"{path} is damaged (no {', '.join(missing)}); {_ADVICE}")
         return manifest
 
@@ -111,7 +112,7 @@ def load_tensors(path: Path, kind: dict, advice: str) -> tuple[dict, dict[str, n
             header = json.loads((file.metadata() or {}).get("ragkit", "{}"))
             found = {key: header.get(key) for key in kind}
             tensors = {name: file.get_tensor(name) for name in file.keys()} if found == kind else {}  # noqa: SIM118
-    except (SafetensorError, ValueError, TypeError, AttributeError) as error:
+    except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}); {advice}") from error
     if found != kind:
         raise ValueError(
@@ -119,6 +120,8 @@ def load_tensors(path: Path, kind: dict, advice: str) -> tuple[dict, dict[str, n
         )
     if header.pop("sha256", None) != digest(header, tensors):
         raise ValueError(f"{path} is damaged: its sha256 is another than its header says; {advice}")
+    if bad := [name for name, value in tensors.items() if value.dtype.kind == "f" and np.isnan(value).any()]:
+        raise ValueError(f"{path} is damaged: its {bad[0]} holds NaN; {advice}")
     return header, tensors
 
 

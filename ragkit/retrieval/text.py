@@ -24,6 +24,7 @@ _ITEM = re.compile(r"(?:[-*+•]|(\d+)[.)])\s")
 LONGEST_UNIT = 600  # characters of a list or a fence that is quoted whole
 _PAIRED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"  # kana, Han, Hangul
 _WORD = re.compile(rf"([{_PAIRED}]+)|[^\W{_PAIRED}]+")
+_DIRECTING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 STOP = set(
     """a an the of to in on at by for with from into and or but if is are was were be been do does did what
     which who how why when where it its this that these those i me my you your we our they their can could
@@ -182,6 +183,12 @@ def words(text: str) -> list[str]:
         run = match[0]
         found += [run[i : i + 2] for i in range(max(len(run) - 1, 1))] if match[1] else [run]
     return [word for word in found if word not in STOP]
+
+
+def shown(text: str) -> str:
+    """The text without what would change how the text around it is shown: characters that override or embed
+    a direction of writing. Its letters keep their own; marks within it stay."""
+    return _DIRECTING.sub("", text)
 
 
 def readable(text: str) -> str:

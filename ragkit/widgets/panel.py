@@ -17,7 +17,7 @@ import traitlets
 from ragkit.preferences.judgements import Comparison, Feedback, Ranking, Skip
 from ragkit.preferences.log import DEFAULT_ANNOTATOR
 from ragkit.retrieval.corpus import DATA
-from ragkit.retrieval.text import readable
+from ragkit.retrieval.text import readable, shown
 
 PICTURES = DATA.parent / "notebooks" / "figures"
 FOLD = 320  # characters: a longer document is folded
@@ -28,7 +28,7 @@ SETTLE = 0.5
 
 def escaped(text: str) -> str:
     """Text as HTML that shows it and does nothing else."""
-    return html.escape(readable(text))
+    return html.escape(shown(readable(text)))
 
 
 def block(text: str, classes: str = "", tag: str = "div", **attributes: str) -> str:
@@ -232,7 +232,7 @@ class Panel:
         """Attributes for screen readers: `"save", aria_disabled=True` for the part of class rk-save."""
         told = self._aria.setdefault(f"rk-{name}", {})
         for key, value in attributes.items():
-            value = str(value).lower() if isinstance(value, bool) else readable(value)
+            value = str(value).lower() if isinstance(value, bool) else shown(readable(value))
             told[key.replace("_", "-")] = value
 
     def forget(self, ending: str) -> None:
