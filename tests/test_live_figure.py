@@ -10,6 +10,7 @@ import pytest
 from nbclient import NotebookClient
 
 from ragkit.widgets import training
+from ragkit.widgets.figures import COLOURS
 from ragkit.widgets.training import LiveFigure
 
 TUNE = [
@@ -84,6 +85,25 @@ def test_another_run_has_another_figure(notebook):
         live(row)
     first, second = notebook
     assert live.log == TUNE and "step 5" in first.value and "step 5" in second.value
+
+
+def test_what_is_kept_takes_the_live_figures_place(notebook, monkeypatch):
+    shown = []
+    monkeypatch.setattr(training, "show", lambda figure, alt: shown.append((len(figure.axes), alt)))
+    live = LiveFigure()
+    for row in TUNE:
+        live(row)
+    live.keep()
+    assert shown == [(4, live.alt)] and notebook[0].comm is None  # closed
+    live({"step": 9, "loss": 0.3})
+    assert len(notebook) == 2
+
+
+def test_chosen_and_rejected_have_their_colours():
+    live = LiveFigure()
+    live({"step": 0, "loss": 0.7, "logps/chosen": -9.0, "logps/rejected": -8.0})
+    colours = [line.get_color() for axis in live.figure().axes for line in axis.lines]
+    assert colours == [COLOURS["held out"], COLOURS["chosen"], COLOURS["rejected"]]
 
 
 def test_outside_a_notebook_nothing_is_shown(capsys):

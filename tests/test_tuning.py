@@ -108,6 +108,19 @@ def test_simpo_has_no_reference_and_counts_tokens():
     assert found == pytest.approx(wanted)
 
 
+def test_an_offset_may_be_a_function_of_pairs_and_takes_out_what_it_explains():
+    """Preferences that length explains, P = σ(α·more tokens), leave the policy where it was (R-DPO)."""
+    examples, alpha = world(loss="dpo", beta=0.5), 0.7
+    more = torch.tensor([LENGTHS[a] - LENGTHS[b] for a, b in ((0, 1), (0, 2), (1, 2))] * 2).double()
+    examples.target = (alpha * more).sigmoid()
+    with_offset = world(loss="dpo", beta=0.5, offset=lambda pairs, scores: -alpha * more)
+    with_offset.target = examples.target
+    rho = optimum(with_offset)
+    close(rho, rho[:, :1].expand(2, 3), atol=1e-4, rtol=0)
+    rho = optimum(examples)
+    close(rho[:, :1] - rho[:, 1:2], torch.full((2, 1), alpha * 2 / 0.5).double(), atol=1e-4, rtol=1e-4)
+
+
 def test_kto_counts_from_what_was_said_of_other_questions():
     """Each prompt has one more answer, the other's; that one's log-ratio is where gains and losses begin."""
     examples = world(loss="kto", beta=1.0)
@@ -143,6 +156,7 @@ def test_supervised_adds_the_better_answers_tokens(loss, better):
         ({"beta": 0.0}, "beta=0.0"),
         ({"supervised": -1.0}, "supervised=-1.0"),
         ({"loss": "ipo", "offset": 1.0}, "offset=1.0: loss='ipo' has none"),
+        ({"loss": "kto", "offset": constant(0.0)}, "offset=.*: loss='kto' has none"),
         ({"loss": "kto", "reference": False}, "kto counts gains"),
     ],
 )
@@ -354,7 +368,8 @@ def answers_of(generator, styles=("sentence", "phrase")):
 
 
 def test_a_tuned_model_is_the_same_after_it_was_saved(tiny, tmp_path, encoder):
-    tuned = tune(tiny, COMPARISONS, learning_rate=3e-2, **QUIET)
+    tuned = tune(tiny, COMPARISONS, learning_rate=3e-2, offset=constant(0.1), **QUIET)
+    assert tuned.settings["offset"] == "constant" and tuned.settings["strength"] == "stated"
     tuned.save(tmp_path / "tuned")
     loaded = Generator(tmp_path / "tuned", encoder, device="cpu")
     for name, weight in tuned.generator.model.state_dict().items():

@@ -33,14 +33,16 @@ class AnswerLoss:
     2 for "clearly", 3 for "much better", and for a tie `beta`. `normalise`: log-probs a token instead
     of an answer, so that length by itself is no advantage. `reference`: without one, log π_θ stands where
     log π_θ − log π_ref does (see `SIMPO`). `supervised`: so many times the mean −log π_θ of the tokens of the
-    better answers is added, which keeps them likely while the margin grows. Raises ValueError for another
-    loss or strength, for β that is not above 0, and for what a loss does not have.
+    better answers is added, which keeps them likely while the margin grows. `offset`: a number, or a function
+    of pairs as a strength is: −α·(length of chosen − length of rejected) takes out of the margin what length
+    explains (R-DPO, arXiv 2403.19159). Raises ValueError for another loss or strength, for β that is not
+    above 0, and for what a loss does not have.
     """
 
     loss: str = "grpo"
     strength: Strength | str = "stated"
     beta: float = 0.1
-    offset: float = 0.0
+    offset: Strength | float = 0.0
     normalise: bool = False
     reference: bool = True
     supervised: float = 0.0
@@ -54,7 +56,8 @@ class AnswerLoss:
             raise ValueError(f"beta={self.beta}: more than 0")
         if not finite_number("supervised", self.supervised) >= 0:
             raise ValueError(f"supervised={self.supervised}: 0 or more")
-        if finite_number("offset", self.offset) and self.loss not in ("grpo", "dpo"):
+        none = not callable(self.offset) and not finite_number("offset", self.offset)
+        if self.loss not in ("grpo", "dpo") and not none:
             raise ValueError(f"offset={self.offset}: loss={self.loss!r} has none; use grpo or dpo")
         if self.loss == "kto" and not self.reference:
             raise ValueError("reference=False: kto counts gains and losses from one")
@@ -91,6 +94,9 @@ class Examples:
         if objective.loss in PAIRWISE:
             self.usable = set(self.pair_prompts.tolist())
             self.strength = self._strength(objective) if objective.loss == "grpo" else None
+            self.offset = torch.zeros(len(self.pairs)) + (
+                objective.offset(self.pairs, None) if callable(objective.offset) else objective.offset
+            )
         else:
             rows = self.lists if objective.loss == "plackett_luce" else self.labels
             self.usable = {row[0] for row in rows}
@@ -133,7 +139,7 @@ class Examples:
                 loss = ipo_loss(delta, o.beta, target=target)
             else:
                 strength = self.strength[rows] if o.loss == "grpo" else o.beta
-                loss = pair_loss(delta, strength=strength, offset=o.offset, target=target)
+                loss = pair_loss(delta, strength=strength, offset=self.offset[rows], target=target)
             better = chosen[target > 0.5]
         elif o.loss == "plackett_luce":
             lists = [one for one in self.lists if one[0] in places]

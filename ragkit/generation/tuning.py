@@ -33,7 +33,7 @@ def tune(
     loss: str = "grpo",
     strength: Strength | str = "stated",
     beta: float = 0.1,
-    offset: float = 0.0,
+    offset: Strength | float = 0.0,
     normalise: bool = False,
     reference: bool = True,
     supervised: float = 0.0,
@@ -77,9 +77,12 @@ def tune(
     rate = learning_rate or RATES["all" if rank is None else "adapter"]
     training = TrainingRun(Policy(generator, rank, seed=seed), rate, count, looks, on_log, progress)
     run = _Run(training, examples, held)
-    settings = {name: value for name, value in asdict(objective).items() if name != "strength"}
-    if loss == "grpo":
-        settings["strength"] = strength if isinstance(strength, str) else strength.__qualname__.split(".")[0]
+    settings = asdict(objective)
+    if loss != "grpo":
+        del settings["strength"]
+    for name, value in settings.items():
+        if callable(value):  # a folder keeps its name
+            settings[name] = value.__qualname__.split(".")[0]
     settings |= {"rank": rank, "epochs": epochs, "batch": batch, "learning_rate": rate, "held_out": held_out}
     settings |= {"style": style, "cite": cite, "seed": seed, "generator": str(generator.name)}
     return training.run(lambda: run.train(train, epochs, batch, seed), settings)

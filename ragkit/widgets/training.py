@@ -7,7 +7,7 @@ import ipywidgets
 from IPython import get_ipython
 from IPython.display import display
 
-from ragkit.widgets.figures import COLOURS, png
+from ragkit.widgets.figures import COLOURS, png, show
 from ragkit.widgets.panel import escaped
 
 # What is drawn together, by title: names in a row of the log, and what they are called in the figure.
@@ -21,6 +21,7 @@ PANELS = {
     "length, tokens": {"held_out/length": "held out", "length": "sampled"},
     "share": {"clipped": "tokens clipped", "without_spread": "groups without spread"},
 }
+SIDES = ("chosen", "rejected")  # these have colours of their own
 EVERY = 3.0  # seconds between two drawings, at least; looks at what is held out are all drawn
 
 
@@ -28,7 +29,8 @@ class LiveFigure:
     """`tune(…, on_log=LiveFigure())`, or `tune_online`: a figure below the cell that is redrawn meanwhile.
 
     Outside a notebook nothing is shown. `.log` is what the latest run logged; `.figure()` all of it as a
-    matplotlib figure, to keep in a saved notebook, and `.alt` the same in words, for those who can't see it.
+    matplotlib figure, and `.alt` the same in words, for those who can't see it. `.keep()` leaves that in its
+    place, once the run is over: a saved notebook has no live figures.
     """
 
     def __init__(self):
@@ -52,6 +54,13 @@ class LiveFigure:
         )
         self._drawn = time.monotonic()
 
+    def keep(self) -> None:
+        """Show the figure as it is now, as any other; the live one goes."""
+        if self._shown is not None:
+            self._shown.close()
+            self._shown = None
+        show(self.figure(), self.alt)
+
     def _panels(self) -> dict[str, dict[str, tuple[Sequence[float], Sequence[float]]]]:
         """By panel and line: steps and values, of what the log has."""
         found = {}
@@ -73,10 +82,8 @@ class LiveFigure:
         figure.subplots_adjust(0.06, 0.5 / height, 0.98, 1 - 0.3 / height, wspace=0.25, hspace=0.55)
         for place, (title, lines) in enumerate(panels.items(), 1):
             axis = figure.add_subplot(rows, columns, place)
-            for (label, (steps, values)), colour in zip(
-                lines.items(), (COLOURS["held out"], COLOURS["trained on"])
-            ):
-                axis.plot(steps, values, ".-", label=label, color=colour)
+            for (label, (steps, values)), usual in zip(lines.items(), ("held out", "trained on")):
+                axis.plot(steps, values, ".-", label=label, color=COLOURS[label if label in SIDES else usual])
             axis.set_title(title, fontsize=9)
             axis.set_xlabel("step", fontsize=8)
             axis.tick_params(labelsize=8)
