@@ -41,9 +41,12 @@ _IMPERSONAL = re.compile(
 _POINTS_BACK = re.compile(r"\b(?:its?|they|them|theirs?|he|she|him|his|hers?)\b", re.I)
 _POINTS_NEAR = re.compile(
     r"\b(?:this|that|these|those|ones?|others?|another|else|instead|same|both|latter|former|there(?=\W*$)"
-    r"|more(?=\W*$)|which (?:is|are|was|should|would|do|does))\b",
+    r"|(?:more|then)(?=\W*$)|which (?:is|are|was|should|would|do|does))\b",
     re.I,
 )
+# "What is a reward model?" names what "it" and "one" mean in the next question.
+_DEFINITION = re.compile(r"\W*what(?:'s|\s+is)\s+(?P<term>(?P<an>an?\s+)?\w[\w–-]*(?:\s+[\w–-]+){0,3})", re.I)
+_LEAD = re.compile(r"(?:(?:and|but|so|ok(?:ay)?|then)\b[\s,]*)+", re.I)
 _SMALL_TALK = re.compile(
     r"(?:(?:thank you|thanks?|thx|cheers|yes|yeah|yep|no|sure|agreed|exactly|noted|all ?right|you too|"
     r"hello|hi|hey|(?:good )?(?:morning|afternoon|evening|night|day|bye)|goodbye|bye|see you|ok(?:ay)?|oh|"
@@ -64,7 +67,8 @@ def complete_follow_up(query: str, previous: str | None) -> str:
 
     "and what about IPO?" after "What does beta control in DPO?" becomes "What does beta control in IPO?":
     the new name takes the place of the old one; of several, of that behind the same preposition, or else of
-    that which ends most like it ("in London and Rome" counts as one). Where no name can be replaced, or the
+    that which ends most like it ("in London and Rome" counts as one). "and why would I use it?" after "What
+    is DPO?" becomes "why would I use DPO?". Where no name can be replaced, or the
     question only points back ("why does it work?", "where did she study?"), the earlier question is put in
     front. A question that stands alone stays as it is, but for thanks before it, and so does what asks
     nothing. These are rules of thumb, for English; the chat shows what they made.
@@ -94,6 +98,10 @@ def complete_follow_up(query: str, previous: str | None) -> str:
     own = _IMPERSONAL.sub(lambda match: "_" * len(match[0]), query)
     back = _POINTS_BACK.search(own) if words <= 10 else None
     back = back or (_POINTS_NEAR.search(own) if words <= 6 else None)
+    if (asked := _DEFINITION.fullmatch(first.replace("’", "'"))) and back:
+        if meant := re.compile(r"\b(?:it|one(?=\W*$))\b" if asked["an"] else r"\bit\b").search(own):
+            query = query[: meant.start()] + asked["term"] + query[meant.end() :]
+            return _LEAD.sub("", query, count=1) if _LEAD.match(query) else query
     if (words <= 2 and not name) or (back and (not name or back.start() < name.start())):
         return f"{first}? {query}"
     return query
