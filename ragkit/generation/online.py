@@ -224,6 +224,7 @@ class _Run:
                 ref, old = self._reference(groups), None
                 for _ in range(inner_epochs):
                     now = self.policy.token_log_probs(groups.prompts, groups.answers).cpu()
+                    self.training.refuse_unless_finite(step, sum_of_log_probs=now.detach())
                     old = now.detach() if old is None else old  # nothing has moved before the first
                     self.training.step(step, self.objective.loss(groups, now, old, ref))
                 row |= groups.facts(old - ref, [*self.rewards])

@@ -70,12 +70,19 @@ class TrainingRun:
         self._optimiser.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.policy.trained(), 1.0)
-        if not (loss.isfinite() and norm.isfinite()):
-            raise FloatingPointError(
-                f"step {number}: the loss is {loss:g}, the norm of its gradient {norm:g}; lower "
-                f"learning_rate ({self.rate:g}). The best weights before are in this error's `tuned`"
-            )
+        self.refuse_unless_finite(number, loss=loss, norm_of_its_gradient=norm)
         self._optimiser.step()
+
+    def refuse_unless_finite(self, number: int, **values: Tensor) -> None:
+        """Raises FloatingPointError where one of these is not finite: nothing can be learned from there."""
+        if not all(value.isfinite().all() for value in values.values()):
+            said = ", ".join(
+                f"the {name.replace('_', ' ')} is {value.sum():g}" for name, value in values.items()
+            )
+            raise FloatingPointError(
+                f"step {number}: {said}; lower learning_rate ({self.rate:g}). The best weights before are in "
+                "this error's `tuned`"
+            )
 
     def record(self, row: dict) -> None:
         row["seconds"] = time.monotonic() - self._began
