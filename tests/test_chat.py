@@ -6,6 +6,7 @@ import gc
 import html
 import json
 import tracemalloc
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -670,6 +671,14 @@ def test_older_turns_fold_open_again_and_fold_back(chat):
     assert chat._thread.card(6).note.text == "half a tho"
     chat.open(99)
     assert chat.status.startswith("NOT OPENED: at=99")
+
+
+def test_a_closed_panel_leaves_memory(chat):
+    chat.ask("What is DPO?")
+    closed = weakref.ref(chat.rank())
+    chat.rank()
+    gc.collect()
+    assert closed() is None
 
 
 def many(chat, turns: int) -> None:
