@@ -196,6 +196,27 @@ def test_k_style_seed_and_on_text_reach_their_step(assistant):
     assert (turn.answer.text, turn.answer.citations) == (again.text, again.citations)
 
 
+def test_each_step_is_told_before_it_begins(assistant):
+    told = []
+    turn = assistant.ask(QUESTION, on_step=told.append, on_text=lambda text: told.append("text"))
+    assert told == ["searching", "reading", "writing", *["text"] * (len(told) - 3)] and turn.answer.text
+
+
+def test_another_answer_is_from_the_same_documents_and_says_what_was_not_said(assistant):
+    turn, known = assistant.ask(QUESTION), []
+    while (other := assistant.another(turn, known)) is not None:
+        assert other.text not in [turn.answer.text, *known] and not other.abstained
+        assert all(other.text in turn.hits[number - 1].passage.text for number in other.citations)
+        known.append(other.text)
+    assert 1 <= len(known) <= 4
+
+
+def test_another_answer_raises_what_every_try_raises(assistant):
+    turn = replace(assistant.ask(QUESTION), query="word " * 2000)
+    with pytest.raises(ValueError, match="the query leaves no room"):
+        assistant.another(turn)
+
+
 def test_without_passages_it_abstains(encoder, tiny):
     turn = Assistant(encoder, Library.build([], encoder), tiny).ask(QUESTION)
     assert (turn.hits, turn.sources, turn.answer.abstained) == ([], [], True)

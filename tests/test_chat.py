@@ -5,6 +5,7 @@
 import gc
 import html
 import json
+import tracemalloc
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -671,24 +672,39 @@ def test_older_turns_fold_open_again_and_fold_back(chat):
     assert chat.status.startswith("NOT OPENED: at=99")
 
 
-def test_a_long_conversation_keeps_few_widgets_and_little_memory(assistant, log, monkeypatch):
-    """As many models after 60 turns as after 20; and the log's lines aside, no growth by widgets."""
+def many(chat, turns: int) -> None:
+    """So many turns with everything that can be said of each."""
+    for n in range(turns):
+        chat.ask(f"What is number {n} of {len(chat.turns)} in all?")
+        chat.good(n % 2 == 0, "so it is")
+        chat.rank().save()
+        chat.another()
+        chat.comparing.rate(1)
+        chat.comparing.save()
+    assert chat.error is None
+    gc.collect()
+
+
+def test_a_long_conversation_keeps_as_many_widgets_as_a_short_one(assistant, log):
     assistant.generator = Writer()
     chat = ChatApp(assistant, log)
-
-    def turns(count: int) -> None:
-        for n in range(count):
-            chat.ask(f"What is number {n} of {len(chat.turns)} in all?")
-            chat.good(n % 2 == 0, "so it is")
-            chat.rank().save()
-            chat.another()
-            chat.comparing.rate(1)
-            chat.comparing.save()
-        assert chat.error is None
-
-    turns(12)
-    gc.collect()
+    many(chat, 12)
     before, attributes = models(), len(chat._guard.aria)
-    turns(12)
-    gc.collect()
+    many(chat, 12)
     assert models() == before and len(chat._guard.aria) <= attributes
+
+
+def test_a_turn_costs_little_memory(log):
+    """Of 50 MB for 300 turns, what Python's objects may take of one; documents of 1,000 characters."""
+    assistant = assistant_of(*(f"{n} long sentences are here. " * 40 for n in range(4)))
+    assistant.generator = Writer()
+    chat = ChatApp(assistant, log)
+    tracemalloc.start()
+    try:
+        many(chat, 12)
+        before = tracemalloc.get_traced_memory()[0]
+        many(chat, 20)
+        grown = (tracemalloc.get_traced_memory()[0] - before) / 20
+    finally:
+        tracemalloc.stop()
+    assert grown < 50e6 / 300

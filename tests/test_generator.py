@@ -428,6 +428,7 @@ def test_citations_are_those_that_exist_in_order_once_each(generator_free, hits,
     with writing(generator_free, text):
         answer = generator_free.answer(QUESTION, hits)
     assert (answer.text, answer.citations, answer.abstained) == (text, citations, False)
+    assert [piece.hit for piece in answer.cited] == sorted(citations)
 
 
 @pytest.fixture(params=["qwen", "llama", "bart"])
@@ -508,7 +509,7 @@ def test_citations_point_to_the_hit_that_the_sentence_is_from(tiny, hits, monkey
         likelihood[number] = 0.0
         monkeypatch.setattr(tiny, "citation_log_probs", lambda prompt, found=likelihood: found)
         answer = tiny.answer(QUESTION, hits)
-        assert (answer.text, answer.citations) == (piece.text, [piece.hit])
+        assert (answer.text, answer.citations, answer.cited) == (piece.text, [piece.hit], [piece])
 
 
 def test_without_grounding_it_writes_freely_but_still_cites_first(tiny, hits):

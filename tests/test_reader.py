@@ -213,5 +213,6 @@ def test_the_reader_that_ships_answers_from_the_passage_and_declines(encoder, st
     told = []
     answer = reader.answer("When was the bridge opened?", hits, style=style, on_text=told.append)
     assert "1932" in answer.text and answer.citations == [1] and "".join(told) == answer.text
+    assert [piece.hit for piece in answer.cited] == [1] and "1932" in answer.cited[0].text
     assert reader.answer("When was the bridge opened?", hits, style=style, seed=1).evidence == answer.evidence
     assert reader.answer("How long should I boil an egg?", hits, style=style).abstained

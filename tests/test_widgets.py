@@ -694,8 +694,8 @@ def test_the_style_is_css_and_all_of_it_is_used(module_folder):
             for inner in ("prelude", "content"):
                 yield from walk(getattr(node, inner, None) or [])
 
-    (style,) = module_folder.rglob("*.css")
-    rules = tinycss2.parse_stylesheet(style.read_text(encoding="utf-8"), skip_whitespace=True)
+    style = "".join(path.read_text(encoding="utf-8") for path in sorted(module_folder.rglob("*.css")))
+    rules = tinycss2.parse_stylesheet(style, skip_whitespace=True)
     for rule in rules:
         if rule.type == "qualified-rule":
             list(walk(tinycss2.parse_blocks_contents(rule.content)))

@@ -64,6 +64,12 @@ def handler(failure: str):
     return decorate
 
 
+def script(name: str) -> str:
+    """The text of a file beside this one. anywidget 0.11 takes a path, too, but then keeps in memory every
+    widget that was ever made of it, to tell it when the file changes."""
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
 class Guard(anywidget.AnyWidget):
     """What a panel needs from the browser: keys, names for screen readers, the look, a lost kernel noticed.
 
@@ -74,8 +80,7 @@ class Guard(anywidget.AnyWidget):
     tells it that the kernel is there, and {} nothing else.
     """
 
-    _esm = Path(__file__).with_name("panel.js")
-    _css = Path(__file__).with_name("panel.css")
+    _esm, _css = script("panel.js"), script("panel.css")
     aria = traitlets.Dict().tag(sync=True)
 
 

@@ -1,13 +1,12 @@
 """The conversation on the screen: a card for each of the latest turns, and a line for each older one."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import anywidget
 import ipywidgets
 
 from ragkit.widgets.history import Entry, Opinions, Said
-from ragkit.widgets.panel import Panel, block, escaped, part, row, show
+from ragkit.widgets.panel import Panel, block, escaped, part, row, script, show
 from ragkit.widgets.turn import TurnCard
 
 LIVE, OPENED = 5, 3  # turns that have a card: the latest, and older ones that were opened
@@ -18,8 +17,7 @@ class Scroll(anywidget.AnyWidget):
     """What the conversation needs from the browser beside a panel's guard: a citation shows its sentence, and
     {"show": class name} brings that part into view."""
 
-    _esm = Path(__file__).with_name("chat.js")
-    _css = Path(__file__).with_name("chat.css")
+    _esm, _css = script("chat.js"), script("chat.css")
 
 
 class Thread:

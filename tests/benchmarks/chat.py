@@ -1,0 +1,101 @@
+"""An hour with the chat, `python -m tests.benchmarks.chat`: when the text begins, and how memory grows.
+
+A scripted person asks questions of the corpus in turn, says of each answer whether it is good, ranks its
+documents, compares every fifth with another one, opens an older turn, and lets it learn every fifty turns.
+Memory is that of the process after the given number of turns beside that after the first ones, by which
+every kind of click was made once. From Enter to the first text: of each question asked for the first time.
+"""
+
+import argparse
+import gc
+import re
+import tempfile
+import time
+from pathlib import Path
+
+from comm import get_comm_manager
+
+from ragkit.assistant import Assistant  # before torch: see ragkit/__init__.py
+from ragkit.evaluation.measures import load_queries
+from ragkit.preferences.log import PreferenceLog
+from ragkit.retrieval.corpus import DATA
+from ragkit.widgets.chat import ChatApp
+
+import torch  # isort: skip
+
+
+def resident() -> float:
+    """The process's memory, MiB. Linux only."""
+    return int(re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--turns", type=int, default=300)
+    parser.add_argument(
+        "--warm", type=int, default=20, metavar="N", help="turns before the first look at memory"
+    )
+    parser.add_argument("--model", default="smollm2-reader")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(arguments.threads)
+    started = time.perf_counter()
+    assistant = Assistant.load(generator=arguments.model)
+    print(f"  {arguments.model}: {time.perf_counter() - started:.1f} s to start")
+    questions = list(load_queries(DATA / "queries.jsonl").values())
+    with tempfile.TemporaryDirectory() as folder:
+        chat = ChatApp(assistant, PreferenceLog(folder, "scripted"))
+        first, memory, wrong = [], {}, []
+        answer = chat.assistant.generator.answer
+        began = 0.0
+
+        def watched(query, hits, *, on_text=None, **settings):
+            def write(text):
+                first.append(time.perf_counter() - began)
+                on_text(text)
+
+            return answer(query, hits, on_text=write if on_text else None, **settings)
+
+        chat.assistant.generator.answer = watched
+        for n in range(arguments.turns):
+            known, began = len(first), time.perf_counter()
+            chat.ask(questions[n % len(questions)])
+            del first[known + 1 :]  # the first text of each answer
+            clicks(chat, n)
+            if chat.error is not None:
+                wrong.append(f"turn {n}: {chat.status}")
+            if n + 1 in (arguments.warm, arguments.turns) or n % 50 == 49:
+                gc.collect()
+                memory[n + 1] = resident()
+        opening = first[0]
+        first.sort()
+        middle, late = (first[int(share * (len(first) - 1))] for share in (0.5, 0.95))
+        print(f"  from Enter to the first text: median {middle:.2f} s, 95th percentile {late:.2f} s,")
+        print(f"    longest {first[-1]:.2f} s, the very first {opening:.2f} s; {len(first)} questions")
+        looks = ", ".join(f"{size:.0f} MiB after {turns} turns" for turns, size in memory.items())
+        print(f"  memory: {looks}: {memory[arguments.turns] - memory[arguments.warm]:+.0f} MiB")
+        print(f"  {len(get_comm_manager().comms)} models of widgets in the end")
+        print(f"  {len(wrong)} turns went wrong", *wrong[:5], sep="\n    ")
+
+
+def clicks(chat, n: int) -> None:
+    """What the person does after turn `n`."""
+    chat.good(n % 3 > 0, "as it should be" if n % 7 == 0 else "")
+    if len(chat.turn.hits) > 1:
+        ranking = chat.rank()
+        ranking.place(len(chat.turn.hits) - 1, 0)
+        ranking.save()
+    if n % 5 == 4 and (comparing := chat.another()) is not None:
+        comparing.rate(1)
+        comparing.save()
+    if n % 10 == 9:
+        chat.fold()
+        chat.open(n // 2)
+    if n % 50 == 19:
+        chat.learn()
+        chat.again()
+
+
+if __name__ == "__main__":
+    main()
