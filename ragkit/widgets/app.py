@@ -57,7 +57,7 @@ def serve(*, port: int = PORT, started: Callable[[str], None], browser: bool = T
     try:
         from voila.app import Voila
     except ModuleNotFoundError as error:
-        if error.name != "voila":
+        if error.name not in ("voila", "voila.app"):
             raise
         raise OSError('the app needs Voila, which is not installed: pip install -e ".[app]"') from error
 
