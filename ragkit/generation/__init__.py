@@ -3,7 +3,7 @@
 from ragkit.generation.answer_loss import SIMPO
 from ragkit.generation.decoding import PRIOR_SCALE
 from ragkit.generation.follow_up import asks_nothing, complete_follow_up
-from ragkit.generation.generator import Answer, Generator
+from ragkit.generation.generator import ABSTENTION, Answer, Generator
 from ragkit.generation.judged_answers import written_ids, written_text
 from ragkit.generation.marginal import Marginal, answer_ids, posterior, rag_sequence, rag_token
 from ragkit.generation.online import tune_online
@@ -22,6 +22,7 @@ from ragkit.generation.training_run import Tuned
 from ragkit.generation.tuning import tune
 
 __all__ = [
+    "ABSTENTION",
     "PRIOR_SCALE",
     "SIMPO",
     "Answer",
