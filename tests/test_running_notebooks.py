@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from tests.exercises import solved
-from tests.run_notebooks import ENVIRONMENT, ROOT
+from tests.run_notebooks import ENVIRONMENT, ROOT, run
 from tests.test_notebooks import NOTEBOOKS
 
 FIGURE = "import matplotlib.pyplot as plt\n_ = plt.plot([1, 2])"
@@ -26,6 +26,26 @@ if {0}(2) is not None:
 
 def code(source, *outputs):
     return nbformat.v4.new_code_cell(source, execution_count=1, outputs=list(outputs))
+
+
+BUNDLES = """class Shown:
+    def __init__(self, **kinds):
+        self.kinds = {"text/plain": "words"} | {kind.replace("_", "/"): data for kind, data in kinds.items()}
+    def _repr_mimebundle_(self, **_):
+        return self.kinds
+display(Shown(image_png="aGk=", text_html="<b>"))
+display(Shown(text_html="<b>"))
+display(Shown(image_png="aGk=", **{"application/vnd.jupyter.widget-view+json": {"model_id": "x"}}))"""
+
+
+def test_what_has_a_picture_is_saved_as_one(tmp_path):
+    """A widget needs a kernel, and of HTML that nobody trusts little is left: neither hides the picture."""
+    path = tmp_path / "small.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(BUNDLES)]), path)
+    run(path)
+    (cell,) = nbformat.read(path, as_version=4).cells
+    kinds = [sorted(output.data) for output in cell.outputs]
+    assert kinds == [["image/png", "text/plain"], ["text/html", "text/plain"], ["image/png", "text/plain"]]
 
 
 def test_users_settings_change_no_output_and_wrong_solutions_are_found(tmp_path):
