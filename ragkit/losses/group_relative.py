@@ -29,12 +29,13 @@ def group_advantages(rewards: Tensor, *, scale: str = "population") -> Tensor:
     if rewards.ndim != 2 or rewards.shape[1] < 2:
         raise ValueError(f"rewards has shape {tuple(rewards.shape)}, not (G, K) with two answers or more")
     refuse_entries("rewards", rewards, ~rewards.isfinite())
-    centred = rewards - rewards.mean(1, keepdim=True)
+    above = rewards - rewards.amin(1, keepdim=True)  # a sum of large equal ones would be infinite
+    centred = above - above.mean(1, keepdim=True)
     if scale == "none":
         return centred
     if scale not in ("population", "sample"):
         raise ValueError(f"scale={scale!r}: population, sample or none")
-    spread = rewards.std(1, correction=int(scale == "sample"), keepdim=True)
+    spread = above.std(1, correction=int(scale == "sample"), keepdim=True)
     refuse_rows(~spread.isfinite(), " of the rewards: they lie so far apart that their spread is infinite")
     rounding = torch.finfo(rewards.dtype).eps ** 0.75 * rewards.abs().amax(1, keepdim=True)
     equal = rewards.amax(1, keepdim=True) - rewards.amin(1, keepdim=True) <= rounding

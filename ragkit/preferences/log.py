@@ -89,7 +89,8 @@ class PreferenceLog:
             event = to_event(judgement) | names
             _to_line(event, 0, "", "")
         except (AttributeError, TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"NOT SAVED: a {judgement.kind} event that JSON can't hold ({error})") from error
+            why = "a part of another type" if isinstance(error, AttributeError) else error
+            raise ValueError(f"NOT SAVED: a {judgement.kind} event that JSON can't hold ({why})") from error
         if why := fault(event | {"seq": 0, "session": ""}):
             raise ValueError(f"NOT SAVED: {why}")
         return self._append(event)

@@ -141,7 +141,8 @@ class Library:
                 passages[row["n"]] = Passage(row["_id"], row["text"], row["title"], row["metadata"])
             _refuse_broken(passages.values())
         except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{versions.path} is damaged ({error}); build the library again") from error
+            why = "a part of another kind" if isinstance(error, AttributeError) else error
+            raise ValueError(f"{versions.path} is damaged ({why}); build the library again") from error
         if not np.isfinite(vectors).all():
             raise ValueError(f"{versions.path}: its vectors hold NaN or infinity; build the library again")
         library = cls(

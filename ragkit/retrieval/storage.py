@@ -71,7 +71,8 @@ class LibraryFolder:
             whole = {name for name, facts in files.items() if isinstance(facts.get("sha256"), str)}
             stems = [name.split("-")[0] for name in whole if "bytes" in files[name]]
         except (ValueError, AttributeError, TypeError, RecursionError) as error:
-            raise ValueError(f"{path} is damaged ({error}); {_ADVICE}") from error
+            why = "a part of another kind" if isinstance(error, AttributeError) else error
+            raise ValueError(f"{path} is damaged ({why}); {_ADVICE}") from error
         if kind != KIND:
             raise ValueError(f"{path} is not a library that this ragkit reads: it says {kind}, not {KIND}")
         if sorted(stems) != ["passages", "vectors"] or any("/" in name or "\\" in name for name in files):
