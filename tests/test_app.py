@@ -121,7 +121,8 @@ def test_the_page_asks_this_machine_alone():
 
 def test_a_page_that_is_gone_leaves_no_kernel():
     culling = SETTINGS["MappingKernelManager"]
-    assert 0 < culling["cull_idle_timeout"] + culling["cull_interval"] <= 180
+    assert culling["cull_idle_timeout"] > 0 < culling["cull_interval"]
+    assert culling["cull_idle_timeout"] + culling["cull_interval"] <= 180
     assert not culling.get("cull_connected")
 
 
