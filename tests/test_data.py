@@ -147,3 +147,16 @@ def test_weights_are_small_and_safe():
     assert (folder / "model.safetensors").stat().st_size <= 15_000_000
     assert not [path for path in DATA.rglob("*") if path.suffix in (".pkl", ".pt", ".bin", ".pickle")]
     assert (folder / "README.md").is_file()
+
+
+def test_the_dishes_are_as_many_as_the_card_says_and_indexed(encoder):
+    folder, card = DATA / "dishes", (DATA / "README.md").read_text(encoding="utf-8")
+    passages = load_passages(folder / "corpus.jsonl")
+    lines = (folder / "queries.jsonl").read_text(encoding="utf-8").splitlines()
+    queries = [json.loads(line) for line in lines]
+    assert f"{len(passages)} dishes and {len(queries)} questions" in card
+    library = Library.load(folder / "index", encoder)
+    assert list(library.passages) == passages
+    assert len({query["text"] for query in queries}) == len(queries)
+    assert {query["metadata"]["split"] for query in queries} == {"train", "test"}
+    assert {passage.metadata["diet"] for passage in passages} == {"vegan", "vegetarian", "fish", "meat"}

@@ -156,7 +156,11 @@ def unsaved(value) -> str | None:
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:  # a set, NaN, half of a character, a circle
-        return f"no JSON file can hold {shortened(value)}: {error}"
+        try:
+            what = shortened(value)
+        except ValueError:  # a number with more digits than Python writes
+            what = "this"
+        return f"no JSON file can hold {what}: {error}"
     return None
 
 
