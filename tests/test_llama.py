@@ -8,7 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import ragkit.generation.llama
 from ragkit.generation.decoding import grounded, sampled
-from ragkit.generation.llama import FEW, Llama, fast_dtype
+from ragkit.generation.llama import FEW, ROWS, Llama, fast_dtype
 
 IDS = torch.randint(0, 90, (40,), generator=torch.Generator().manual_seed(1)).tolist()
 COPIED = [7, 8, 9, 10, 11, 12, 13, 14, 15]
@@ -171,6 +171,18 @@ def test_low_precision_stays_near(model, new, tolerance):
     found = [llama.logits(IDS[: end + new], cache, keep=new) for end in range(0, len(IDS) - new + 1, new)]
     found = torch.cat(found).log_softmax(-1)
     assert 0 < (found - expected[: len(found)]).abs().max() < tolerance
+
+
+def test_few_numbers_of_rows_are_multiplied_whatever_the_lengths(model, monkeypatch):
+    """A product of numbers that the processor need not be fast with: bfloat16 works everywhere."""
+    seen, linear = set(), torch.nn.functional.linear
+    keep = lambda x, weight: (seen.add(len(x)), linear(x, weight))[1]  # noqa: E731
+    monkeypatch.setattr(ragkit.generation.llama.F, "linear", keep)
+    llama = ours(model, torch.bfloat16)
+    for length in range(FEW + 1, len(IDS) + 1):
+        alone = llama.logits(IDS[:length], llama.cache())
+        assert alone.shape == (1, 90) and alone.isfinite().all()
+    assert seen == {ROWS, 2 * ROWS}
 
 
 def test_threads_share_a_model(llama):

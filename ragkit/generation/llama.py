@@ -13,6 +13,9 @@ from torch.nn import functional as F
 # Up to so many tokens, a product waits for its weights to arrive: half as many bytes, half the time. Beyond,
 # arithmetic is what takes the time.
 FEW = 12
+# Beyond, rows are filled up to a multiple of this: oneDNN keeps a program for each number of rows that it has
+# seen, 2 MB for all of SmolLM2's layers (`python -m tests.benchmarks.chat`).
+ROWS = 32
 # So many tokens are read along on a guess. Four cost half a pass, and save a third of the time of writing.
 GUESSES = 4
 
@@ -177,7 +180,14 @@ def _product(weight: torch.Tensor, dtype: torch.dtype, *, many: bool = True) -> 
     if not many:
         return few
     low = weight.to(dtype)
-    return lambda x: few(x) if len(x) <= FEW else F.linear(x.to(dtype), low).float()
+
+    def product(x: torch.Tensor) -> torch.Tensor:
+        if len(x) <= FEW:
+            return few(x)
+        filled = F.pad(x.to(dtype), (0, 0, 0, -len(x) % ROWS))
+        return F.linear(filled, low)[: len(x)].float()
+
+    return product
 
 
 def common_start(one: Sequence[int], other: Sequence[int]) -> int:
