@@ -16,7 +16,7 @@ function render({ model, el }) {
     into(marks[0] ?? source, false);
   }
 
-  // Scrolls the conversation and never the page around it. `top`: to the upper edge, or as little as it takes.
+  // Scrolls the conversation and not the page around it. `top`: to the upper edge, or as little as it takes.
   function into(node, top) {
     const log = node.closest(".rk-log");
     if (!log) return;
@@ -29,7 +29,10 @@ function render({ model, el }) {
   // Until the person scrolls: the part may still be to come, and grows while text is written.
   function follow() {
     const node = wanted && box.querySelector(`.${wanted}`);
-    if (node) into(node, true);
+    if (!node) return;
+    into(node, true);
+    // What a button opened must be seen; an answer that is being written must not move the page.
+    if (!wanted.startsWith("rk-turn")) node.scrollIntoView({ block: "nearest" });
   }
   const stay = () => {
     wanted = null;
