@@ -156,6 +156,7 @@ def test_the_whole_loop(page, show, tmp_path):
     comparing.get_by_role("button", name="A better").click()
     picture(page, panel, "chat-comparing")
     comparing.get_by_role("button", name="Save").click()
+    says(comparing, "Saved #16 ✓")
     expect(turn(panel)).to_contain_text("better")
     kinds = [event["kind"] for event in logged(tmp_path)[12:]]
     assert kinds == ["turn", "chat_feedback", "rank", "pair"]
