@@ -155,6 +155,7 @@ def test_the_whole_loop(page, show, tmp_path):
     expect(comparing).to_contain_text("In other words: free")
     comparing.get_by_role("button", name="A better").click()
     picture(page, panel, "chat-comparing")
+    page.wait_for_timeout(1000)  # a press so soon after the panel came is taken for one meant before
     comparing.get_by_role("button", name="Save").click()
     says(comparing, "Saved #16 ✓")
     expect(turn(panel)).to_contain_text("better")
