@@ -6,6 +6,7 @@ refuses a notebook whose state is incomplete.
 
 import argparse
 import os
+import resource
 import sys
 import time
 from pathlib import Path
@@ -59,6 +60,12 @@ def run(path: Path, timeout: int = 600) -> float:
     return time.perf_counter() - started
 
 
+def cpu_seconds() -> float:
+    """What kernels that have ended took of the CPU, which a busy machine hardly changes."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: all of notebooks/")
@@ -67,7 +74,9 @@ def main() -> None:
 
     base_folder()  # else the first notebook would show how it is made
     for path in parser.parse_args().notebooks or sorted(NOTEBOOKS.glob("*.ipynb")):
-        print(f"{path.name}: {run(path):.0f} s", file=sys.stderr)
+        before = cpu_seconds()
+        seconds = run(path)
+        print(f"{path.name}: {seconds:.0f} s, {cpu_seconds() - before:.0f} s of CPU time", file=sys.stderr)
 
 
 if __name__ == "__main__":
