@@ -255,6 +255,16 @@ def test_an_answer_of_many_numbers_and_one_that_is_judged_by_what_it_does(capsys
     assert told[4].startswith("not yet: half([0, 0.2, 0.4, 0.6, …]) gives [0, 0.1, 0.2, 0.3, …], where")
 
 
+def test_what_has_no_short_name_is_called_by_its_kind(capsys):
+    """Not by where it lies in memory, which is another place in each run."""
+
+    def drawn(function, rng):
+        return function(1.0)
+
+    check(drawn, ((half, np.random.default_rng(0)), 0.7))
+    assert capsys.readouterr().out == "not yet: drawn(half, Generator) gives 0.5, where 0.7 is wanted\n"
+
+
 def test_a_wrong_answer_that_is_not_a_number_is_wrong(capsys):
     check(lambda x: math.nan, ((1.0,), 2.0))
     assert capsys.readouterr().out.startswith("not yet: <lambda>(1) gives nan, where 2 is wanted")

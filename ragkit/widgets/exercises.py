@@ -64,8 +64,9 @@ def _short(value) -> str:
     try:
         numbers = _numbers(value)
     except (TypeError, ValueError):
-        name = getattr(value, "__name__", type(value).__name__)
-        return name if len(repr(value)) > 40 else repr(value)
+        if len(repr(value)) > 40 or " at 0x" in repr(value):  # where it lies is another place each time
+            return getattr(value, "__name__", type(value).__name__)
+        return repr(value)
     if not numbers.ndim:
         return f"{numbers:.4g}"
     shown = ", ".join(f"{number:.4g}" for number in numbers.flat[:4])
