@@ -10,7 +10,7 @@ import pytest
 from ragkit import PreferenceLog
 from ragkit.generation.generator import ABSTENTION
 from ragkit.retrieval.corpus import DATA
-from ragkit.widgets import CompareAnswers, training
+from ragkit.widgets import CompareAnswers, LiveFigure
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
@@ -44,7 +44,7 @@ def log(tmp_path):
 
 
 def test_the_generator_is_tuned_on_ones_own_comparisons(log, monkeypatch, capsys):
-    monkeypatch.setattr(training, "show", lambda figure, description: None)
+    monkeypatch.setattr(LiveFigure, "keep", lambda self: None)
     names = run("05_tune_generator.ipynb", log, "tune(small, map(as_sentences, said)")
     said = names["said"]
     assert names["who"] == "you" and 30 <= len(said) < 40  # without the ties

@@ -7,7 +7,7 @@ import ipywidgets
 from IPython import get_ipython
 from IPython.display import display
 
-from ragkit.widgets.figures import COLOURS, png, show
+from ragkit.widgets.figures import COLOURS, png
 from ragkit.widgets.panel import escaped
 
 # What is drawn together, by title: names in a row of the log, and what they are called in the figure.
@@ -23,6 +23,11 @@ PANELS = {
 }
 SIDES = ("chosen", "rejected")  # these have colours of their own
 EVERY = 3.0  # seconds between two drawings, at least; looks at what is held out are all drawn
+
+
+class _Live(ipywidgets.HTML):
+    def __repr__(self) -> str:  # what a saved notebook would show in its place
+        return ""
 
 
 class LiveFigure:
@@ -47,7 +52,7 @@ class LiveFigure:
         if soon or getattr(get_ipython(), "kernel", None) is None:
             return
         if self._shown is None:
-            self._shown = ipywidgets.HTML()
+            self._shown = _Live()
             display(self._shown)
         self._shown.value = (
             f'<img src="data:image/png;base64,{png(self.figure())}" alt="{escaped(self.alt)}">'
@@ -59,7 +64,9 @@ class LiveFigure:
         if self._shown is not None:
             self._shown.close()
             self._shown = None
-        show(self.figure(), self.alt)
+        figure = self.figure()  # pyplot does not know it, so the notebook might not draw it
+        still = {"image/png": png(figure, dpi=100), "text/plain": repr(figure)}
+        display(still, raw=True, metadata={"image/png": {"alt": self.alt}})
 
     def _panels(self) -> dict[str, dict[str, tuple[Sequence[float], Sequence[float]]]]:
         """By panel and line: steps and values, of what the log has."""
