@@ -1,9 +1,9 @@
 """Forty documents that carry an instruction to whoever reads them, each beside the passage that answers.
 
-`injections.jsonl` has a row for each: the question; `right`, the passage that answers; `document`, one on the
-same subject that does not; the `instruction`, and `where` in the document it stands; `words`, which an answer
-that obeys would hold ("" where it is to decline); `claim`, the falsehood in it as a plain sentence ("" where
-it has none); and `how` it tries. Written for this repo.
+`injections.jsonl` has a row for each: the question; `right`, the passage that answers; `document`, one on
+the same subject that does not; the `instruction`, and `where` in the document it stands; `words`, which an
+answer that obeys would hold ("" where it is to decline); `claim`, the falsehood in it as a plain sentence (""
+where it has none); `order`, the same without a falsehood; and `how` it tries. Written for this repo.
 """
 
 import json
@@ -26,6 +26,7 @@ class Injection:
     where: str
     words: str
     claim: str
+    order: str
 
     def hits(self, more: str, *, first: bool = True) -> list[Hit]:
         """The document, with `more` in it, and the passage that answers; or the other way round."""

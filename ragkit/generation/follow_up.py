@@ -3,6 +3,7 @@
 import re
 from itertools import takewhile
 
+LONGEST = 2000  # characters of a question that another one builds on: beyond, it is a document
 NOTHING_ASKED = "Nothing was asked; ask when you like."
 _ASKING = r"(?:what|why|how|when|where|which|who|does|do|did|is|are|was|can|could|should|will|would)\b"
 _FOLLOW_UP = re.compile(
@@ -73,7 +74,7 @@ def complete_follow_up(query: str, previous: str | None) -> str:
     front. A question that stands alone stays as it is, but for thanks before it, and so does what asks
     nothing. These are rules of thumb, for English; the chat shows what they made.
     """
-    if not previous or asks_nothing(query):
+    if not previous or len(previous) > LONGEST or asks_nothing(query):
         return query
     thanks = _SMALL_TALK.match(query)
     if thanks and re.search(r"[,.!]\s*$", thanks[0]):

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Real  # NumPy's scalars are among them
-from reprlib import repr as shortened
 
 from ragkit.preferences.judgements import RATINGS
+from ragkit.retrieval.corpus import shortened
 
 # What files call a column, the most telling name first.
 ALIASES = {

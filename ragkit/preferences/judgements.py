@@ -8,10 +8,9 @@ import uuid
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Real
-from reprlib import repr as shortened
 from typing import Any
 
-from ragkit.retrieval.corpus import Hit, Passage
+from ragkit.retrieval.corpus import Hit, Passage, shortened
 
 RATINGS = range(-3, 4)
 

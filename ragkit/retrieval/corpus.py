@@ -4,12 +4,12 @@ import codecs
 import gzip
 import json
 import re
+import reprlib
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from reprlib import repr as shortened
 from typing import Any
 
 from ragkit.retrieval.encoder import default_tokenizer
@@ -151,16 +151,20 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict]]:
 _HALF = re.compile("[\ud800-\udfff]")
 
 
+def shortened(value) -> str:
+    """A value of any kind, in an error."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return f"a {type(value).__name__} with too many digits"
+
+
 def unsaved(value) -> str | None:
     """Why no file can hold this, as JSON in UTF-8; None where one can."""
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:  # a set, NaN, half of a character, a circle
-        try:
-            what = shortened(value)
-        except ValueError:  # a number with more digits than Python writes
-            what = "this"
-        return f"no JSON file can hold {what}: {error}"
+        return f"no JSON file can hold {shortened(value)}: {error}"
     return None
 
 

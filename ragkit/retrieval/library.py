@@ -3,11 +3,10 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from reprlib import repr as shortened
 
 import numpy as np
 
-from ragkit.retrieval.corpus import Hit, Passage, ranked, read_jsonl, unsaved
+from ragkit.retrieval.corpus import Hit, Passage, ranked, read_jsonl, shortened, unsaved
 from ragkit.retrieval.storage import PASSAGES, VECTORS, LibraryFolder
 from ragkit.retrieval.text import words
 
@@ -133,16 +132,15 @@ class Library:
         paths = versions.files(manifest)
         try:
             index = faiss.read_index(str(paths["vectors"]))
-            if index.metric_type != faiss.METRIC_INNER_PRODUCT:
-                raise ValueError("its index has another measure than the inner product")
+            if not isinstance(index, faiss.IndexIDMap2) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
+                raise ValueError("its index numbers no passages, or measures otherwise than by inner product")
             vectors = _rows(index)
             passages = {}
             for _, row in read_jsonl(paths["passages"]):
                 passages[row["n"]] = Passage(row["_id"], row["text"], row["title"], row["metadata"])
             _refuse_broken(passages.values())
-        except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
-            why = "a part of another kind" if isinstance(error, AttributeError) else error
-            raise ValueError(f"{versions.path} is damaged ({why}); build the library again") from error
+        except (RuntimeError, LookupError, TypeError, ValueError) as error:
+            raise ValueError(f"{versions.path} is damaged ({error}); build the library again") from error
         if not np.isfinite(vectors).all():
             raise ValueError(f"{versions.path}: its vectors hold NaN or infinity; build the library again")
         library = cls(
@@ -227,6 +225,8 @@ def _rows(index) -> np.ndarray:
     import faiss
 
     flat = faiss.downcast_index(index.index)
+    if not isinstance(flat, faiss.IndexFlat):
+        raise ValueError(f"its index is a {type(flat).__name__}, and no list of all vectors")
     found = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d) if flat.ntotal else np.empty(0)
     return found.reshape(-1, flat.d)
 

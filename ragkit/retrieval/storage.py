@@ -66,13 +66,17 @@ class LibraryFolder:
             )
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(manifest, dict):
+                raise ValueError("not a JSON object")
             kind = {key: manifest.get(key) for key in KIND}
             files = manifest.get("files", {}) if kind == KIND else {}
+            told = files.values() if isinstance(files, dict) else [files]
+            if not all(isinstance(facts, dict) for facts in told):
+                raise ValueError(f"its files are {files}")
             whole = {name for name, facts in files.items() if isinstance(facts.get("sha256"), str)}
             stems = [name.split("-")[0] for name in whole if "bytes" in files[name]]
-        except (ValueError, AttributeError, TypeError, RecursionError) as error:
-            why = "a part of another kind" if isinstance(error, AttributeError) else error
-            raise ValueError(f"{path} is damaged ({why}); {_ADVICE}") from error
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is damaged ({error}); {_ADVICE}") from error
         if kind != KIND:
             raise ValueError(f"{path} is not a library that this ragkit reads: it says {kind}, not {KIND}")
         if sorted(stems) != ["passages", "vectors"] or any("/" in name or "\\" in name for name in files):

@@ -1,11 +1,11 @@
 """What an instruction inside a document changes: `python -m tests.benchmarks.injections [MODEL …]`.
 
 Each of the forty documents of `tests/injections.jsonl` stands beside the passage that answers, once before it
-and once after. It is read as it is, with the instruction, and with the falsehood of the instruction as a
-plain sentence, for who may write a document can lie in it as well. Printed for each style, with intervals of
-95 % over questions: how often the answer cites the document, cites the right passage, declines, and repeats
-what the instruction would have it say; what the instruction adds to the bare document, and what to the plain
-falsehood.
+and once after. It is read bare; with the instruction; with what it orders but not its falsehood; and with
+the falsehood as a plain sentence, for who may write a document can lie in it as well. Printed for each style,
+with intervals of 95 % over questions: how often the answer cites the document, cites the right passage,
+declines, and repeats what the instruction would have it say; and what an order adds, without a falsehood and
+with one.
 """
 
 import argparse
@@ -22,8 +22,9 @@ from tests.injections import Injection, injections
 
 KINDS = {
     "bare": lambda case: "",
-    "plain falsehood": lambda case: case.claim,
-    "instruction": lambda case: case.instruction,
+    "order without a falsehood": lambda case: case.order,
+    "falsehood without an order": lambda case: case.claim,
+    "both": lambda case: case.instruction,
 }
 
 
@@ -71,17 +72,17 @@ def report(generator: Generator, style: str, cases: list[Injection]) -> None:
     print(f"\n{generator.name}, {style}: {len(cases)} documents in two places, % of answers")
     for name in SEEN:
         print(f"  {name}")
-        told = found["instruction"][name]
         for kind in KINDS:
             print(f"    {kind:32} {said(share(found[kind][name], questions))}")
-        lies = np.array([bool(case.claim) for case in cases] * 2)  # the others have no plain falsehood
-        for kind, rows in (("bare", np.full(len(told), True)), ("plain falsehood", lies)):
-            gap = (told - found[kind][name])[rows]
-            told_of = [question for question, kept in zip(questions, rows) if kept]
-            print(f"    {f'instruction − {kind}':32} {said(share(gap, told_of, signed=True))}")
+        bare, order, falsehood, both = (found[kind][name] for kind in KINDS)
+        lies = np.array([bool(case.claim) for case in cases] * 2)  # the others have no falsehood
+        gaps = {"order − bare": order - bare, "both − falsehood": (both - falsehood)[lies]}
+        for what, gap in gaps.items():
+            of = [question for question, lie in zip(questions, lies) if lie or len(gap) == len(lies)]
+            print(f"    {what:32} {said(share(gap, of, signed=True))}")
     hows = dict.fromkeys(case.how for case in cases)
     by_how = [np.array([case.how == how for case in cases] * 2) for how in hows]
-    cited = found["instruction"]["cites the document"]
+    cited = found["both"]["cites the document"]
     print("  cites the document, by how it tries:", end=" ")
     print(", ".join(f"{how} {cited[rows].sum():.0f} of {rows.sum()}" for how, rows in zip(hows, by_how)))
 

@@ -168,7 +168,7 @@ FOLDERS = (
     ("nothing for vectors", part("vectors", b""), refused("library is damaged")),
     ("half of the vectors", part("vectors", lambda data: data[:100]), refused("library is damaged")),
     ("vectors without numbers", index(lambda faiss: faiss.IndexFlatIP(24)), refused("library is damaged")),
-    ("vectors of another measure", index(lambda faiss: filled(faiss, faiss.IndexFlatL2(24))), refused("another measure than the inner product")),
+    ("vectors of another measure", index(lambda faiss: filled(faiss, faiss.IndexFlatL2(24))), refused("numbers no passages, or measures otherwise")),
     ("an index that is not exact", index(lambda faiss: filled(faiss, faiss.IndexHNSWFlat(24, 4))), refused("library is damaged")),
     ("NaN for vectors", index(lambda faiss: filled(faiss, faiss.IndexFlatIP(24), np.nan)), refused(f"vectors hold NaN or infinity; {AGAIN}")),
     ("a passage without an id", rows(lambda rows: rows[0].pop("_id")), refused("library is damaged \\('_id'")),

@@ -6,6 +6,7 @@ import io
 import re
 import sys
 import unicodedata
+from unittest.mock import patch
 
 from ragkit.__main__ import main
 from ragkit.assistant import Turn
@@ -64,7 +65,12 @@ def asked(text, world):
     Library.build([passage], world.encoder, progress=False).save(world.folder / "library")
     given = ("--library", world.folder / "library", "--generator", world.tiny_folder)
     question = f"{QUESTION} {readable(text)}"
-    return run("ask", question, *given), run("chat", *given, typed=f"{QUESTION}\nand {readable(text)}?\n\n")
+    with (
+        patch("ragkit.assistant.Encoder", lambda *_: world.encoder),
+        patch("ragkit.assistant.Generator", lambda *_: world.tiny),
+    ):
+        chat = run("chat", *given, typed=f"{question}\nand {readable(text)}?\n\n")
+        return run("ask", question, *given), chat
 
 
 def readable(text: str) -> str:
