@@ -11,6 +11,8 @@ from ragkit.generation.prompt import Evidence
 from ragkit.preferences.judgements import Comparison, Exchange, Feedback, Ranking
 from ragkit.preferences.log import PreferenceLog
 
+FACTS = ("encoder", "encoder_fingerprint", "library_size", "reranker", "generator", "k")
+
 
 @dataclass
 class Entry:
@@ -22,6 +24,12 @@ class Entry:
     exchange: Exchange
     note: str = ""
     logged: bool = True
+
+    @property
+    def facts(self) -> dict:
+        """What answered, as far as the log has it: what is said of the turn holds for that."""
+        details = self.exchange.details
+        return {name: details[name] for name in FACTS if name in details}
 
     @cached_property
     def answer_item(self) -> str:
@@ -81,7 +89,9 @@ def conversation(log: PreferenceLog) -> list[Entry]:
             continue
         answered.add((event.query, event.answer))
         turn = _turn(event)
-        exchange = event if isinstance(event, Exchange) else Exchange(event.query, event.answer, event.hits)
+        exchange = event
+        if isinstance(event, Feedback):
+            exchange = Exchange(event.query, event.answer, event.hits, details=event.details)
         asked = event.details.get("asked")
         entries.append(Entry(turn, asked if isinstance(asked, str) else event.query, exchange))
     return entries

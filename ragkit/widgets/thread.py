@@ -59,9 +59,11 @@ class Thread:
         return self.entries[at]
 
     def card(self, at: int | None = None) -> TurnCard:
-        """The card of a turn, made where there is none."""
-        entry = self.entry(at)
-        at = len(self.entries) - 1 if at is None else at
+        """The card of a turn, made where there is none; an older turn then has one for a while."""
+        entry, size = self.entry(at), len(self.entries)
+        at = size - 1 if at is None else at
+        if at < size - LIVE and at not in self._opened:
+            self._opened = [*self._opened, at][-OPENED:]
         if at not in self._cards:
             self._cards[at] = TurnCard(self._chat, at, entry.turn.query, entry.note)
         return self._cards[at]
@@ -81,10 +83,8 @@ class Thread:
         self.show(f"rk-turn-{len(self.entries)}")
 
     def open(self, at: int) -> None:
-        """Give an older turn a card."""
-        self.entry(at)
-        if at not in self._cards:
-            self._opened = [*self._opened, at][-OPENED:]
+        """Give an older turn a card, and show it."""
+        self.card(at)
         self.show(f"rk-turn-{at + 1}")
 
     def teach(self, html: str, *, again: bool) -> None:

@@ -2,8 +2,9 @@
 
 A scripted person asks questions of the corpus in turn, says of each answer whether it is good, ranks its
 documents, compares every fifth with another one, opens an older turn, and lets it learn every fifty turns.
-Memory is that of the process after the given number of turns beside that after the first ones, by which
-every kind of click was made once. From Enter to the first text: of each question asked for the first time.
+Memory is what the process has for itself after the given number of turns, beside that after the first ones,
+by which every kind of click was made once; pages of the models' files are the system's, which drops them
+where it needs the room. From Enter to the first text: of each question asked for the first time.
 """
 
 import argparse
@@ -24,9 +25,11 @@ from ragkit.widgets.chat import ChatApp
 import torch  # isort: skip
 
 
-def resident() -> float:
-    """The process's memory, MiB. Linux only."""
-    return int(re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+def memory() -> tuple[float, float]:
+    """What the process has for itself, and of files that are mapped, MiB each. Linux only."""
+    status = Path("/proc/self/status").read_text()
+    own, files = (int(re.search(rf"{name}:\s+(\d+)", status)[1]) / 1024 for name in ("RssAnon", "RssFile"))
+    return own, files
 
 
 def main() -> None:
@@ -46,7 +49,7 @@ def main() -> None:
     questions = list(load_queries(DATA / "queries.jsonl").values())
     with tempfile.TemporaryDirectory() as folder:
         chat = ChatApp(assistant, PreferenceLog(folder, "scripted"))
-        first, memory, wrong = [], {}, []
+        first, looks, wrong = [], {}, []
         answer = chat.assistant.generator.answer
         began = 0.0
 
@@ -67,14 +70,15 @@ def main() -> None:
                 wrong.append(f"turn {n}: {chat.status}")
             if n + 1 in (arguments.warm, arguments.turns) or n % 50 == 49:
                 gc.collect()
-                memory[n + 1] = resident()
+                looks[n + 1] = own, files = memory()
+                print(f"  after {n + 1} turns: {own:.0f} MiB, and {files:.0f} of files", flush=True)
         opening = first[0]
         first.sort()
         middle, late = (first[int(share * (len(first) - 1))] for share in (0.5, 0.95))
         print(f"  from Enter to the first text: median {middle:.2f} s, 95th percentile {late:.2f} s,")
         print(f"    longest {first[-1]:.2f} s, the very first {opening:.2f} s; {len(first)} questions")
-        looks = ", ".join(f"{size:.0f} MiB after {turns} turns" for turns, size in memory.items())
-        print(f"  memory: {looks}: {memory[arguments.turns] - memory[arguments.warm]:+.0f} MiB")
+        grown = looks[arguments.turns][0] - looks[arguments.warm][0]
+        print(f"  memory grew by {grown:+.0f} MiB from turn {arguments.warm} to {arguments.turns}")
         print(f"  {len(get_comm_manager().comms)} models of widgets in the end")
         print(f"  {len(wrong)} turns went wrong", *wrong[:5], sep="\n    ")
 
