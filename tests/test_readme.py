@@ -55,9 +55,8 @@ def test_its_python_runs_from_top_to_bottom(names, qwen_folder, monkeypatch, cap
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
     assert len(blocks) >= 5
     short = {"max_new_tokens": 4, "steps": 1, "group": 2, "batch": 1, "progress": False, "held_out": 0.4}
-    monkeypatch.setattr(
-        ragkit, "tune_online", lambda *args, **kw: ORIGINAL(*args, **kw, **short), raising=False
-    )
+    whole = ragkit.tune_online
+    monkeypatch.setattr(ragkit, "tune_online", lambda *args, **kw: whole(*args, **kw, **short), raising=False)
     for block in blocks:
         exec(compile(block.replace(HUB, str(qwen_folder)), "README.md", "exec"), names)
     said = capsys.readouterr().out
@@ -66,9 +65,6 @@ def test_its_python_runs_from_top_to_bottom(names, qwen_folder, monkeypatch, cap
     assert names["policy"].get_input_embeddings().weight.grad.abs().sum() > 0
     assert Path("my-generator").is_dir() and Path("my-reranker").exists()
     assert RankDocuments is names["RankDocuments"]
-
-
-ORIGINAL = ragkit.tune_online
 
 
 def test_examples_are_short():

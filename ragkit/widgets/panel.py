@@ -73,6 +73,19 @@ def script(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
+def slot_keys(panel) -> dict:
+    """What keys and a drop do to the document in a slot, 1-based, by the panel's `move` and `place`, which
+    count from 0. Slot 0 is none: a key that was pressed elsewhere."""
+    keys = {
+        "up": lambda slot, _: slot and panel.move(slot - 1, -1),
+        "down": lambda slot, _: slot and panel.move(slot - 1, 1),
+        "drop": lambda slot, target: panel.place(slot - 1, target - 1),
+    }
+    for place in range(1, 10):
+        keys[str(place)] = lambda slot, _, place=place: slot and panel.place(slot - 1, place - 1)
+    return keys
+
+
 class Guard(anywidget.AnyWidget):
     """What a panel needs from the browser: keys, names for screen readers, the look, a lost kernel noticed.
 

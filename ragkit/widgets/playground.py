@@ -9,7 +9,7 @@ from ragkit.losses.pairwise import grpo_loss, margin
 from ragkit.retrieval.text import readable
 from ragkit.widgets.drawn import DrawnPanel
 from ragkit.widgets.figures import COLOURS
-from ragkit.widgets.panel import block, handler, part, row
+from ragkit.widgets.panel import block, handler, part, row, slot_keys
 
 # Titles and scores, as a retriever might find them for "How do I keep basil alive?"
 DOCUMENTS = {
@@ -58,15 +58,7 @@ class PreferencePlayground(DrawnPanel):
         parts = [hint, self.strength, *cards, self._said, below]
         super().__init__("A playground of preferences", *parts, fields=())
         self.describe("strength", role="group", aria_label="strength h of the next preference")
-        self.on_keys = {
-            "up": lambda slot, _: slot and self.move(slot - 1, -1),
-            "down": lambda slot, _: slot and self.move(slot - 1, 1),
-            "drop": lambda slot, target: self.place(slot - 1, target - 1),
-        }
-        self.on_keys |= {
-            str(place): lambda slot, _, place=place: slot and self.place(slot - 1, place - 1)
-            for place in range(1, 10)
-        }
+        self.on_keys = slot_keys(self)
         self.redraw()
 
     # Handlers

@@ -6,7 +6,7 @@ import ipywidgets
 
 from ragkit.preferences.rank_session import RankingSession, flat, is_tied, move, place, places, tie
 from ragkit.widgets.judging import JudgingPanel
-from ragkit.widgets.panel import FOLD, block, handler, part, row, show
+from ragkit.widgets.panel import FOLD, block, handler, part, row, show, slot_keys
 
 HINT = (
     "Best first. Click a document: 1 to 9 give it a place, Alt+↑ and Alt+↓ move it, "
@@ -37,15 +37,8 @@ class RankingPanel(JudgingPanel):
         super().__init__("Rank the documents", session, work, order, on_save=on_save)
         self.on_keys = {
             "save": lambda slot, _: save(),
-            "up": lambda slot, _: slot and self.move(slot - 1, -1),
-            "down": lambda slot, _: slot and self.move(slot - 1, 1),
             "=": lambda slot, _: slot and self.tie(slot - 1),
-            "drop": lambda slot, target: self.place(slot - 1, target - 1),
-        }
-        self.on_keys |= {
-            str(place): lambda slot, _, place=place: slot and self.place(slot - 1, place - 1)
-            for place in range(1, 10)
-        }
+        } | slot_keys(self)
         self.next()
 
     # Handlers
