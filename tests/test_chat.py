@@ -440,6 +440,25 @@ def test_half_characters_do_not_stop_the_chat(log):
     assert chat.error is None and reopened(chat).turn.query == "q \ud800?"
 
 
+def test_what_is_said_of_an_answer_is_logged_with_what_answered(assistant, log):
+    """Not with the model and the number of documents that are chosen now; nor does a restart forget it."""
+
+    class Other(FakeGenerator):
+        name = "other"
+
+    chat = ChatApp(assistant, log, models={"other": Other()})
+    chat.ask("why?")
+    button(chat, "model").value, chat.k = "other", 2
+    chat.ask("how?")
+    button(chat, "model").value, chat.k = "fake", 3
+    chat.good(True, at=1)
+    again = reopened(chat)
+    again.good(False, at=0)
+    said = {one.query: one.details for one in log.judgements(Feedback)}
+    assert (said["how?"]["generator"], said["how?"]["k"]) == ("other", 2)
+    assert (said["why?"]["generator"], said["why?"]["k"]) == ("fake", 3)
+
+
 # Learning
 
 
