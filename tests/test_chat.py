@@ -447,16 +447,16 @@ def test_what_is_said_of_an_answer_is_logged_with_what_answered(assistant, log):
         name = "other"
 
     chat = ChatApp(assistant, log, models={"other": Other()})
-    chat.ask("why?")
+    chat.ask("Why is HNSW fast?")
     button(chat, "model").value, chat.k = "other", 2
-    chat.ask("how?")
+    chat.ask("What is BM25?")
     button(chat, "model").value, chat.k = "fake", 3
     chat.good(True, at=1)
     again = reopened(chat)
     again.good(False, at=0)
     said = {one.query: one.details for one in log.judgements(Feedback)}
-    assert (said["how?"]["generator"], said["how?"]["k"]) == ("other", 2)
-    assert (said["why?"]["generator"], said["why?"]["k"]) == ("fake", 3)
+    assert (said["What is BM25?"]["generator"], said["What is BM25?"]["k"]) == ("other", 2)
+    assert (said["Why is HNSW fast?"]["generator"], said["Why is HNSW fast?"]["k"]) == ("fake", 3)
 
 
 # Learning

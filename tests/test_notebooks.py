@@ -89,6 +89,11 @@ def test_no_path_of_a_machine_is_in_it(path):
     assert not found
 
 
+def test_no_output_names_a_place_in_memory(path):
+    """It is another one in each run, and says nothing to a reader."""
+    assert " at 0x" not in path.read_text(encoding="utf-8")
+
+
 def test_ragkit_is_imported_before_what_loads_openmp(code):
     """How threads wait is read once, when torch is loaded; `import ragkit` sets it."""
     text = "\n".join(map(source, code))
