@@ -16,7 +16,7 @@ from ragkit.retrieval.text import shown
 
 EPILOG = 'Example: python -m ragkit ask "What does beta control in DPO?"'
 HELP = {
-    "library": "a folder that `index` made (default: the one that ships)",
+    "library": "a folder that `index` made, or Milvus: x.db, http://HOST:19530 (default: the one that ships)",
     "k": "how many passages to retrieve (default: 3)",
     "generator": "smollm2-reader, tiny-rag-lm, a folder, or a model on the Hugging Face Hub that writes",
     "style": "a quoted sentence, the phrase in it that answers, or the model's own words, checked",
@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     reading = argparse.ArgumentParser(add_help=False)
-    reading.add_argument("--library", type=Path, default=DATA / "index", metavar="DIR", help=HELP["library"])
+    reading.add_argument("--library", default=DATA / "index", metavar="PLACE", help=HELP["library"])
     reading.add_argument("--k", type=int, default=3, help=HELP["k"])
     reading.add_argument("--generator", metavar="NAME", help=HELP["generator"])
     reading.add_argument("--reranker", type=Path, metavar="PATH", help=HELP["reranker"])
@@ -199,14 +199,14 @@ def _chat(arguments) -> None:
 
 
 def _app(arguments) -> None:
-    from ragkit.retrieval.library import library_encoder
+    from ragkit.retrieval.milvus import encoder_of
     from ragkit.widgets.app import own_log, serve
 
     # What can be seen to be wrong is said here, and not in the browser.
     _check_k(arguments.k)
     if not 1 <= arguments.port <= 65535:
         raise ValueError(f"--port {arguments.port}: a number from 1 to 65535")
-    library_encoder(arguments.library)
+    encoder_of(arguments.library)
     if arguments.reranker and not arguments.reranker.expanduser().exists():
         raise FileNotFoundError(f"no reranker in {str(arguments.reranker)!r} (Reranker.save makes one)")
     log = own_log(arguments.log, arguments.name)

@@ -10,7 +10,8 @@ import numpy as np
 from ragkit.generation.generator import Answer, Generator, default_generator
 from ragkit.retrieval.corpus import DATA, Hit, check_query, ranked
 from ragkit.retrieval.encoder import Encoder
-from ragkit.retrieval.library import Library, check_encoder, hybrid_search, library_encoder
+from ragkit.retrieval.library import Library, check_encoder, hybrid_search
+from ragkit.retrieval.milvus import encoder_of, load_library
 
 # Style and seed of an answer other than the first, in the order in which they are tried.
 OTHER_WAYS = [("free", None), ("sentence", 1), ("sentence", 2), ("phrase", None), ("sentence", 3)]
@@ -54,17 +55,19 @@ class Assistant:
     ) -> "Assistant":
         """The assistant over a saved library (default: the one that ships) and the encoder that built it.
 
+        `library`: a folder, or what `MilvusLibrary` calls a place.
+
         `generator` (default: smollm2-reader, or tiny-rag-lm where that is not installed) and `reranker`: a
         name or a folder.
         """
-        built = Encoder(encoder or library_encoder(library))
+        built = Encoder(encoder or encoder_of(library))
         trained = None
         if reranker is not None:
             from ragkit.reranking.reranker import Reranker
 
             trained = Reranker.load(reranker, built)
         answering = Generator(generator, built) if generator else default_generator(built)
-        return cls(built, Library.load(library, built), answering, trained)
+        return cls(built, load_library(library, built), answering, trained)
 
     def find(
         self,

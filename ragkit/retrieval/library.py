@@ -47,7 +47,13 @@ class Library:
         return passage_id in self._numbers
 
     def __repr__(self) -> str:
-        return f"Library({len(self):,} passages, {self.encoder_name}, {self.dimension} dimensions)"
+        return (
+            f"{type(self).__name__}({len(self):,} passages, {self.encoder_name}, {self.dimension} dimensions)"
+        )
+
+    def among(self, passage_ids: Iterable[str]) -> set[str]:
+        """Those of some ids that are here."""
+        return self._numbers.keys() & set(passage_ids)
 
     @property
     def passages(self) -> list[Passage]:
@@ -168,15 +174,16 @@ class Library:
             raise TypeError("passages is one Passage, not a list of them: [passage]")
         passages, seen = list(passages), set()
         _refuse_broken(passages)
+        here = self.among(passage.id for passage in passages)
         for passage in passages:
             if why := unsaved(vars(passage)):
                 raise ValueError(f"passage {passage.id!r}: {why}")
             if passage.id in seen:
                 raise ValueError(f"the id {passage.id!r} comes twice; ids are unique within a library")
             seen.add(passage.id)
-            if known and passage.id not in self._numbers:
+            if known and passage.id not in here:
                 raise KeyError(f"no passage {passage.id!r} to replace; use add for new ones")
-            if not known and passage.id in self._numbers:
+            if not known and passage.id in here:
                 raise ValueError(f"{passage.id!r} is in the library already; use replace to change it")
         return passages
 
@@ -184,14 +191,17 @@ class Library:
         if self._encoder is None:
             raise ValueError("this library was loaded without its encoder: Library.load(folder, encoder)")
         vectors = self._encoder.encode_passages([p.full_text for p in passages], progress=progress)
+        return self._fitting(vectors, passages)
+
+    def _fitting(self, vectors: np.ndarray, passages: list[Passage]) -> np.ndarray:
         if vectors.shape != (len(passages), self.dimension):
             raise ValueError(
-                f"the encoder gave vectors of shape {vectors.shape} for {len(passages)} passages, not "
+                f"vectors of shape {vectors.shape} were given for {len(passages)} passages, not "
                 f"({len(passages)}, {self.dimension})"
             )
         if not np.isfinite(vectors).all():
             bad = int(np.argmin(np.isfinite(vectors).all(axis=1)))
-            raise ValueError(f"the encoder gave NaN or infinity for passage {passages[bad].id!r}")
+            raise ValueError(f"the vectors hold NaN or infinity for passage {passages[bad].id!r}")
         return vectors
 
     def _reconstructed(self, numbers: list[int]) -> np.ndarray:
@@ -199,6 +209,26 @@ class Library:
         if numbers:
             self._index.reconstruct_batch(np.array(numbers, dtype=np.int64), vectors)
         return vectors
+
+    def _nearest(self, vector: np.ndarray, k: int) -> list[tuple[Passage, float]]:
+        k = min(k, len(self))
+        if k == 0:
+            return []
+        width = k
+        while True:
+            # FAISS takes any of those that tie for the last place: look on until the tie is seen whole.
+            width = min(width + 1, len(self))
+            scores, numbers = self._index.search(vector[None], width)  # (1, width) each
+            if width == len(self) or scores[0, -1] < scores[0, k - 1]:
+                break
+            width *= 2
+        found = sorted(zip((-scores[0]).tolist(), numbers[0].tolist()))[:k]
+        return [(self._passages[number], -score) for score, number in found]
+
+    def _cosines(self, vector: np.ndarray, added: np.ndarray, k: int) -> np.ndarray:
+        """Cosines, (N,), by which hybrid_search finds the k best; `added`, (N,), is what words add."""
+        # Row by row: a matrix product rounds equal rows differently by where they stand.
+        return np.einsum("nd,d->n", _rows(self._index), vector)
 
     def _insert(self, passages: list[Passage], vectors: np.ndarray) -> None:
         first = max(self._passages, default=-1) + 1
@@ -240,19 +270,7 @@ def retrieve(library: Library, query_vector: np.ndarray, k: int) -> list[Hit]:
     Raises ValueError for a vector of another dimension or with NaN or infinity in it, or for k < 0.
     """
     vector = _checked_vector(library, query_vector)
-    k = min(_check_k(k), len(library))
-    if k == 0:
-        return []
-    width = k
-    while True:
-        # FAISS takes any of the passages that tie for the last place: look on until the tie is seen whole.
-        width = min(width + 1, len(library))
-        scores, numbers = library._index.search(vector[None], width)  # (1, width) each
-        if width == len(library) or scores[0, -1] < scores[0, k - 1]:
-            break
-        width *= 2
-    found = sorted(zip((-scores[0]).tolist(), numbers[0].tolist()))[:k]
-    return ranked((library._passages[number], -score) for score, number in found)
+    return ranked(library._nearest(vector, _check_k(k)))
 
 
 def _checked_vector(library: Library, query_vector: np.ndarray) -> np.ndarray:
@@ -282,7 +300,8 @@ def lexical_search(library: Library, query: str, k: int) -> list[Hit]:
     Passages that share no word with the query are no hits. The word index is built on the first call after a
     change. What a word is: `text.words`; one letter is one, h and β are terms of this field.
     """
-    return _best(library, _bm25(library, query)[0], k, above=0.0)
+    passages = library.passages
+    return _best(passages, _bm25(library, passages, query)[0], k, above=0.0)
 
 
 def hybrid_search(library: Library, query: str, query_vector: np.ndarray, k: int) -> list[Hit]:
@@ -293,34 +312,33 @@ def hybrid_search(library: Library, query: str, query_vector: np.ndarray, k: int
     counts little where it shares only common words, or few of many. Equal scores keep the library's order.
     Raises what `retrieve` raises.
     """
-    lexical, bound = _bm25(library, query)
-    vector = _checked_vector(library, query_vector)
-    # Row by row: a matrix product rounds equal rows differently by where they stand.
-    cosines = np.einsum("nd,d->n", _rows(library._index), vector)
-    return _best(library, (1 - LEXICAL) * cosines + LEXICAL * lexical / bound, k)
+    passages, k = library.passages, _check_k(k)
+    lexical, bound = _bm25(library, passages, query)
+    added = LEXICAL * lexical / bound
+    cosines = library._cosines(_checked_vector(library, query_vector), added, k)
+    return _best(passages, (1 - LEXICAL) * cosines + added, k)
 
 
-def _bm25(library: Library, query: str) -> tuple[np.ndarray, float]:
+def _bm25(library: Library, passages: list[Passage], query: str) -> tuple[np.ndarray, float]:
     """BM25 of each passage, (N,), and what it stays below: a word adds less than its idf."""
     import bm25s
 
     if not isinstance(query, str):
         raise TypeError(f"query is a {type(query).__name__}, not a string")
     asked = words(query)
-    if library._bm25 is None and any(texts := [words(p.full_text) for p in library.passages]):
+    if library._bm25 is None and any(texts := [words(p.full_text) for p in passages]):
         library._bm25 = bm25s.BM25(method="lucene", k1=K1, b=B)
         library._bm25.index(texts, show_progress=False)
     if library._bm25 is None or not asked:
-        return np.zeros(len(library)), 1.0
+        return np.zeros(len(passages)), 1.0
     known, holding = library._bm25.vocab_dict, np.diff(library._bm25.scores["indptr"])
     counts = np.array([holding[known[word]] if word in known else 0 for word in asked])
-    bound = np.log1p((len(library) - counts + 0.5) / (counts + 0.5)).sum()
+    bound = np.log1p((len(passages) - counts + 0.5) / (counts + 0.5)).sum()
     return library._bm25.get_scores(asked), float(bound)
 
 
-def _best(library: Library, scores: np.ndarray, k: int, above: float = -np.inf) -> list[Hit]:
+def _best(passages: list[Passage], scores: np.ndarray, k: int, above: float = -np.inf) -> list[Hit]:
     best = np.argsort(-scores, kind="stable")[: _check_k(k)]
-    passages = library.passages
     return ranked((passages[i], float(scores[i])) for i in best if scores[i] > above)
 
 
