@@ -1,4 +1,4 @@
-"""Libraries in Milvus: FAISS's hits, rows that are whole whoever is killed, and errors that say what to do."""
+"""Libraries in Milvus: FAISS's hits, rows that stay whole whoever is killed, errors that say what to do."""
 
 import os
 import re

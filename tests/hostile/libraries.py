@@ -1,11 +1,13 @@
 """Libraries: passages that no file can hold, folders that only look whole, searches for what is no number."""
 
+import contextlib
 import datetime
 import hashlib
 import json
 import pickle
 
 import numpy as np
+import pytest
 import torch
 
 from ragkit.retrieval.corpus import Passage
@@ -241,8 +243,84 @@ VECTORS = (
     ("a tensor with its gradient", lambda v: torch.tensor(v, requires_grad=True), refused("query_vector=.*a vector of 24 numbers")),
 )  # fmt: skip
 
+
+def in_milvus(world):
+    pytest.importorskip("milvus_lite", reason="pip install -e .[scale]")
+    from ragkit.retrieval.milvus import MilvusLibrary
+
+    return MilvusLibrary.open(world.folder / "library.db", world.words)
+
+
+def kept_by_milvus(passages, world):
+    """Added, closed, opened and searched."""
+    with contextlib.closing(in_milvus(world)) as library:
+        library.add(passages, progress=False)
+    with contextlib.closing(in_milvus(world)) as again:
+        found = hybrid_search(again, "what is x?", world.words.encode_query("what is x?"), 5)
+        known = again.vectors_of(passage.id for passage in passages)
+        same = again.passages == list(passages) and (known == again.vectors).all()
+        return bool(same), len(found)
+
+
+LONG = "and Milvus holds 65,535: shorten it, or split"
+MILVUS_PASSAGES = (
+    *(row for row in PASSAGES if row[0] != "a word of 100 kB"),
+    ("an id that is a filter", one(id="x'] or id != '"), came_back),
+    ("an id that is a list", one(id="a', 'b"), came_back),
+    ("quotes, backslashes and braces for an id", one(id="\\\"'{ids}%\\u0027"), came_back),
+    ("an id in two scripts and an emoji", one(id="日本-é-😀"), came_back),
+    ("an id of 65,535 bytes", one(id="é" * 32_767 + "x"), came_back),
+    ("a text of 65,535 bytes", one(text="x " * 32_767 + "y"), came_back),
+    ("an id of 65,536 bytes", one(id="é" * 32_768), refused(f"passage 'é+': its id has 65,536 bytes, {LONG}")),
+    ("a text of 40,000 letters in 80,000 bytes", one(text="é" * 40_000), refused(f"its text has 80,000 bytes, {LONG}")),
+    ("a title of 100 kB", one(title="x" * 100_000), refused(f"passage 'a': its title has 100,000 bytes, {LONG}")),
+    ("metadata of 100 kB", one(metadata={"x": "y" * 100_000}), refused(f"its metadata has 100,009 bytes, {LONG}")),
+)  # fmt: skip
+
+
+def deleted_by_milvus(passage_id, world):
+    """What is left of four once that one is gone."""
+    with contextlib.closing(in_milvus(world)) as library:
+        library.add([Passage(each, "x") for each in ("a", "b", "c")], progress=False)
+        library.add([Passage(passage_id, "x")], progress=False)
+        library.delete(passage_id)
+        return library.ids()
+
+
+def three_left(out) -> bool:
+    return out == {"a", "b", "c"}
+
+
+IDS = tuple(
+    (passage_id, passage_id, three_left)
+    for passage_id in ("a', 'b", "x'] or id != 'x", "x', 'a', 'b', 'c", "' or 1 == 1 or '", "\\", "'", '"', "", "{key}")
+)  # fmt: skip
+
+
+def given_to_milvus(vectors, world):
+    with contextlib.closing(in_milvus(world)) as library:
+        try:
+            library.add([Passage("a", "x"), Passage("b", "y")], vectors, progress=False)
+        finally:
+            assert len(library) == 0
+
+
+ONES = np.ones((2, 24))
+MILVUS_VECTORS = (
+    ("NaN in one place", np.where(ONES.cumsum().reshape(2, 24) == 30, np.nan, 1), refused("NaN or infinity for passage 'b'")),
+    ("infinity", ONES * np.inf, refused("NaN or infinity for passage 'a'")),
+    ("beyond float32", ONES * 1e300, refused("NaN or infinity for passage 'a'")),
+    ("one too few", ONES[:1], refused("vectors of shape \\(1, 24\\) were given for 2 passages, not \\(2, 24\\)")),
+    ("too short", ONES[:, :23], refused("vectors of shape \\(2, 23\\)")),
+    ("texts", ["x", "y"], refused("could not convert string to float")),
+    ("rows of two lengths", [[1.0], [1.0, 2.0]], refused("inhomogeneous")),
+)  # fmt: skip
+
 DOORS = (
     Door("passages of a library", kept, PASSAGES),
+    Door("passages of a library in Milvus", kept_by_milvus, MILVUS_PASSAGES),
+    Door("an id that Milvus deletes", deleted_by_milvus, IDS),
+    Door("vectors for a library in Milvus", given_to_milvus, MILVUS_VECTORS),
     Door("a library's folder", loaded, FOLDERS),
     Door("k of a search", by_k, K),
     Door("a query vector", by_vector, VECTORS),
