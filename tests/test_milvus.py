@@ -374,15 +374,8 @@ def test_a_server_that_is_away_is_named_and_no_password_is(encoder, capsys):
 def server(tmp_path):
     """Milvus Lite as a process of its own, at the address that is given."""
     port = free_port()
-    told = [
-        sys.executable,
-        "-m",
-        "milvus_lite",
-        "--data-dir",
-        str(tmp_path / "served.db"),
-        "--port",
-        str(port),
-    ]
+    where = ["--data-dir", str(tmp_path / "served.db"), "--host", "127.0.0.1", "--port", str(port)]
+    told = [sys.executable, "-m", "milvus_lite", "server", *where]
     with subprocess.Popen(told, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         for _ in range(600):
             with socket.socket() as some:
@@ -401,7 +394,7 @@ def test_a_server_takes_the_same_calls_and_may_go_away(server, encoder, tmp_path
     assert_the_same(there, Library.build(listed, encoder), ["beta margin"], encoder)
     assert encoder_of(address) == "fake" and len(load_library(address, encoder)) == 50
     # Its folder is in use.
-    with pytest.raises(OSError, match=r"served\.db' is in use by another process.*milvus-lite server"):
+    with pytest.raises(OSError, match=r"served\.db' is in use by another process.*milvus-lite server --host"):
         MilvusLibrary.load(tmp_path / "served.db", encoder)
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -160,9 +160,10 @@ def _explained(place: str) -> Iterator[None]:
         yield
     except MilvusException as error:
         if type(heard.cause).__name__ == "DataDirLockedError":
+            serve = f"milvus-lite server --host 127.0.0.1 --data-dir {place}"
             raise OSError(
                 f"{place!r} is in use by another process, and Milvus Lite lets in one at a time: close it "
-                f"there, or serve it to both (milvus-lite server --data-dir {place}) as http://127.0.0.1:19530"
+                f"there, or serve it to both as http://127.0.0.1:19530 ({serve})"
             ) from error
         if _is_folder(place):
             raise OSError(f"Milvus Lite, {place!r}: {heard.cause or error.message}") from error
