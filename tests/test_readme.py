@@ -1,6 +1,7 @@
 """The front page does what it says: its Python runs as it stands, its figures and files are there."""
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,8 @@ def test_its_python_runs_from_top_to_bottom(names, qwen_folder, monkeypatch, cap
     whole = ragkit.tune_online
     monkeypatch.setattr(ragkit, "tune_online", lambda *args, **kw: whole(*args, **kw, **short), raising=False)
     for block in blocks:
+        if "Milvus" in block and find_spec("pymilvus") is None:  # pip install -e .[scale]
+            continue
         exec(compile(block.replace(HUB, str(qwen_folder)), "README.md", "exec"), names)
     said = capsys.readouterr().out
     assert names["turn"].sources and "cache" in said
