@@ -12,8 +12,7 @@ import numpy as np
 
 from ragkit import Comparison, Encoder, Generator, Hit, Passage, Ranking, Reranker, tune, tune_online
 from ragkit.generation import length_reward, online, tuning
-from ragkit.losses.data_parallel import processes
-from ragkit.reranking import cross_encoder
+from ragkit.losses.data_parallel import Processes, processes
 
 TOPICS = "bridge tower harbour station museum library theatre school market".split()  # 7 to train on, and 2
 ENDINGS = ["", " by the town", " by the people of the town, who had long wished for it"]
@@ -23,7 +22,9 @@ def questions() -> list[tuple[str, list[Hit]]]:
     """With documents of different lengths."""
     found = []
     for n, topic in enumerate(TOPICS):
-        text = f"The {topic} was built in {1800 + n}{ENDINGS[n % 3]}. Many people visit the {topic} each year."
+        text = (
+            f"The {topic} was built in {1800 + n}{ENDINGS[n % 3]}. Many people visit the {topic} each year."
+        )
         found.append((f"When was the {topic} built?", [Hit(Passage(topic, text * (1 + n % 2)), 1.0, 1)]))
     return found
 
@@ -52,9 +53,13 @@ def curve(log: list[dict]) -> list[dict]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in log]
 
 
-def tuned(generator, **settings) -> list[dict]:
+def run(generator, **settings):
     settings = {"epochs": 2, "batch": 4, "held_out": 0.2, "looks": 4, "progress": False} | settings
-    return curve(tune(generator, comparisons(), learning_rate=3e-3, **settings).log)
+    return tune(generator, comparisons(), learning_rate=3e-3, **settings)
+
+
+def tuned(generator, **settings) -> list[dict]:
+    return curve(run(generator, **settings).log)
 
 
 def rewarded(generator, encoder) -> list[dict]:
@@ -66,34 +71,48 @@ def reranked(encoder, capacity: str) -> dict:
     reranker, given = Reranker(encoder, capacity), rankings()
     report = reranker.fit(given, progress=False)
     scores = [reranker.score(one.query, one.passages).tolist() for one in given[:4]]
-    return {"scores": scores, "share": report.share, "kl": report.kl, "losses": LOSSES[:]}
+    return {"scores": scores, "share": report.share, "kl": report.kl}
 
 
-LOSSES: list[float] = []  # of the cross-encoder's steps
-
-
-def noted(self, **settings):
-    LOSSES.append(float(settings["loss"]))
-
-
-def fails(generator, how: str) -> None:
-    """One process alone is in trouble, in the middle of the run; the log is the main one's."""
+def in_trouble(generator, how: str) -> dict:
+    """The main process alone is, in the middle of the run: it alone is shown the log."""
+    seen = []
 
     def stop(row):
-        if row["step"] >= 2:
-            if how == "dies":
-                os._exit(7)
-            raise KeyboardInterrupt if how == "interrupted" else OSError("the disk is full")
+        seen.append(row["step"])
+        if row["step"] < 1:
+            return
+        if how == "dies":
+            os._exit(7)
+        raise KeyboardInterrupt if how == "interrupted" else OSError("the disk is full")
 
-    settings = {"epochs": 30, "on_log": stop}
-    return tuned(generator, **settings)
+    facts = {}
+    try:
+        found = run(generator, on_log=stop)
+    except (OSError, RuntimeError) as error:
+        found, facts = error.tuned, {"error": type(error).__name__, "says": str(error)}
+    steps = [row["step"] for row in found.log]
+    return facts | {"interrupted": found.interrupted, "seen": seen, "steps": steps}
+
+
+def refused(generator) -> str:
+    try:
+        return tuned(generator, beta=0.1 + processes().number)
+    except ValueError as error:
+        return str(error)
 
 
 def main(folder: str, *names: str) -> None:
     encoder = Encoder(device="cpu")
     generator = Generator("tiny-rag-lm", encoder, device="cpu")
     tuning.SAMPLED, online.HELD_OUT_ANSWERS = 1, 2
-    cross_encoder.tqdm.set_postfix = noted
+    norms = []  # of each step's gradient
+
+    def summed(self, weights, real=Processes.sum_gradients):
+        real(self, weights)
+        norms.append(sum(weight.grad.norm().item() ** 2 for weight in weights) ** 0.5)
+
+    Processes.sum_gradients = summed
     runs = {
         "grpo": lambda: tuned(generator),
         "kto": lambda: tuned(generator, loss="kto", batch=3),
@@ -101,13 +120,13 @@ def main(folder: str, *names: str) -> None:
         "online": lambda: rewarded(generator, encoder),
         "linear": lambda: reranked(encoder, "auto"),
         "cross": lambda: reranked(encoder, "cross-encoder"),
-        "other": lambda: tuned(generator, beta=0.1 + processes().number),
-        **{how: lambda how=how: fails(generator, how) for how in ("interrupted", "broken", "dies")},
+        "other": lambda: refused(generator),
+        **{how: lambda how=how: in_trouble(generator, how) for how in ("interrupted", "broken", "dies")},
     }
     for name in names:
-        found = runs[name]()
-        number = processes().number
-        Path(folder, f"{name}-{number}.json").write_text(json.dumps(found))
+        norms.clear()
+        found = {"found": runs[name](), "norms": norms}
+        Path(folder, f"{name}-{processes().number}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
