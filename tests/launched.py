@@ -63,7 +63,7 @@ def tuned(generator, **settings) -> list[dict]:
 
 
 def rewarded(generator, encoder) -> list[dict]:
-    settings = {"group": 4, "steps": 3, "batch": 3, "looks": 1, "max_new_tokens": 12, "progress": False}
+    settings = {"group": 4, "steps": 2, "batch": 3, "looks": 1, "max_new_tokens": 12, "progress": False}
     return curve(tune_online(generator, questions(), length_reward(6), aggregation="dapo", **settings).log)
 
 
@@ -115,8 +115,10 @@ def main(folder: str, *names: str) -> None:
     Processes.sum_gradients = summed
     runs = {
         "grpo": lambda: tuned(generator),
-        "kto": lambda: tuned(generator, loss="kto", batch=3),
-        "ipo": lambda: tuned(generator, loss="ipo", supervised=0.5, batch=1),  # one process has none
+        "kto": lambda: tuned(generator, loss="kto", batch=3, epochs=1),
+        "ipo": lambda: tuned(
+            generator, loss="ipo", supervised=0.5, batch=1, epochs=1
+        ),  # one process has none
         "online": lambda: rewarded(generator, encoder),
         "linear": lambda: reranked(encoder, "auto"),
         "cross": lambda: reranked(encoder, "cross-encoder"),

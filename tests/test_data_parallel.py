@@ -34,18 +34,23 @@ def launched(tmp_path_factory):
         "--main_process_port",
         "0",
     ]
-    ends = []
+    runs = []
     for name, start, what in (("one", [], CURVES), ("two", ["-m", *launcher], CURVES + TROUBLE)):
         (folder / name).mkdir()
         command = [sys.executable, *start, "tests/launched.py", str(folder / name), *what]
+        with open(folder / f"{name}.log", "w") as log:
+            runs.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
+    try:
         # Who waits for a process that is gone would do so for ten minutes.
-        ends.append(
-            subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=540)
-        )
-    assert ends[0].returncode == 0, ends[0].stderr[-3000:]
+        one, two = (run.wait(timeout=540) for run in runs)
+    finally:
+        for run in runs:
+            run.terminate()
+    said = [(folder / f"{name}.log").read_text() for name in ("one", "two")]
+    assert one == 0, said[0][-3000:]
     found = {path.relative_to(folder).with_suffix("").as_posix(): json.loads(path.read_text())
              for path in folder.glob("*/*.json")}  # fmt: skip
-    return found, ends[1]
+    return found, two, said[1]
 
 
 def numbers(found) -> list[float]:
@@ -60,8 +65,8 @@ def numbers(found) -> list[float]:
 def test_two_processes_learn_what_one_does(launched, name):
     """7 comparisons of different lengths in batches of 4, 3 and 1; questions in batches of 3; lists of 3 to 5
     documents: losses, gradients, metrics, scores."""
-    found, end = launched
-    assert f"two/{name}-1" in found, end.stderr[-3000:]
+    found, _, said = launched
+    assert f"two/{name}-1" in found, said[-3000:]
     one = numbers(found[f"one/{name}-0"])
     assert name == "linear" or max(found[f"one/{name}-0"]["norms"]) > 1e-2
     for number in range(2):
@@ -89,8 +94,8 @@ def test_processes_with_different_settings_are_refused(launched):
 
 
 def test_a_process_that_dies_ends_the_other(launched):
-    found, end = launched
-    assert end.returncode != 0 and "exitcode  : 7" in end.stderr and "two/dies-0" not in found
+    found, code, said = launched
+    assert code != 0 and "exitcode  : 7" in said and "two/dies-0" not in found
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
