@@ -124,7 +124,21 @@ class Examples:
 
     def numbers(self, places: Collection[int]) -> Tensor:
         """The numbers of all answers to these prompts, in order."""
-        return torch.tensor([n for place in places for n in range(*self.first[place : place + 2])])
+        numbers = [n for place in places for n in range(*self.first[place : place + 2])]
+        return torch.tensor(numbers, dtype=torch.long)
+
+    def tokens(self, place: int) -> int:
+        """How many a model reads of this prompt and all answers to it."""
+        return len(self.prompts[place]) + sum(map(len, self.answers[place]))
+
+    def said(self) -> list:
+        """All that is learnt from, and how, in a form that can be compared."""
+        settings = [value for value in vars(self.objective).values() if not callable(value)]
+        facts = [settings, self.prompts, self.answers, self.lists, self.labels]
+        if self.objective.loss in PAIRWISE:
+            facts += [self.pair_sides.tolist(), self.target.tolist(), self.offset.tolist()]
+            facts += [] if self.strength is None else [self.strength.tolist()]
+        return facts
 
     def loss(self, places: Collection[int], log_probs: Tensor, ref: Tensor) -> Tensor:
         """The loss of what was said on the prompts at `places`. `log_probs`, `ref`: (N,), whole."""

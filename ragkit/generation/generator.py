@@ -17,7 +17,7 @@ from ragkit.generation.prompt import Evidence, Prompt, build_prompt, check_style
 from ragkit.generation.reader import Adapter, Reader, is_reader, merged_model, reader_settings
 from ragkit.generation.smollm2 import base_folder
 from ragkit.retrieval.corpus import DATA, Hit, check_hits, check_query
-from ragkit.retrieval.encoder import NO_CODE, SAFE, Encoder, check_weights, loading
+from ragkit.retrieval.encoder import NO_CODE, SAFE, Encoder, check_weights, default_device, loading
 
 SMALL, DEFAULT = SHIPPED = "tiny-rag-lm", "smollm2-reader"  # the small one needs no package
 ABSTENTION = "I don't know: the passages found do not answer this."
@@ -73,7 +73,7 @@ class Generator:
                 f"no generator {name!r}: {path} is missing (it comes with a checkout of the repository)"
             )
         source = path if local else name
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = torch.device(device or default_device())
         # What answers in a form of its own, from an adapter on SmolLM2; None for any other model.
         self.reader: Reader | None = None
         self.adapter: Adapter | None = None

@@ -5,13 +5,14 @@ tuned = tune_online(generator, [(query, hits), …], length_reward(12))
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ragkit.generation.generator import Generator
 from ragkit.generation.judged_answers import written_text
@@ -71,6 +72,10 @@ def tune_online(
     Step 0 and `looks` others look at a share `held_out` of the queries too, as "held_out/reward" and so
     on; the weights with the largest such reward are kept. An interrupt ends the run, with a warning.
 
+    Under `accelerate launch` the main process samples and rewards for all, so that draws and what a reward
+    remembers are those of one process; what is divided, by whole questions, are the passes over the answers,
+    forward and back (see `losses/data_parallel.py`).
+
     Raises ValueError for bad settings, for a reward that is not finite, and where no answer is judged;
     FloatingPointError as `tune` does. An error of a reward's own ends the run, too: `tuned` of the exception
     has the best weights so far.
@@ -96,6 +101,8 @@ def tune_online(
     learnt, held = ([one for one in asked if (one[0].query in out) == side] for side in (False, True))
     settings = {"weights": weights, **counts, **asdict(objective), "rank": rank, "learning_rate": rate}
     settings |= {"held_out": held_out, "style": style, "seed": seed, "generator": str(generator.name)}
+    facts = [(prompt.ids, [hit.passage.text for hit in hits]) for prompt, hits in asked]
+    training.group.refuse_others("questions or settings", facts, settings, looks)
     try:
         return training.run(lambda: run.train(learnt, held, **counts), settings)
     finally:
@@ -223,7 +230,7 @@ class _Run:
             if groups.prompts:
                 ref, old = self._reference(groups), None
                 for _ in range(inner_epochs):
-                    now = self.policy.token_log_probs(groups.prompts, groups.answers).cpu()
+                    now = self._log_probs(groups)
                     self.training.refuse_unless_finite(step, sum_of_log_probs=now.detach())
                     old = now.detach() if old is None else old  # nothing has moved before the first
                     self.training.step(step, self.objective.loss(groups, now, old, ref))
@@ -241,7 +248,7 @@ class _Run:
         if not groups.prompts:
             raise ValueError("of all answers to the held-out questions a reward is None: nothing to go by")
         with torch.no_grad():
-            now = self.policy.token_log_probs(groups.prompts, groups.answers).cpu()
+            now = self._log_probs(groups)
         found = groups.facts(now - self._reference(groups), [*self.rewards])
         self.training.keep(step, -found["reward"])
         self.training.bar.set_postfix_str(f"held out: reward {found['reward']:.3f}, KL {found['kl']:.2f}")
@@ -251,24 +258,50 @@ class _Run:
     def _reference(self, groups: _Groups) -> Tensor:
         """Log-probs of each token, (N, T), under the reference."""
         with self.policy.reference():
-            return self.policy.token_log_probs(groups.prompts, groups.answers).cpu()
+            return self._log_probs(groups)
+
+    def _log_probs(self, groups: _Groups) -> Tensor:
+        """Of each token, (N, T), of which each process reads some groups."""
+        sizes = [len(answers) for answers in groups.answers]
+        costs = [len(ids) + sum(map(len, several)) for ids, several in zip(groups.prompts, groups.answers)]
+        own, longest = self.training.group.share(costs), int(groups.lengths.max())
+        part = torch.zeros(0, longest)
+        if own:
+            chosen = [groups.prompts[n] for n in own], [groups.answers[n] for n in own]
+            part = self.policy.token_log_probs(*chosen).cpu()
+            part = pad(part, (0, longest - part.shape[1]))
+        starts = np.cumsum([0, *sizes])
+        rows = [row for n in own for row in range(starts[n], starts[n + 1])]
+        return self.training.group.whole(part, rows, sum(sizes))
 
     def _sample(self, some: list, count: int, seed: int, least: int = 1) -> _Groups:
         """`count` answers to each question; groups with fewer than `least` that have a reward are skipped."""
-        generator, most, groups = self.policy.generator, self.objective.max_new_tokens, _Groups()
-        ends = self.policy.model.generation_config.eos_token_id or []
-        written = self.policy.write([p.ids for p, _ in some], count, seed=seed, max_new_tokens=most)
-        for (prompt, hits), answers in zip(some, written):
-            rewards = [
-                self._reward(prompt.query, written_text(generator, prompt, ids), hits) for ids in answers
-            ]
-            kept = [place for place, reward in enumerate(rewards) if reward is not None]
+        ends, groups = self.policy.model.generation_config.eos_token_id or [], _Groups()
+        for (prompt, _), (tokens, rewards) in zip(some, self._written(some, count, seed)):
+            answers = [ids[ids >= 0].tolist() for ids in tokens]
+            kept = [place for place, reward in enumerate(rewards) if not reward.isnan().any()]
             if len(kept) >= least:
                 groups.prompts.append(prompt.ids)
                 groups.answers.append([answers[place] for place in kept])
-                groups.rewards.append(torch.tensor([rewards[place] for place in kept], dtype=torch.float64))
+                groups.rewards.append(rewards[kept])
                 groups.truncated += [answers[place][-1] not in ends for place in kept]
         return groups
+
+    def _written(self, some: list, count: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each question, by the main process: tokens of its answers, (count, longest), −1 where one is
+        over; and their rewards, (count, names), NaN where one is left out."""
+        generator, most, group = self.policy.generator, self.objective.max_new_tokens, self.training.group
+        tokens = torch.full((len(some), count, most), -1)
+        rewards = torch.full((len(some), count, len(self.rewards)), torch.nan, dtype=torch.float64)
+        if group.main:
+            written = self.policy.write([p.ids for p, _ in some], count, seed=seed, max_new_tokens=most)
+            for n, (prompt, hits) in enumerate(some):
+                for place, ids in enumerate(written[n]):
+                    tokens[n, place, : len(ids)] = torch.tensor(ids)
+                    found = self._reward(prompt.query, written_text(generator, prompt, ids), hits)
+                    if found is not None:
+                        rewards[n, place] = torch.tensor(found, dtype=torch.float64)
+        return zip(group.from_main(tokens), group.from_main(rewards))
 
     def _reward(self, query: str, text: str, hits: list[Hit]) -> list[float] | None:
         found = []

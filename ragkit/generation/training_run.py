@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from ragkit.generation.generator import Generator
 from ragkit.generation.policy import Policy
 from ragkit.generation.saving import save_generator
+from ragkit.losses.data_parallel import is_main, processes
 
 LOOKS = 10  # at what is held out, in a run
 RATES = {"adapter": 1e-3, "all": 1e-4}
@@ -35,13 +36,22 @@ class Tuned:
     interrupted: bool = False
 
     def save(self, folder: str | Path) -> None:
-        """Write a folder that `Generator(folder)` loads, settings and log in it: see `save_generator`."""
+        """Write a folder that `Generator(folder)` loads, settings and log in it: see `save_generator`.
+
+        Of several processes the main one writes, and none waits for it.
+        """
+        if not is_main():
+            return
         facts = {"settings": self.settings, "kept_base": self.kept_base, "log": self.log}
         save_generator(self.generator, folder, facts)
 
 
 class TrainingRun:
-    """`steps` of AdamW on what a policy trains, at `rate`, which the first tenth of them rises to."""
+    """`steps` of AdamW on what a policy trains, at `rate`, which the first tenth of them rises to.
+
+    Of several processes (`group`) all start at the main one's weights and take the same steps; the main one
+    shows progress and calls `on_log`.
+    """
 
     def __init__(
         self,
@@ -54,21 +64,29 @@ class TrainingRun:
     ):
         if looks < 1:
             raise ValueError(f"looks={looks}: at least 1, or nothing says which weights are best")
-        self.policy, self.rate, self.on_log = policy, rate, on_log
+        self.policy, self.rate, self.group = policy, rate, processes()
+        self.on_log = on_log if self.group.main else None
         self.looks = {*np.linspace(0, steps, looks + 1).round().astype(int).tolist()}
         self.log: list[dict] = []
-        self._steps, self._progress = steps, progress
+        self._steps, self._progress = steps, progress and self.group.main
+        if self.group.count > 1:
+            policy.restore([self.group.from_main(weight) for weight in policy.snapshot()])
         self._optimiser = torch.optim.AdamW(policy.trained(), rate, weight_decay=0.0)
         self._warm_up = max(1, steps // 10)
         self._best_step, self._least, self._best = 0, math.inf, None
         self._began = time.monotonic()
 
     def step(self, number: int, loss: Tensor) -> None:
-        """Raises FloatingPointError where loss or gradient is not finite; the weights stay as they were."""
+        """`loss`: of the whole batch, with a gradient in what this process has read of it, if anything.
+
+        Raises FloatingPointError where loss or gradient is not finite; the weights stay as they were.
+        """
         for group in self._optimiser.param_groups:
             group["lr"] = self.rate * min(1.0, number / self._warm_up)
         self._optimiser.zero_grad()
-        loss.backward()
+        if loss.requires_grad:
+            loss.backward()
+        self.group.sum_gradients(self.policy.trained())
         norm = torch.nn.utils.clip_grad_norm_(self.policy.trained(), 1.0)
         self.refuse_unless_finite(number, loss=loss, norm_of_its_gradient=norm)
         self._optimiser.step()
@@ -92,6 +110,8 @@ class TrainingRun:
 
     def keep(self, step: int, loss: float) -> bool:
         """Keep the weights of now where `loss`, of what is held out, is the least so far."""
+        # Roundings differ between kinds of processors: all go by one number, and stop together.
+        loss = self.group.from_main(torch.tensor(loss, dtype=torch.float64)).item()
         better = loss < self._least
         if better:
             self._best_step, self._least, self._best = step, loss, self.policy.snapshot()
@@ -102,7 +122,7 @@ class TrainingRun:
         broken, interrupted, generator = None, False, self.policy.generator
         try:
             bar = {"disable": not self._progress, "desc": "tuning", "unit": "step", "leave": False}
-            with tqdm(total=self._steps, **bar) as self.bar:
+            with tqdm(total=self._steps, **bar) as self.bar, self.group.together():
                 train()
         except KeyboardInterrupt:
             interrupted = True

@@ -62,7 +62,12 @@ def tune(
     held-out loss. An interrupt (Ctrl-C, a notebook's stop button) ends it too, with a warning; the best
     weights so far are kept.
 
-    Raises ValueError for bad settings and where nothing was judged; RuntimeError where the policy does not
+    Under `accelerate launch` each process runs this on the same judgements; a batch is divided among them by
+    whole questions, and log and weights are those of one process (see `losses/data_parallel.py`). What ends
+    one ends all.
+
+    Raises ValueError for bad settings, where nothing was judged, and where processes were given different
+    judgements; RuntimeError where the policy does not
     start as the reference; FloatingPointError where the loss or its gradient is not finite, with what was
     best before as `error.tuned`.
     """
@@ -85,6 +90,7 @@ def tune(
             settings[name] = value.__qualname__.split(".")[0]
     settings |= {"rank": rank, "epochs": epochs, "batch": batch, "learning_rate": rate, "held_out": held_out}
     settings |= {"style": style, "cite": cite, "seed": seed, "generator": str(generator.name)}
+    training.group.refuse_others("judgements or settings", examples.said(), settings, looks)
     return training.run(lambda: run.train(train, epochs, batch, seed), settings)
 
 
@@ -121,8 +127,14 @@ class _Run:
                     return
 
     def _log_probs(self, places: list[int]) -> Tensor:
-        x = self.examples
-        return self.policy.log_probs([x.prompts[p] for p in places], [x.answers[p] for p in places]).cpu()
+        """(n,): of all answers to these prompts, of which each process reads some."""
+        x, group = self.examples, self.training.group
+        own = [places[n] for n in group.share([x.tokens(place) for place in places])]
+        part = torch.zeros(0)
+        if own:
+            part = self.policy.log_probs([x.prompts[p] for p in own], [x.answers[p] for p in own]).cpu()
+        numbers = x.numbers(places)
+        return group.whole(part, torch.isin(numbers, x.numbers(own)).nonzero()[:, 0], len(numbers))
 
     def _whole(self, places: list[int], log_probs: Tensor) -> Tensor:
         """(N,): `log_probs` of these prompts' answers, and 0 for all others."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 
+from ragkit.losses.data_parallel import Processes
 from ragkit.preferences.judgements import Ranking
 from ragkit.reranking.evidence import LEAST, held_out_share
 from ragkit.reranking.features import Described
@@ -146,9 +147,9 @@ def fit_cross(
     rankings: Sequence[Ranking],
     described: Sequence[Described],
     base: Fitted,
-    *,
     max_kl: float,
     seed: int,
+    group: Processes,
     progress: bool,
 ) -> tuple[Fitted, Table, np.ndarray, float]:
     """A cross-encoder for `base`'s table and objective, its scores for the part that it did not see, and the
@@ -160,10 +161,13 @@ def fit_cross(
     inside, outside = np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
     known, chosen = base.table.take(inside), [rankings[i] for i in inside]
     objective = resolved(base.objective, known).at(BETA)
-    residual = train_cross(encoder, chosen, known, objective, seed=seed, progress=progress)
+    residual = train_cross(encoder, chosen, known, objective, group, seed=seed, progress=progress)
     fitted = replace(base, residual=residual, domain=Domain.fit(known))
     tested = base.table.take(outside)
-    scores = np.concatenate([fitted.scores(described[i], max_kl) for i in outside])
+    seen = [described[i] for i in outside]
+    own = group.share(sizes := [len(one.texts) for one in seen])
+    parts = [fitted.scores(seen[n], max_kl) for n in own]
+    scores = np.concatenate(group.lists(own, parts, sizes, np.zeros(0)))
     share = held_out_share(scores, tested.strict())
     residual.head.data *= share  # r is linear in the head
     if share < LEAST:
@@ -176,6 +180,7 @@ def train_cross(
     rankings: Sequence[Ranking],
     table: Table,
     objective: Objective,
+    group: Processes | None = None,
     *,
     epochs: int = EPOCHS,
     learning_rate: float = RATE,
@@ -187,32 +192,39 @@ def train_cross(
     The head alone first, by `solve`; then `epochs` of AdamW (arXiv 1711.05101) on whole lists, at most
     DOCUMENTS documents a step, while rates rise for WARM_UP of the steps and then fall to 0. No epochs leave
     it the retriever. The same seed and number of threads give the same weights. A progress bar shows the
-    loss, averaged over some ten steps. Raises ValueError where table and rankings differ in size, and for a
+    loss, averaged over some ten steps. `group`: the processes among which a step's lists are divided; there
+    is work for as many as it has lists. Raises ValueError where table and rankings differ in size, and for a
     loss that became infinite.
     """
     sizes = np.bincount(table.of_list, minlength=len(table))
     if [len(ranking.passages) for ranking in rankings] != sizes.tolist():
         raise ValueError(f"{len(rankings)} rankings for a table of {len(table)}: their lists must agree")
-    residual = CrossResidual(encoder)
+    residual, group = CrossResidual(encoder), group or Processes()
     telling = np.unique(table.pair_list)  # a list without a pair teaches nothing
     if not epochs or not len(telling):
         return residual
     texts = {n: [passage.full_text for passage in rankings[n].passages] for n in telling.tolist()}
     rows = {n: residual.tokens(rankings[n].query, texts[n]) for n in texts}
+    progress = progress and group.main
     rng = np.random.default_rng(seed)
     steps = [lists for _ in range(epochs) for lists in _steps(rng.permutation(telling), sizes)]
     with tqdm(total=1 + len(steps), desc="training", unit="step", disable=not progress, leave=False) as bar:
-        _fit_head(residual, list(chain(*rows.values())), table.take(telling), objective)
+        _fit_head(residual, list(rows.values()), table.take(telling), objective, group)
         bar.update()
-        _fine_tune(residual, rows, steps, table, objective, learning_rate, bar)
+        _fine_tune(residual, rows, steps, table, objective, learning_rate, group, bar)
     return residual
 
 
-def _fit_head(residual: CrossResidual, rows: list[dict], table: Table, objective: Objective) -> None:
-    """The head at its optimum, and `first`, for the encoder as it is."""
-    with torch.inference_mode():
-        values = residual.pooled(rows).double().cpu().numpy()
-    values = centred(values, table.of_list)
+def _fit_head(residual, rows: list[list[dict]], table: Table, objective: Objective, group: Processes) -> None:
+    """The head at its optimum, and `first`, for the encoder as it is. `rows`: of each list."""
+    sizes, none = [*map(len, rows)], np.zeros((0, len(residual.head)))
+    own = group.share([_tokens(some) for some in rows])
+    parts = []
+    if own:
+        with torch.inference_mode():
+            values = residual.pooled(list(chain(*(rows[n] for n in own)))).double().cpu().numpy()
+        parts = np.split(values, np.cumsum([sizes[n] for n in own])[:-1])
+    values = centred(np.concatenate(group.lists(own, parts, sizes, none)), table.of_list)
     spread = np.sqrt((values**2).mean()) or 1.0
     with one_thread():
         w = solve(values / spread, table, objective, RIDGE)
@@ -220,7 +232,9 @@ def _fit_head(residual: CrossResidual, rows: list[dict], table: Table, objective
     residual.first = float(w[-1])
 
 
-def _fine_tune(residual, rows, steps, table: Table, objective: Objective, rate: float, bar: tqdm) -> None:
+def _fine_tune(
+    residual, rows, steps, table: Table, objective: Objective, rate: float, group: Processes, bar: tqdm
+) -> None:
     first = torch.tensor(residual.first, dtype=torch.float64, requires_grad=objective.first)
     weights = [*residual.trained().values(), residual.head, first]
     groups = [
@@ -233,12 +247,14 @@ def _fine_tune(residual, rows, steps, table: Table, objective: Objective, rate: 
     shown = None
     for lists in steps:
         known = table.take(lists)
-        added = residual.residuals([row for n in lists.tolist() for row in rows[n]]).double().cpu()
+        added = _shared(residual, [rows[n] for n in lists.tolist()], group)
         loss = objective(known, known.base + added.detach().numpy())(added, first).mean()
         if not torch.isfinite(loss):
             raise ValueError(f"the loss is {loss.item():g}: try a smaller learning rate or another loss")
         optimizer.zero_grad()
-        loss.backward()
+        if loss.requires_grad:
+            loss.backward()
+        group.sum_gradients(weights[:-1])  # that of `first` is whole in each
         torch.nn.utils.clip_grad_norm_(weights, LONGEST_STEP)
         optimizer.step()
         schedule.step()
@@ -246,6 +262,19 @@ def _fine_tune(residual, rows, steps, table: Table, objective: Objective, rate: 
         bar.set_postfix(loss=f"{shown:.3f}", refresh=False)
         bar.update()
     residual.first = first.item()
+
+
+def _shared(residual: CrossResidual, rows: list[list[dict]], group: Processes) -> Tensor:
+    """r of all documents of these lists, (n,), of which each process reads some."""
+    own, starts = group.share([_tokens(some) for some in rows]), np.cumsum([0, *map(len, rows)])
+    part = torch.zeros(0, dtype=torch.float64)
+    if own:
+        part = residual.residuals([row for n in own for row in rows[n]]).double().cpu()
+    return group.whole(part, [at for n in own for at in range(starts[n], starts[n + 1])], int(starts[-1]))
+
+
+def _tokens(rows: list[dict]) -> int:
+    return sum(len(row["input_ids"]) for row in rows)
 
 
 def _slope(step: int, steps: int) -> float:

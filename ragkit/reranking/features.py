@@ -10,6 +10,7 @@ from sys import intern
 import numpy as np
 from scipy.stats import rankdata
 
+from ragkit.losses.data_parallel import Processes
 from ragkit.reranking.style import BOILERPLATE, style
 from ragkit.retrieval.library import K1, B
 from ragkit.retrieval.text import spans, words
@@ -103,6 +104,23 @@ def describe_all(
         vectors = [(*read[text], alone[nearest[query, text]]) for text in texts]
         described.append(_described(query, list(texts), asked[query], known, vectors))
     return described
+
+
+def describe_together(
+    group: Processes, encoder, lists: Sequence[tuple[str, Sequence[str]]], *, progress: bool = False
+) -> list[Described]:
+    """`describe_all`, of which each process of `group` does some lists."""
+    own = group.share([sum(map(len, texts)) for _, texts in lists])
+    found = describe_all(encoder, [lists[n] for n in own], progress=progress and group.main) if own else []
+    if group.count == 1:
+        return found
+    sizes, wide = [len(texts) for _, texts in lists], encoder.dimension
+    features = group.lists(own, [one.features for one in found], sizes, np.zeros((0, len(NAMES))))
+    none = np.zeros((0, wide), dtype=np.float32)
+    vectors = group.lists(own, [one.vectors for one in found], sizes, none)
+    asked = group.lists(own, [one.asked[None] for one in found], [1] * len(lists), np.zeros((0, wide)))
+    parts = zip(lists, features, vectors, asked)
+    return [Described(query, list(texts), one, two, three[0]) for (query, texts), one, two, three in parts]
 
 
 def _described(query: str, texts: list[str], asked: np.ndarray, known: dict, vectors: list) -> Described:

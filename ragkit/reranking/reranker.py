@@ -8,9 +8,10 @@ import numpy as np
 from scipy.stats import t as student
 
 from ragkit.evaluation.rankings import compare
+from ragkit.losses.data_parallel import is_main, processes
 from ragkit.losses.strengths import Strength
 from ragkit.preferences.judgements import Ranking
-from ragkit.reranking.features import NAMES, Described, describe, describe_all
+from ragkit.reranking.features import NAMES, Described, describe, describe_together
 from ragkit.reranking.guard import Domain, kl_from_base
 from ragkit.reranking.linear import CAPACITIES, LinearResidual, one_thread
 from ragkit.reranking.objective import ANCHORS, Objective
@@ -83,8 +84,11 @@ class Reranker:
         are averaged by their evidence, the retriever among them, so that a weak signal moves little and a
         strong one much. The figures of the report are of models that did not see a query. The retriever is
         kept where they show a harm, not where they don't show a gain yet. What was shown first is fitted as
-        an offset where shown orders are known. Raises TypeError for what is no Ranking, ValueError for
-        settings that don't fit.
+        an offset where shown orders are known.
+
+        Under `accelerate launch` each process runs this on the same rankings. What takes time, documents that
+        are read and the cross-encoder's steps, is divided by whole lists; the linear fit, of seconds, is not.
+        Raises TypeError for what is no Ranking, ValueError for settings that don't fit.
         """
         rankings = _checked(rankings)
         useful = [ranking for ranking in rankings if sum(map(len, ranking.tiers)) > 1]
@@ -95,13 +99,17 @@ class Reranker:
             self.fitted = Fitted(objective, prior=self.fitted.prior)
             return report.kept(f"Of {len(rankings)} rankings none has two judged documents")
         # Set at the end: a fit that fails, or is stopped, leaves what there was.
-        self.fitted, report = self._fit(useful, objective, report, progress)
+        with (group := processes()).together():
+            self.fitted, report = self._fit(useful, objective, report, group, progress)
         return report
 
     def _fit(
-        self, rankings: list[Ranking], objective: Objective, report: FitReport, progress: bool
+        self, rankings: list[Ranking], objective: Objective, report: FitReport, group, progress: bool
     ) -> tuple[Fitted, FitReport]:
-        described = self._described(rankings, progress)
+        settings = [objective.loss, self.encoder.fingerprint, *(getattr(self, name) for name in SAVED)]
+        group.refuse_others("rankings or settings", rankings, settings)
+        lists = [(ranking.query, [passage.full_text for passage in ranking.passages]) for ranking in rankings]
+        described = describe_together(group, self.encoder, lists, progress=progress)
         table = self._table(rankings, described)
         objective(table, table.before)  # bad knobs fail here, and are named
         base = Fitted(objective, table, prior=self.fitted.prior)
@@ -117,7 +125,7 @@ class Reranker:
             from ragkit.reranking.cross_encoder import fit_cross
 
             fitted, tested, scores, share = fit_cross(
-                self.encoder, rankings, described, base, max_kl=self.max_kl, seed=self.seed, progress=progress
+                self.encoder, rankings, described, base, self.max_kl, self.seed, group, progress
             )
             report = replace(report, share=share)
         else:
@@ -136,7 +144,9 @@ class Reranker:
         said = f"Held-out pairs are predicted better by {gain.mean():+.4f} ± {error:.4f} nats"
         if gain.mean() + student.ppf(HARM, max(len(gain) - 1, 1)) * error < -NOTHING:
             return replace(fitted, residual=None, domain=None), report.kept(f"{said}: a harm")
-        moves = np.array([kl_from_base(fitted.added(one), base_scores(one)) for one in described])
+        own = group.share([len(one.texts) for one in described])
+        some = [np.array([kl_from_base(fitted.added(described[n]), base_scores(described[n]))]) for n in own]
+        moves = np.concatenate(group.lists(own, some, [1] * len(described), np.zeros(0)))
         settings = asdict(fitted.settings) if fitted.settings else {"capacity": self.capacity}
         settings |= {"loss": objective.loss, "anchor": self.anchor}
         kl, held_back = float(np.minimum(moves, self.max_kl).mean()), int((moves > self.max_kl).sum())
@@ -158,7 +168,7 @@ class Reranker:
         (ranking,) = _checked([ranking])
         if sum(map(len, ranking.tiers)) < 2:
             return
-        new = self._table([ranking], self._described([ranking], progress=False))
+        new = self._table([ranking], [self.describe(ranking.query, ranking.passages)])
         table = new if fitted.table is None else Table.join([fitted.table, new])
         if fitted.residual:
             with one_thread():
@@ -216,8 +226,11 @@ class Reranker:
     def save(self, path: str | Path) -> None:
         """Write what it takes to rerank, and no ranking, as one safetensors file, whole or not at all.
 
-        The file is `path`, or, where that is a folder, `reranker.safetensors` in it.
+        The file is `path`, or, where that is a folder, `reranker.safetensors` in it. Of several processes the
+        main one writes, and none waits for it.
         """
+        if not is_main():
+            return
         settings = self.fitted.settings and asdict(self.fitted.settings)
         facts = {"encoder": self.encoder.name, "fingerprint": self.encoder.fingerprint, "features": NAMES}
         facts |= {name: getattr(self, name) for name in SAVED} | {"people": PEOPLE if self.prior else None}
@@ -264,10 +277,6 @@ class Reranker:
 
     def _table(self, rankings: Sequence[Ranking], described: Sequence[Described]) -> Table:
         return Table.build(rankings, described, people if self.fitted.prior else None)
-
-    def _described(self, rankings: Sequence[Ranking], progress: bool) -> list[Described]:
-        lists = [(ranking.query, [passage.full_text for passage in ranking.passages]) for ranking in rankings]
-        return describe_all(self.encoder, lists, progress=progress)
 
 
 def fit_each(make: Callable[[], Reranker], rankings: Sequence[Ranking], **settings) -> dict[str, tuple]:

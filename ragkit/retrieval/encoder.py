@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import os
 import warnings
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
@@ -55,7 +56,7 @@ class Encoder:
         from transformers import AutoModel, AutoTokenizer
 
         self.name = name
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = torch.device(device or default_device())
         self.query_prefix, self.passage_prefix = query_prefix, passage_prefix
         self.truncated, self._warned = 0, False
         self._memory = _Memory(memory)
@@ -302,6 +303,16 @@ def default_folder() -> Path:
             "(it is in requirements.txt), or name another encoder: Encoder('FOLDER or Hub name')"
         )
     return Path(spec.origin).parent / "model"
+
+
+def default_device() -> str:
+    """A GPU where there is one; of processes launched together on a machine, each takes its own."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    local = os.environ.get("LOCAL_RANK")
+    return "cuda" if local is None else f"cuda:{int(local) % torch.cuda.device_count()}"
 
 
 def default_tokenizer():
