@@ -6,7 +6,7 @@
 # and Accelerator() each believe to be alone, unless cpu=True: no gradient is exchanged, each trains and saves by
 # itself, without an error. Seen:
 #
-#     --cpu --num_processes 2:          1 started
+#     --cpu --num_processes 2:          num_processes 1, main True
 #     torchrun, PartialState():         num_processes 1, main True; num_processes 1, main True
 #     torchrun, PartialState(cpu=True): num_processes 2, main True; num_processes 2, main False
 set -euo pipefail
