@@ -69,6 +69,8 @@ def check_query(topic: dict, query: dict, number: int) -> list[str]:
     texts = {p["style"]: p["text"] for p in topic["passage"]}
     if query.get("kind") not in KINDS:
         wrong.append(f"{where}: kind is one of {KINDS}, not {query.get('kind')!r}")
+    if query.get("level", "beginner") != "beginner":
+        wrong.append(f"{where}: level is beginner, or left out, not {query['level']!r}")
     if query.get("passage") not in texts:
         return wrong + [f"{where}: passage is one of {tuple(texts)}, not {query.get('passage')!r}"]
     if query["support"] not in split_sentences(texts[query["passage"]]):
@@ -146,7 +148,8 @@ def assemble(families: list[dict]) -> tuple[list[dict], list[dict], list[dict]]:
                 )
             for number, query in enumerate(topic["query"], 1):
                 query_id = f"{topic['id']}-q{number}"
-                add_query(query_id, query, **about, kind=query["kind"], answerable=True)
+                level = {"level": query["level"]} if "level" in query else {}
+                add_query(query_id, query, **about, kind=query["kind"], **level, answerable=True)
                 passage = f"{topic['id']}-{query['passage']}"
                 kept = {key: query[key] for key in ("answer", "support", "key")}
                 answers.append({"query_id": query_id, "passage_id": passage} | kept)

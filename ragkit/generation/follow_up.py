@@ -42,7 +42,8 @@ _IMPERSONAL = re.compile(
 _POINTS_BACK = re.compile(r"\b(?:its?|they|them|theirs?|he|she|him|his|hers?)\b", re.I)
 _POINTS_NEAR = re.compile(
     r"\b(?:this|that|these|those|ones?|others?|another|else|instead|same|both|latter|former|there(?=\W*$)"
-    r"|(?:more|then)(?=\W*$)|which (?:is|are|was|should|would|do|does))\b",
+    r"|(?:more|then)(?=\W*$)|which (?:is|are|was|should|would|do|does)"
+    r"|how many (?:do|should|would|can|must) (?:i|we|you) \w+(?=\W*$))\b",
     re.I,
 )
 # "What is a reward model?" names what "it" and "one" mean in the next question.
