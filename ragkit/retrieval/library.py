@@ -1,13 +1,24 @@
-"""The library: passages and their vectors, exact search, and what keeps the two from drifting apart."""
+"""The library: passages and their vectors, search, and what keeps the two from drifting apart."""
 
-import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from ragkit.retrieval.corpus import Hit, Passage, ranked, read_jsonl, shortened, unsaved
-from ragkit.retrieval.storage import PASSAGES, VECTORS, LibraryFolder
+from ragkit.retrieval.corpus import Hit, Passage, ranked, shortened, unsaved
+from ragkit.retrieval.indexes import (
+    FLAT,
+    check_enough,
+    flat_rows,
+    new_index,
+    recall,
+    remove,
+    sample_rows,
+    set_search,
+)
+from ragkit.retrieval.library_files import library_facts, library_writers, read_library, refuse_broken
+from ragkit.retrieval.storage import LibraryFolder
 from ragkit.retrieval.text import words
 
 LEXICAL = 0.6  # the share of BM25 in hybrid_search
@@ -15,18 +26,22 @@ K1, B = 1.5, 0.75  # of BM25: how much a repeated word adds, how far long passag
 
 
 class Library:
-    """Passages with their vectors in a FAISS index (IDMap2 over Flat, inner product: exact search).
+    """Passages with their vectors in a FAISS index: exact search by inner product, unless asked otherwise.
 
     Make one with `Library.build(passages, encoder)` or `Library.load(folder, encoder)`; search it with
-    `retrieve`. `fingerprint` is that of the encoder that made the vectors.
+    `retrieve`. `fingerprint` is that of the encoder that made the vectors; `index`, the kind of index as
+    FAISS's `index_factory` names it; `recall`, how much of exact search it found when it was built (None: it
+    is exact, or has been changed since).
     """
 
-    def __init__(self, encoder_name: str, fingerprint: str, dimension: int, *, index=None, encoder=None):
-        import faiss
+    index, recall, _mapped = FLAT, None, False
 
+    def __init__(
+        self, encoder_name: str, fingerprint: str, dimension: int, *, index: str = FLAT, encoder=None
+    ):
         self.encoder_name, self.fingerprint, self.dimension = encoder_name, fingerprint, dimension
-        self._encoder = encoder
-        self._index = index or faiss.IndexIDMap2(faiss.IndexFlatIP(dimension))
+        self._encoder, self.index = encoder, index
+        self._index = new_index(index, dimension)
         # By the number that FAISS keeps. Numbers grow in the order in which passages came; that of a deleted
         # last passage is given again, so nothing outside the library may remember one.
         self._passages: dict[int, Passage] = {}
@@ -34,10 +49,34 @@ class Library:
         self._bm25 = None
 
     @classmethod
-    def build(cls, passages: Iterable[Passage], encoder, *, progress: bool = True) -> "Library":
-        """A library of `passages`, encoded by `encoder`. Raises ValueError where two share an id."""
-        library = cls(encoder.name, encoder.fingerprint, encoder.dimension, encoder=encoder)
-        library.add(passages, progress=progress)
+    def build(
+        cls,
+        passages: Iterable[Passage],
+        encoder,
+        *,
+        index: str = FLAT,
+        search: dict[str, float] | None = None,
+        queries: np.ndarray | None = None,
+        progress: bool = True,
+    ) -> "Library":
+        """A library of `passages`, encoded by `encoder`. Raises ValueError where two share an id.
+
+        `index`: "Flat" is exact; "HNSW32", "SQ8", "IVF256,Flat", "IVF256,PQ48" and other names that FAISS's
+        `index_factory` knows are faster or smaller, and miss some of what is near. How many of the ten
+        nearest they find is measured, on `queries`, (Q, D), or else on 200 of the passages' own vectors; it
+        is said on stderr (unless `progress` is False) and kept as `recall`. `search`: how hard they look,
+        {"nprobe": 32} cells of an inverted file or {"efSearch": 64} candidates in a graph.
+        Raises ValueError for a name that FAISS does not know, and for passages too few to learn from.
+        """
+        library = cls(encoder.name, encoder.fingerprint, encoder.dimension, index=index, encoder=encoder)
+        set_search(library._index, search or {})
+        vectors = library._added(passages, None, progress)
+        if index != FLAT and len(library) and (queries is None or len(queries)):
+            own = sample_rows(len(vectors), 200) if queries is None else None
+            asked = vectors[own] if queries is None else _checked_queries(library, queries)
+            library.recall = recall(library._index, index, [vectors], asked, own)
+            if progress and library.recall:
+                print(library.recall, file=sys.stderr)
         return library
 
     def __len__(self) -> int:
@@ -47,7 +86,13 @@ class Library:
         return passage_id in self._numbers
 
     def __repr__(self) -> str:
-        return f"Library({len(self):,} passages, {self.encoder_name}, {self.dimension} dimensions)"
+        told = f"{len(self):,} passages, {self.encoder_name}, {self.dimension} dimensions"
+        kind = "" if self.index == FLAT else f"; {self.recall or self.index}"
+        return f"{type(self).__name__}({told}{kind})"
+
+    def among(self, passage_ids: Iterable[str]) -> set[str]:
+        """Those of some ids that are here."""
+        return self._numbers.keys() & set(passage_ids)
 
     @property
     def passages(self) -> list[Passage]:
@@ -56,67 +101,79 @@ class Library:
 
     @property
     def vectors(self) -> np.ndarray:
-        """A copy of the passages' vectors, (N, D), in the order of `passages`."""
+        """A copy of the passages' vectors, (N, D), in the order of `passages`; as precise as the index."""
         return self._reconstructed(list(self._passages))
 
     def vectors_of(self, passage_ids: Iterable[str]) -> np.ndarray:
         """A copy of some passages' vectors, (N, D). Raises KeyError for an id that is not here."""
         return self._reconstructed(self._numbers_of(passage_ids))
 
-    def add(self, passages: Iterable[Passage], *, progress: bool = True) -> None:
-        """Add new passages. Raises ValueError, and adds none, where an id is there already or comes twice."""
+    def add(self, passages: Iterable[Passage], vectors=None, *, progress: bool = True) -> None:
+        """Add new passages, with `vectors`, (N, D), where they are known.
+
+        Raises ValueError, and adds none, where an id is there already or comes twice.
+        """
+        self._added(passages, vectors, progress)
+
+    def _added(self, passages: Iterable[Passage], vectors, progress: bool) -> np.ndarray:
+        self._check_writable()
         passages = self._checked(passages, known=False)
-        if passages:
-            self._insert(passages, self._encode(passages, progress))
+        if not passages:
+            return np.empty((0, self.dimension), np.float32)
+        check_enough(self._index, self.index, len(passages))  # before the work
+        if vectors is None:
+            vectors = self._encode(passages, progress)
+        else:
+            vectors = self._fitting(np.asarray(vectors, dtype=np.float32), passages)
+        self._insert(passages, vectors)
+        return vectors
 
     def replace(self, passages: Iterable[Passage], *, progress: bool = True) -> None:
         """Give known passages new texts. Raises KeyError, and changes none, where an id is unknown."""
+        self._check_writable()
         passages = self._checked(passages, known=True)
         vectors = self._encode(passages, progress)  # first what can fail
         self.delete([passage.id for passage in passages])
         self._insert(passages, vectors)
 
     def delete(self, passage_ids: Iterable[str]) -> None:
-        """Remove passages by id. Raises KeyError, and removes none, where an id is unknown."""
+        """Remove passages by id. Raises KeyError, and removes none, where an id is unknown.
+
+        FAISS can take nothing out of a graph (HNSW), nor renumber an inverted file: these are made again from
+        their own vectors, which takes as long as building them did, without the encoding.
+        """
+        self._check_writable()
         passage_ids = [passage_ids] if isinstance(passage_ids, str) else passage_ids
         numbers = self._numbers_of(dict.fromkeys(passage_ids))
-        self._index.remove_ids(np.array(numbers, dtype=np.int64))
+        remove(self._index, np.array(numbers, dtype=np.int64))
         for number in numbers:
             del self._numbers[self._passages.pop(number).id]
-        self._bm25 = None
+        self._bm25 = self.recall = None
 
     def save(self, folder: str | Path) -> None:
         """Write the library to `folder`, whole or not at all.
 
         Whoever loads the folder, at any moment, gets the old library or the new one.
         """
-        import faiss
-
-        def write_passages(path: Path) -> None:
-            with open(path, "w", encoding="utf-8", newline="\n") as file:
-                for number, p in self._passages.items():
-                    row = {"n": number, "_id": p.id, "title": p.title, "text": p.text, "metadata": p.metadata}
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-        facts = {"encoder": self.encoder_name, "fingerprint": self.fingerprint, "dimension": self.dimension}
-        writers = {
-            VECTORS: lambda path: faiss.write_index(self._index, str(path)),
-            PASSAGES: write_passages,
-        }
-        LibraryFolder(folder).write(facts | {"passages": len(self)}, writers)
+        facts = library_facts(self.encoder_name, self.fingerprint, self.dimension, self.index, self.recall)
+        LibraryFolder(folder).write(
+            facts | {"passages": len(self)}, library_writers(self._index, self._passages)
+        )
 
     @classmethod
-    def load(cls, folder: str | Path, encoder=None) -> "Library":
+    def load(cls, folder: str | Path, encoder=None, *, mmap: bool = False) -> "Library":
         """The library in `folder`, its files checked against their checksums.
 
-        With `encoder`, the library is refused unless that encoder built it, and can be added to.
+        With `encoder`, the library is refused unless that encoder built it, and can be added to. With `mmap`,
+        the index stays on disk, whatever its kind: what a search reads of it, the system keeps in memory as
+        long as there is room, once for all processes. Such a library cannot be changed.
         Raises FileNotFoundError where no library is, ValueError where one is damaged or does not fit.
         """
         versions = LibraryFolder(folder)
         manifest = versions.manifest()
         while True:
             try:
-                return cls._load(versions, manifest, encoder)
+                return cls._load(versions, manifest, encoder, mmap)
             except (OSError, RuntimeError, ValueError):
                 before, manifest = manifest, versions.manifest()
                 if manifest == before:
@@ -124,38 +181,23 @@ class Library:
                 # Else another process has saved a new version, and deleted these files, while we read.
 
     @classmethod
-    def _load(cls, versions: LibraryFolder, manifest: dict, encoder) -> "Library":
-        import faiss
-
+    def _load(cls, versions: LibraryFolder, manifest: dict, encoder, mmap: bool) -> "Library":
         if encoder is not None:
             check_encoder(encoder, manifest["fingerprint"], manifest["encoder"])
-        paths = versions.files(manifest)
-        try:
-            index = faiss.read_index(str(paths["vectors"]))
-            if not isinstance(index, faiss.IndexIDMap2) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
-                raise ValueError("its index numbers no passages, or measures otherwise than by inner product")
-            vectors = _rows(index)
-            passages = {}
-            for _, row in read_jsonl(paths["passages"]):
-                passages[row["n"]] = Passage(row["_id"], row["text"], row["title"], row["metadata"])
-            _refuse_broken(passages.values())
-        except (RuntimeError, LookupError, TypeError, ValueError) as error:
-            raise ValueError(f"{versions.path} is damaged ({error}); build the library again") from error
-        if not np.isfinite(vectors).all():
-            raise ValueError(f"{versions.path}: its vectors hold NaN or infinity; build the library again")
+        index, passages, found = read_library(versions, manifest, mmap)
         library = cls(
-            manifest["encoder"], manifest["fingerprint"], manifest["dimension"], index=index, encoder=encoder
+            *(manifest[key] for key in ("encoder", "fingerprint", "dimension")),
+            index=manifest.get("index", FLAT),
+            encoder=encoder,
         )
-        library._passages = passages
-        library._numbers = {passage.id: number for number, passage in library._passages.items()}
-        stored = set(faiss.vector_to_array(index.id_map).tolist())
-        if index.d != library.dimension or stored != set(passages) or len(library._numbers) < len(passages):
-            raise ValueError(
-                f"{versions.path}: vectors and passages do not belong together "
-                f"({index.ntotal} vectors of {index.d} dimensions, {len(library)} passages of "
-                f"{library.dimension}); build the library again"
-            )
+        library._index, library._passages, library._mapped = index, passages, mmap
+        library._numbers = {passage.id: number for number, passage in passages.items()}
+        library.recall = found
         return library
+
+    def _check_writable(self) -> None:
+        if self._mapped:
+            raise ValueError("this library was loaded with mmap=True, to be read only: load it without")
 
     def _numbers_of(self, passage_ids: Iterable[str]) -> list[int]:
         try:
@@ -167,16 +209,17 @@ class Library:
         if isinstance(passages, Passage):
             raise TypeError("passages is one Passage, not a list of them: [passage]")
         passages, seen = list(passages), set()
-        _refuse_broken(passages)
+        refuse_broken(passages)
+        here = self.among(passage.id for passage in passages)
         for passage in passages:
             if why := unsaved(vars(passage)):
                 raise ValueError(f"passage {passage.id!r}: {why}")
             if passage.id in seen:
                 raise ValueError(f"the id {passage.id!r} comes twice; ids are unique within a library")
             seen.add(passage.id)
-            if known and passage.id not in self._numbers:
+            if known and passage.id not in here:
                 raise KeyError(f"no passage {passage.id!r} to replace; use add for new ones")
-            if not known and passage.id in self._numbers:
+            if not known and passage.id in here:
                 raise ValueError(f"{passage.id!r} is in the library already; use replace to change it")
         return passages
 
@@ -184,14 +227,17 @@ class Library:
         if self._encoder is None:
             raise ValueError("this library was loaded without its encoder: Library.load(folder, encoder)")
         vectors = self._encoder.encode_passages([p.full_text for p in passages], progress=progress)
+        return self._fitting(vectors, passages)
+
+    def _fitting(self, vectors: np.ndarray, passages: list[Passage]) -> np.ndarray:
         if vectors.shape != (len(passages), self.dimension):
             raise ValueError(
-                f"the encoder gave vectors of shape {vectors.shape} for {len(passages)} passages, not "
+                f"vectors of shape {vectors.shape} were given for {len(passages)} passages, not "
                 f"({len(passages)}, {self.dimension})"
             )
         if not np.isfinite(vectors).all():
             bad = int(np.argmin(np.isfinite(vectors).all(axis=1)))
-            raise ValueError(f"the encoder gave NaN or infinity for passage {passages[bad].id!r}")
+            raise ValueError(f"the vectors hold NaN or infinity for passage {passages[bad].id!r}")
         return vectors
 
     def _reconstructed(self, numbers: list[int]) -> np.ndarray:
@@ -200,35 +246,65 @@ class Library:
             self._index.reconstruct_batch(np.array(numbers, dtype=np.int64), vectors)
         return vectors
 
+    def _nearest(self, vector: np.ndarray, k: int) -> list[tuple[Passage, float]]:
+        scores, numbers = self._found(vector, min(k, len(self)))
+        return [(self._passages[n], score) for n, score in zip(numbers.tolist(), scores.tolist())]
+
+    def _found(self, vector: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """(scores, numbers) of the k best, (k,), or fewer where the index finds no more; equals in order."""
+        if k == 0:
+            return np.empty(0, np.float32), np.empty(0, np.int64)
+        width = k
+        while True:
+            # FAISS takes any of those that tie for the last place: look on until the tie is seen whole.
+            width = min(width + 1, len(self))
+            scores, numbers = self._index.search(vector[None], width)  # (1, width) each
+            scores, numbers = scores[0], numbers[0]
+            if width == len(self) or scores[-1] < scores[k - 1] or numbers[-1] < 0:
+                break
+            width *= 2
+        there = numbers >= 0  # −1: a graph or the cells looked into had no more
+        scores, numbers = scores[there], numbers[there]
+        best = np.lexsort((numbers, -scores))[:k]
+        return scores[best], numbers[best]
+
+    def _cosines(self, vector: np.ndarray, added: np.ndarray, k: int) -> np.ndarray:
+        """Cosines, (N,), by which hybrid_search finds the k best; `added`, (N,), is what words add.
+
+        −inf where an index that is not exact sees that a passage can be none of them: one that is not among
+        the nearest is no nearer than the last of those (Fagin's threshold algorithm).
+        """
+        if self.index == FLAT:
+            # Row by row: a matrix product rounds equal rows differently by where they stand.
+            return np.einsum("nd,d->n", flat_rows(self._index), vector)
+        cosines = np.full(len(self), -np.inf)
+        if k == 0 or len(self) == 0:
+            return cosines
+        order = np.fromiter(self._passages, np.int64, len(self))  # numbers grow
+        scores, numbers = self._found(vector, min(max(2 * k, 100), len(self)))
+        cosines[np.searchsorted(order, numbers)] = scores
+        known = np.isfinite(cosines)
+        worst = (
+            np.sort(((1 - LEXICAL) * cosines + added)[known])[::-1][:k][-1] if known.sum() >= k else -np.inf
+        )
+        floor = scores[-1] if len(scores) else np.inf
+        rest = np.flatnonzero(~known & ((1 - LEXICAL) * floor + added >= worst))
+        cosines[rest] = np.einsum("nd,d->n", self._reconstructed(order[rest].tolist()), vector)
+        return cosines
+
     def _insert(self, passages: list[Passage], vectors: np.ndarray) -> None:
         first = max(self._passages, default=-1) + 1
+        if not self._index.is_trained:
+            self._index.train(vectors)
         self._index.add_with_ids(vectors, np.arange(first, first + len(passages), dtype=np.int64))
         for number, passage in enumerate(passages, first):
             self._passages[number] = passage
             self._numbers[passage.id] = number
-        self._bm25 = None
+        self._bm25 = self.recall = None
 
 
-def _refuse_broken(passages: Iterable[Passage]) -> None:
-    """Raises TypeError for what is no passage, and for a part of one that is of another type."""
-    for place, passage in enumerate(passages):
-        if not isinstance(passage, Passage):
-            raise TypeError(f"passages[{place}] is a {type(passage).__name__}, not a Passage")
-        for name, kind in (("id", str), ("title", str), ("text", str), ("metadata", dict)):
-            if not isinstance(value := getattr(passage, name), kind):
-                wanted = "string" if kind is str else "dict"
-                raise TypeError(f"passage {passage.id!r}: its {name} is {value!r}, and must be a {wanted}")
-
-
-def _rows(index) -> np.ndarray:
-    """The vectors of an index of a library, (N, D), in the order of the passages; not a copy."""
-    import faiss
-
-    flat = faiss.downcast_index(index.index)
-    if not isinstance(flat, faiss.IndexFlat):
-        raise ValueError(f"its index is a {type(flat).__name__}, and no list of all vectors")
-    found = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d) if flat.ntotal else np.empty(0)
-    return found.reshape(-1, flat.d)
+def _checked_queries(library: Library, queries: np.ndarray) -> np.ndarray:
+    return np.stack([_checked_vector(library, query) for query in queries])
 
 
 def retrieve(library: Library, query_vector: np.ndarray, k: int) -> list[Hit]:
@@ -236,23 +312,11 @@ def retrieve(library: Library, query_vector: np.ndarray, k: int) -> list[Hit]:
 
     This is f(library, query vector, k). `query_vector`: (D,), as `Encoder.encode_query` gives it. Fewer
     than k hits come back from a smaller library; none from an empty one. Equal scores keep the library's
-    order.
+    order. What an index that is not exact misses: `Library.recall`.
     Raises ValueError for a vector of another dimension or with NaN or infinity in it, or for k < 0.
     """
     vector = _checked_vector(library, query_vector)
-    k = min(_check_k(k), len(library))
-    if k == 0:
-        return []
-    width = k
-    while True:
-        # FAISS takes any of the passages that tie for the last place: look on until the tie is seen whole.
-        width = min(width + 1, len(library))
-        scores, numbers = library._index.search(vector[None], width)  # (1, width) each
-        if width == len(library) or scores[0, -1] < scores[0, k - 1]:
-            break
-        width *= 2
-    found = sorted(zip((-scores[0]).tolist(), numbers[0].tolist()))[:k]
-    return ranked((library._passages[number], -score) for score, number in found)
+    return ranked(library._nearest(vector, _check_k(k)))
 
 
 def _checked_vector(library: Library, query_vector: np.ndarray) -> np.ndarray:
@@ -282,7 +346,8 @@ def lexical_search(library: Library, query: str, k: int) -> list[Hit]:
     Passages that share no word with the query are no hits. The word index is built on the first call after a
     change. What a word is: `text.words`; one letter is one, h and β are terms of this field.
     """
-    return _best(library, _bm25(library, query)[0], k, above=0.0)
+    passages = library.passages
+    return _best(passages, _bm25(library, passages, query)[0], k, above=0.0)
 
 
 def hybrid_search(library: Library, query: str, query_vector: np.ndarray, k: int) -> list[Hit]:
@@ -293,34 +358,33 @@ def hybrid_search(library: Library, query: str, query_vector: np.ndarray, k: int
     counts little where it shares only common words, or few of many. Equal scores keep the library's order.
     Raises what `retrieve` raises.
     """
-    lexical, bound = _bm25(library, query)
-    vector = _checked_vector(library, query_vector)
-    # Row by row: a matrix product rounds equal rows differently by where they stand.
-    cosines = np.einsum("nd,d->n", _rows(library._index), vector)
-    return _best(library, (1 - LEXICAL) * cosines + LEXICAL * lexical / bound, k)
+    passages, k = library.passages, _check_k(k)
+    lexical, bound = _bm25(library, passages, query)
+    added = LEXICAL * lexical / bound
+    cosines = library._cosines(_checked_vector(library, query_vector), added, k)
+    return _best(passages, (1 - LEXICAL) * cosines + added, k)
 
 
-def _bm25(library: Library, query: str) -> tuple[np.ndarray, float]:
+def _bm25(library: Library, passages: list[Passage], query: str) -> tuple[np.ndarray, float]:
     """BM25 of each passage, (N,), and what it stays below: a word adds less than its idf."""
     import bm25s
 
     if not isinstance(query, str):
         raise TypeError(f"query is a {type(query).__name__}, not a string")
     asked = words(query)
-    if library._bm25 is None and any(texts := [words(p.full_text) for p in library.passages]):
+    if library._bm25 is None and any(texts := [words(p.full_text) for p in passages]):
         library._bm25 = bm25s.BM25(method="lucene", k1=K1, b=B)
         library._bm25.index(texts, show_progress=False)
     if library._bm25 is None or not asked:
-        return np.zeros(len(library)), 1.0
+        return np.zeros(len(passages)), 1.0
     known, holding = library._bm25.vocab_dict, np.diff(library._bm25.scores["indptr"])
     counts = np.array([holding[known[word]] if word in known else 0 for word in asked])
-    bound = np.log1p((len(library) - counts + 0.5) / (counts + 0.5)).sum()
+    bound = np.log1p((len(passages) - counts + 0.5) / (counts + 0.5)).sum()
     return library._bm25.get_scores(asked), float(bound)
 
 
-def _best(library: Library, scores: np.ndarray, k: int, above: float = -np.inf) -> list[Hit]:
+def _best(passages: list[Passage], scores: np.ndarray, k: int, above: float = -np.inf) -> list[Hit]:
     best = np.argsort(-scores, kind="stable")[: _check_k(k)]
-    passages = library.passages
     return ranked((passages[i], float(scores[i])) for i in best if scores[i] > above)
 
 
