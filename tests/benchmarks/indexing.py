@@ -1,7 +1,7 @@
 """What indexing and searching many passages takes: `python -m tests.benchmarks.indexing stream --passages N`.
 
-- `stream`: `index_corpus` on N short passages of JSONL, its peak of memory and its time. Their vectors are random
-  (drawn in no time), unless `--encoder` encodes them.
+- `stream`: `index_corpus` on N short passages of JSONL, its peak of memory and its time. Their vectors are
+  drawn at random, in no time, unless `--encoder` encodes them.
 - `search`: `retrieve` beside FAISS alone, one query at a time, and an index with numbers beside one without.
 - `mmap`: the memory of a library's index, read and mapped; before and after 100 searches.
 """
@@ -55,8 +55,9 @@ def stream(number: int, index: str | None, real: bool) -> None:
         taken, used = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
         size = sum(file.stat().st_size for file in (Path(folder) / "library").iterdir()) / 2**20
         print(
-            f"{total:,} passages, {index or 'Flat'}, {encoder.name}: {taken:.0f} s ({used.ru_utime:.0f} s of CPU "
-            f"time), memory {before:.0f} MB before, {peak():.0f} MB at its peak; {size:,.0f} MB on disk{told}"
+            f"{total:,} passages, {index or 'Flat'}, {encoder.name}: {taken:.0f} s ({used.ru_utime:.0f} s of "
+            f"CPU time), memory {before:.0f} MB before, {peak():.0f} MB at its peak; {size:,.0f} MB on disk"
+            f"{told}"
         )
 
 
@@ -96,7 +97,7 @@ def search(number: int) -> None:
             taken[name].append((time.process_time() - started) / (50 if name.startswith("1 ") else 1))
     for name, seconds in taken.items():
         print(
-            f"{name:28} median {1000 * np.median(seconds):7.2f} ms, least {1000 * min(seconds):7.2f} ms of CPU"
+            f"{name:26} median {1000 * np.median(seconds):7.2f}, least {1000 * min(seconds):7.2f} ms of CPU"
         )
 
 
