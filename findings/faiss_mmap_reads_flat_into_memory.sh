@@ -3,13 +3,13 @@
 #
 # The flag is older than the code that can map flat storage, and means inverted lists only: a Flat, HNSW, SQ or PQ
 # index comes back whole, in the process's own memory, without a word. IO_FLAG_MMAP_IFC maps all of them. Seen,
-# 50,000 vectors of 384 dimensions, MB of the process's own memory that reading takes:
+# 20,000 vectors of 384 dimensions, MB of the process's own memory that reading takes:
 #
 #                  no flag   MMAP   MMAP_IFC
-#     Flat              75     75          2
-#     HNSW16            82     82          3
-#     SQ8               20     20          2
-#     IVF50,Flat        75      2          2
+#     Flat              29     29          0
+#     HNSW8             31     31          0
+#     SQ8                7      7          0
+#     IVF50,Flat        30      0          1
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

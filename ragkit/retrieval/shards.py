@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,20 +57,27 @@ class ShardFolder:
         self.path, self.dimension = folder, encoder.dimension
         self._work = folder / WORK
         facts = {"encoder": encoder.name, "fingerprint": encoder.fingerprint, "passages a shard": size}
-        folder.mkdir(parents=True, exist_ok=True)
-        if not self._work.exists():
-            with temporary(self._work) as unfinished:
-                unfinished.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-                put(unfinished, self._work)
-        try:
-            begun = json.loads(self._work.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{self._work} is damaged ({error}): --full begins anew") from error
+        begun = None
+        while begun is None:
+            with suppress(FileNotFoundError):  # another process has removed the folder meanwhile
+                begun = self._begun(facts)
         if begun != facts:
             raise ValueError(
                 f"{folder} holds work that was begun with other settings, {begun}, and these are {facts}: "
                 "finish it with those, or begin anew (--full)"
             )
+
+    def _begun(self, facts: dict) -> dict:
+        """What the folder was begun with: this, unless it was there."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not self._work.exists():
+            with temporary(self._work) as unfinished:
+                unfinished.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+                put(unfinished, self._work)
+        try:
+            return json.loads(self._work.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{self._work} is damaged ({error}): --full begins anew") from error
 
     def exists(self) -> bool:
         """Whether nobody has put the library together, and deleted the shards, meanwhile."""
@@ -91,7 +98,7 @@ class ShardFolder:
         lock = FileLock(self.path / f"{name}.lock")
         try:
             lock.acquire(timeout=wait)
-        except Timeout:
+        except (Timeout, FileNotFoundError):  # at work, or done: the folder is gone
             yield False
             return
         try:

@@ -73,6 +73,10 @@ class FolderSink:
         if self.full and path.exists():
             ShardFolder.remove_at(path)
         self.shards = ShardFolder(path, self.encoder, self.size)
+        if not self.full and self._is_there():  # another process has finished since we looked
+            self._fresh = True
+            self.shards.remove()
+            return
         if begun := self.shards.count():
             held = sum(map(self.shards.holds, names))
             self.told = f"; {held} of {len(names)} shards were there from a run that was interrupted"
