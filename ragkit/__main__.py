@@ -1,9 +1,9 @@
-"""The terminal: `python -m ragkit ask "…"`, `index PATH --out DIR`, `chat`, `app`."""
+"""The terminal: `python -m ragkit ask "…"`, `index PATH --to DIR`, `chat`, `app`."""
 
 import argparse
-import contextlib
 import io
 import json
+import os
 import re
 import sys
 import textwrap
@@ -30,9 +30,13 @@ HELP = {
     "no-browser": "only say the address",
     "path": "JSONL, a BEIR folder, or a folder of Markdown, reStructuredText or text",
     "full": "encode every passage again, not only those that have changed since the last time",
-    "out": "where to (default: PATH's name and -library, here)",
+    "to": "a folder, or for Milvus http://HOST:PORT or a name that ends in .db (default: PATH's name and "
+    "-library, here); after an interrupt the same command goes on",
+    "index": "the kind, as FAISS names it: Flat (exact), HNSW32, SQ8, IVF256,PQ48, … (default: as it "
+    "is there, or Flat); what it misses is measured and said",
     "encoder": "another encoder: a folder or a name on the Hugging Face Hub",
 }
+WORKERS = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # line breaks stay
 
 
@@ -59,7 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     app.add_argument("--no-browser", action="store_true", help=HELP["no-browser"])
     index = commands.add_parser("index", help="make a library of your own passages")
     index.add_argument("path", type=Path, help=HELP["path"])
-    index.add_argument("--out", type=Path, metavar="DIR", help=HELP["out"])
+    index.add_argument("--to", "--out", metavar="DIR|URI", help=HELP["to"])
+    index.add_argument("--index", metavar="KIND", help=HELP["index"])
     index.add_argument("--full", action="store_true", help=HELP["full"])
     index.add_argument("--encoder", default="all-MiniLM-L6-v2", metavar="NAME", help=HELP["encoder"])
     return parser
@@ -137,36 +142,32 @@ def _ask(arguments) -> None:
 
 
 def _index(arguments) -> None:
-    from ragkit.retrieval.corpus import load_passages
+    import torch
+
     from ragkit.retrieval.encoder import Encoder
-    from ragkit.retrieval.library import Library
+    from ragkit.retrieval.streaming import index_corpus
 
     started = time.perf_counter()
-    out = arguments.out or Path(f"{arguments.path.resolve().stem}-library")
-    encoder = Encoder(arguments.encoder)
-    passages = load_passages(arguments.path, encoder.tokenizer)
-    if not passages:
-        raise ValueError(f"no passages in {str(arguments.path)!r}: what is there is empty")
-    library, told = None, ""
-    if not arguments.full:
-        with contextlib.suppress(FileNotFoundError, ValueError):  # none is there, or not this encoder's
-            library = Library.load(out, encoder)
-    if library is None:
-        library = Library.build(passages, encoder)
-    else:
-        before = {passage.id: passage for passage in library.passages}
-        new = [passage for passage in passages if passage.id not in before]
-        changed = [passage for passage in passages if before.get(passage.id, passage) != passage]
-        gone = before.keys() - {passage.id for passage in passages}
-        library.delete(gone)
-        library.replace(changed)
-        library.add(new)
-        told = f": {len(new)} new, {len(changed)} changed, {len(gone)} gone since the last time"
-    library.save(out)
+    # As torchrun and accelerate launch set them, in each of the processes that they start.
+    rank, workers, local = (int(os.environ.get(*one)) for one in WORKERS)
+    to = arguments.to or f"{arguments.path.resolve().stem}-library"
+    device = f"cuda:{local % torch.cuda.device_count()}" if torch.cuda.is_available() else None
+    encoder = Encoder(arguments.encoder, device=device, memory=0)  # no text comes again
+    total, told = index_corpus(
+        arguments.path,
+        to,
+        encoder,
+        index=arguments.index,
+        full=arguments.full,
+        rank=rank,
+        workers=workers,
+        progress=rank == 0,
+    )
     if encoder.truncated:
         told += f"; {encoder.truncated} were longer than the encoder's window and cut there"
-    print(f"{len(library):,} passages in {out} ({time.perf_counter() - started:.0f} s){told}")
-    print(f'Ask them: python -m ragkit ask "…" --library {out}')
+    if rank == 0:
+        print(f"{total:,} passages in {to} ({time.perf_counter() - started:.0f} s){told}")
+        print(f'Ask them: python -m ragkit ask "…" --library {to}')
 
 
 def _chat(arguments) -> None:

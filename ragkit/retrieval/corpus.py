@@ -89,14 +89,22 @@ def load_passages(path: str | Path, tokenizer=None) -> list[Passage]:
     Raises FileNotFoundError where nothing is, ValueError with file and line where a line is broken, or where
     no file could be read.
     """
+    return _unique(stream_passages(path, tokenizer))
+
+
+def stream_passages(path: str | Path, tokenizer=None, *, warn: bool = True) -> Iterator[tuple[str, Passage]]:
+    """(where it stands, passage) of what `load_passages` reads, one at a time; whether ids are unique is not
+    looked at. `warn`: whether to say which files were passed over."""
     path = Path(path).expanduser()
     if path.is_file():
-        return _unique(_read(path, path.name, tokenizer))
+        yield from _read(path, path.name, tokenizer)
+        return
     if not path.is_dir():
         raise FileNotFoundError(f"no file or folder {str(path)!r} to read passages from")
     for name in ("corpus.jsonl", "corpus.jsonl.gz"):
         if (path / name).is_file():
-            return _unique(_read(path / name, name, tokenizer))
+            yield from _read(path / name, name, tokenizer)
+            return
     files = [f for f in sorted(path.rglob("*")) if f.is_file() and not _hidden(f.relative_to(path))]
     documents = [f for f in files if f.suffix.lower() in DOCUMENT_SUFFIXES]
     files = documents or [f for f in files if _is_jsonl(f)]
@@ -106,22 +114,18 @@ def load_passages(path: str | Path, tokenizer=None) -> list[Passage]:
             f"{', '.join(DOCUMENT_SUFFIXES)} or .jsonl"
         )
     skipped: list[str] = []
-
-    def pairs() -> Iterator[tuple[str, Passage]]:
-        for file in files:
-            name = file.relative_to(path).as_posix()
-            try:
-                yield from _read(file, name, tokenizer)
-            except UnreadableText as error:
-                skipped.append(f"{name} ({error.reason})")
-
-    passages = _unique(pairs())
+    for file in files:
+        name = file.relative_to(path).as_posix()
+        try:
+            yield from _read(file, name, tokenizer)
+        except UnreadableText as error:
+            skipped.append(f"{name} ({error.reason})")
     if skipped:
         told = f"skipped {len(skipped)} of {len(files)} files: {', '.join(skipped)}"
         if len(skipped) == len(files):
             raise ValueError(f"{path}: {told}")
-        warnings.warn(told, stacklevel=2)
-    return passages
+        if warn:
+            warnings.warn(told, stacklevel=4)
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict]]:

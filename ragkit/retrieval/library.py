@@ -1,13 +1,24 @@
-"""The library: passages and their vectors, exact search, and what keeps the two from drifting apart."""
+"""The library: passages and their vectors, search, and what keeps the two from drifting apart."""
 
-import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from ragkit.retrieval.corpus import Hit, Passage, ranked, read_jsonl, shortened, unsaved
-from ragkit.retrieval.storage import PASSAGES, VECTORS, LibraryFolder
+from ragkit.retrieval.corpus import Hit, Passage, ranked, shortened, unsaved
+from ragkit.retrieval.indexes import (
+    FLAT,
+    check_enough,
+    flat_rows,
+    new_index,
+    recall,
+    remove,
+    sample_rows,
+    set_search,
+)
+from ragkit.retrieval.library_files import library_facts, library_writers, read_library, refuse_broken
+from ragkit.retrieval.storage import LibraryFolder
 from ragkit.retrieval.text import words
 
 LEXICAL = 0.6  # the share of BM25 in hybrid_search
@@ -15,18 +26,22 @@ K1, B = 1.5, 0.75  # of BM25: how much a repeated word adds, how far long passag
 
 
 class Library:
-    """Passages with their vectors in a FAISS index (IDMap2 over Flat, inner product: exact search).
+    """Passages with their vectors in a FAISS index: exact search by inner product, unless asked otherwise.
 
     Make one with `Library.build(passages, encoder)` or `Library.load(folder, encoder)`; search it with
-    `retrieve`. `fingerprint` is that of the encoder that made the vectors.
+    `retrieve`. `fingerprint` is that of the encoder that made the vectors; `index`, the kind of index as
+    FAISS's `index_factory` names it; `recall`, how much of exact search it found when it was built (None: it
+    is exact, or has been changed since).
     """
 
-    def __init__(self, encoder_name: str, fingerprint: str, dimension: int, *, index=None, encoder=None):
-        import faiss
+    index, recall, _mapped = FLAT, None, False
 
+    def __init__(
+        self, encoder_name: str, fingerprint: str, dimension: int, *, index: str = FLAT, encoder=None
+    ):
         self.encoder_name, self.fingerprint, self.dimension = encoder_name, fingerprint, dimension
-        self._encoder = encoder
-        self._index = index or faiss.IndexIDMap2(faiss.IndexFlatIP(dimension))
+        self._encoder, self.index = encoder, index
+        self._index = new_index(index, dimension)
         # By the number that FAISS keeps. Numbers grow in the order in which passages came; that of a deleted
         # last passage is given again, so nothing outside the library may remember one.
         self._passages: dict[int, Passage] = {}
@@ -34,10 +49,34 @@ class Library:
         self._bm25 = None
 
     @classmethod
-    def build(cls, passages: Iterable[Passage], encoder, *, progress: bool = True) -> "Library":
-        """A library of `passages`, encoded by `encoder`. Raises ValueError where two share an id."""
-        library = cls(encoder.name, encoder.fingerprint, encoder.dimension, encoder=encoder)
-        library.add(passages, progress=progress)
+    def build(
+        cls,
+        passages: Iterable[Passage],
+        encoder,
+        *,
+        index: str = FLAT,
+        search: dict[str, float] | None = None,
+        queries: np.ndarray | None = None,
+        progress: bool = True,
+    ) -> "Library":
+        """A library of `passages`, encoded by `encoder`. Raises ValueError where two share an id.
+
+        `index`: "Flat" is exact; "HNSW32", "SQ8", "IVF256,Flat", "IVF256,PQ48" and other names that FAISS's
+        `index_factory` knows are faster or smaller, and miss some of what is near. How many of the ten
+        nearest they find is measured, on `queries`, (Q, D), or else on 200 of the passages' own vectors; it
+        is said on stderr (unless `progress` is False) and kept as `recall`. `search`: how hard they look,
+        {"nprobe": 32} cells of an inverted file or {"efSearch": 64} candidates in a graph.
+        Raises ValueError for a name that FAISS does not know, and for passages too few to learn from.
+        """
+        library = cls(encoder.name, encoder.fingerprint, encoder.dimension, index=index, encoder=encoder)
+        set_search(library._index, search or {})
+        vectors = library._added(passages, None, progress)
+        if index != FLAT and len(library) and (queries is None or len(queries)):
+            own = sample_rows(len(vectors), 200) if queries is None else None
+            asked = vectors[own] if queries is None else _checked_queries(library, queries)
+            library.recall = recall(library._index, index, [vectors], asked, own)
+            if progress and library.recall:
+                print(library.recall, file=sys.stderr)
         return library
 
     def __len__(self) -> int:
@@ -47,9 +86,9 @@ class Library:
         return passage_id in self._numbers
 
     def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({len(self):,} passages, {self.encoder_name}, {self.dimension} dimensions)"
-        )
+        told = f"{len(self):,} passages, {self.encoder_name}, {self.dimension} dimensions"
+        kind = "" if self.index == FLAT else f"; {self.recall or self.index}"
+        return f"{type(self).__name__}({told}{kind})"
 
     def among(self, passage_ids: Iterable[str]) -> set[str]:
         """Those of some ids that are here."""
@@ -62,67 +101,79 @@ class Library:
 
     @property
     def vectors(self) -> np.ndarray:
-        """A copy of the passages' vectors, (N, D), in the order of `passages`."""
+        """A copy of the passages' vectors, (N, D), in the order of `passages`; as precise as the index."""
         return self._reconstructed(list(self._passages))
 
     def vectors_of(self, passage_ids: Iterable[str]) -> np.ndarray:
         """A copy of some passages' vectors, (N, D). Raises KeyError for an id that is not here."""
         return self._reconstructed(self._numbers_of(passage_ids))
 
-    def add(self, passages: Iterable[Passage], *, progress: bool = True) -> None:
-        """Add new passages. Raises ValueError, and adds none, where an id is there already or comes twice."""
+    def add(self, passages: Iterable[Passage], vectors=None, *, progress: bool = True) -> None:
+        """Add new passages, with `vectors`, (N, D), where they are known.
+
+        Raises ValueError, and adds none, where an id is there already or comes twice.
+        """
+        self._added(passages, vectors, progress)
+
+    def _added(self, passages: Iterable[Passage], vectors, progress: bool) -> np.ndarray:
+        self._check_writable()
         passages = self._checked(passages, known=False)
-        if passages:
-            self._insert(passages, self._encode(passages, progress))
+        if not passages:
+            return np.empty((0, self.dimension), np.float32)
+        check_enough(self._index, self.index, len(passages))  # before the work
+        if vectors is None:
+            vectors = self._encode(passages, progress)
+        else:
+            vectors = self._fitting(np.asarray(vectors, dtype=np.float32), passages)
+        self._insert(passages, vectors)
+        return vectors
 
     def replace(self, passages: Iterable[Passage], *, progress: bool = True) -> None:
         """Give known passages new texts. Raises KeyError, and changes none, where an id is unknown."""
+        self._check_writable()
         passages = self._checked(passages, known=True)
         vectors = self._encode(passages, progress)  # first what can fail
         self.delete([passage.id for passage in passages])
         self._insert(passages, vectors)
 
     def delete(self, passage_ids: Iterable[str]) -> None:
-        """Remove passages by id. Raises KeyError, and removes none, where an id is unknown."""
+        """Remove passages by id. Raises KeyError, and removes none, where an id is unknown.
+
+        FAISS can take nothing out of a graph (HNSW), nor renumber an inverted file: these are made again from
+        their own vectors, which takes as long as building them did, without the encoding.
+        """
+        self._check_writable()
         passage_ids = [passage_ids] if isinstance(passage_ids, str) else passage_ids
         numbers = self._numbers_of(dict.fromkeys(passage_ids))
-        self._index.remove_ids(np.array(numbers, dtype=np.int64))
+        remove(self._index, np.array(numbers, dtype=np.int64))
         for number in numbers:
             del self._numbers[self._passages.pop(number).id]
-        self._bm25 = None
+        self._bm25 = self.recall = None
 
     def save(self, folder: str | Path) -> None:
         """Write the library to `folder`, whole or not at all.
 
         Whoever loads the folder, at any moment, gets the old library or the new one.
         """
-        import faiss
-
-        def write_passages(path: Path) -> None:
-            with open(path, "w", encoding="utf-8", newline="\n") as file:
-                for number, p in self._passages.items():
-                    row = {"n": number, "_id": p.id, "title": p.title, "text": p.text, "metadata": p.metadata}
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-        facts = {"encoder": self.encoder_name, "fingerprint": self.fingerprint, "dimension": self.dimension}
-        writers = {
-            VECTORS: lambda path: faiss.write_index(self._index, str(path)),
-            PASSAGES: write_passages,
-        }
-        LibraryFolder(folder).write(facts | {"passages": len(self)}, writers)
+        facts = library_facts(self.encoder_name, self.fingerprint, self.dimension, self.index, self.recall)
+        LibraryFolder(folder).write(
+            facts | {"passages": len(self)}, library_writers(self._index, self._passages)
+        )
 
     @classmethod
-    def load(cls, folder: str | Path, encoder=None) -> "Library":
+    def load(cls, folder: str | Path, encoder=None, *, mmap: bool = False) -> "Library":
         """The library in `folder`, its files checked against their checksums.
 
-        With `encoder`, the library is refused unless that encoder built it, and can be added to.
+        With `encoder`, the library is refused unless that encoder built it, and can be added to. With `mmap`,
+        the index stays on disk, whatever its kind: what a search reads of it, the system keeps in memory as
+        long as there is room, once for all processes. Such a library cannot be changed.
         Raises FileNotFoundError where no library is, ValueError where one is damaged or does not fit.
         """
         versions = LibraryFolder(folder)
         manifest = versions.manifest()
         while True:
             try:
-                return cls._load(versions, manifest, encoder)
+                return cls._load(versions, manifest, encoder, mmap)
             except (OSError, RuntimeError, ValueError):
                 before, manifest = manifest, versions.manifest()
                 if manifest == before:
@@ -130,38 +181,23 @@ class Library:
                 # Else another process has saved a new version, and deleted these files, while we read.
 
     @classmethod
-    def _load(cls, versions: LibraryFolder, manifest: dict, encoder) -> "Library":
-        import faiss
-
+    def _load(cls, versions: LibraryFolder, manifest: dict, encoder, mmap: bool) -> "Library":
         if encoder is not None:
             check_encoder(encoder, manifest["fingerprint"], manifest["encoder"])
-        paths = versions.files(manifest)
-        try:
-            index = faiss.read_index(str(paths["vectors"]))
-            if not isinstance(index, faiss.IndexIDMap2) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
-                raise ValueError("its index numbers no passages, or measures otherwise than by inner product")
-            vectors = _rows(index)
-            passages = {}
-            for _, row in read_jsonl(paths["passages"]):
-                passages[row["n"]] = Passage(row["_id"], row["text"], row["title"], row["metadata"])
-            _refuse_broken(passages.values())
-        except (RuntimeError, LookupError, TypeError, ValueError) as error:
-            raise ValueError(f"{versions.path} is damaged ({error}); build the library again") from error
-        if not np.isfinite(vectors).all():
-            raise ValueError(f"{versions.path}: its vectors hold NaN or infinity; build the library again")
+        index, passages, found = read_library(versions, manifest, mmap)
         library = cls(
-            manifest["encoder"], manifest["fingerprint"], manifest["dimension"], index=index, encoder=encoder
+            *(manifest[key] for key in ("encoder", "fingerprint", "dimension")),
+            index=manifest.get("index", FLAT),
+            encoder=encoder,
         )
-        library._passages = passages
-        library._numbers = {passage.id: number for number, passage in library._passages.items()}
-        stored = set(faiss.vector_to_array(index.id_map).tolist())
-        if index.d != library.dimension or stored != set(passages) or len(library._numbers) < len(passages):
-            raise ValueError(
-                f"{versions.path}: vectors and passages do not belong together "
-                f"({index.ntotal} vectors of {index.d} dimensions, {len(library)} passages of "
-                f"{library.dimension}); build the library again"
-            )
+        library._index, library._passages, library._mapped = index, passages, mmap
+        library._numbers = {passage.id: number for number, passage in passages.items()}
+        library.recall = found
         return library
+
+    def _check_writable(self) -> None:
+        if self._mapped:
+            raise ValueError("this library was loaded with mmap=True, to be read only: load it without")
 
     def _numbers_of(self, passage_ids: Iterable[str]) -> list[int]:
         try:
@@ -173,7 +209,7 @@ class Library:
         if isinstance(passages, Passage):
             raise TypeError("passages is one Passage, not a list of them: [passage]")
         passages, seen = list(passages), set()
-        _refuse_broken(passages)
+        refuse_broken(passages)
         here = self.among(passage.id for passage in passages)
         for passage in passages:
             if why := unsaved(vars(passage)):
@@ -211,54 +247,64 @@ class Library:
         return vectors
 
     def _nearest(self, vector: np.ndarray, k: int) -> list[tuple[Passage, float]]:
-        k = min(k, len(self))
+        scores, numbers = self._found(vector, min(k, len(self)))
+        return [(self._passages[n], score) for n, score in zip(numbers.tolist(), scores.tolist())]
+
+    def _found(self, vector: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """(scores, numbers) of the k best, (k,), or fewer where the index finds no more; equals in order."""
         if k == 0:
-            return []
+            return np.empty(0, np.float32), np.empty(0, np.int64)
         width = k
         while True:
             # FAISS takes any of those that tie for the last place: look on until the tie is seen whole.
             width = min(width + 1, len(self))
             scores, numbers = self._index.search(vector[None], width)  # (1, width) each
-            if width == len(self) or scores[0, -1] < scores[0, k - 1]:
+            scores, numbers = scores[0], numbers[0]
+            if width == len(self) or scores[-1] < scores[k - 1] or numbers[-1] < 0:
                 break
             width *= 2
-        found = sorted(zip((-scores[0]).tolist(), numbers[0].tolist()))[:k]
-        return [(self._passages[number], -score) for score, number in found]
+        there = numbers >= 0  # −1: a graph or the cells looked into had no more
+        scores, numbers = scores[there], numbers[there]
+        best = np.lexsort((numbers, -scores))[:k]
+        return scores[best], numbers[best]
 
     def _cosines(self, vector: np.ndarray, added: np.ndarray, k: int) -> np.ndarray:
-        """Cosines, (N,), by which hybrid_search finds the k best; `added`, (N,), is what words add."""
-        # Row by row: a matrix product rounds equal rows differently by where they stand.
-        return np.einsum("nd,d->n", _rows(self._index), vector)
+        """Cosines, (N,), by which hybrid_search finds the k best; `added`, (N,), is what words add.
+
+        −inf where an index that is not exact sees that a passage can be none of them: one that is not among
+        the nearest is no nearer than the last of those (Fagin's threshold algorithm).
+        """
+        if self.index == FLAT:
+            # Row by row: a matrix product rounds equal rows differently by where they stand.
+            return np.einsum("nd,d->n", flat_rows(self._index), vector)
+        cosines = np.full(len(self), -np.inf)
+        if k == 0 or len(self) == 0:
+            return cosines
+        order = np.fromiter(self._passages, np.int64, len(self))  # numbers grow
+        scores, numbers = self._found(vector, min(max(2 * k, 100), len(self)))
+        cosines[np.searchsorted(order, numbers)] = scores
+        known = np.isfinite(cosines)
+        worst = (
+            np.sort(((1 - LEXICAL) * cosines + added)[known])[::-1][:k][-1] if known.sum() >= k else -np.inf
+        )
+        floor = scores[-1] if len(scores) else np.inf
+        rest = np.flatnonzero(~known & ((1 - LEXICAL) * floor + added >= worst))
+        cosines[rest] = np.einsum("nd,d->n", self._reconstructed(order[rest].tolist()), vector)
+        return cosines
 
     def _insert(self, passages: list[Passage], vectors: np.ndarray) -> None:
         first = max(self._passages, default=-1) + 1
+        if not self._index.is_trained:
+            self._index.train(vectors)
         self._index.add_with_ids(vectors, np.arange(first, first + len(passages), dtype=np.int64))
         for number, passage in enumerate(passages, first):
             self._passages[number] = passage
             self._numbers[passage.id] = number
-        self._bm25 = None
+        self._bm25 = self.recall = None
 
 
-def _refuse_broken(passages: Iterable[Passage]) -> None:
-    """Raises TypeError for what is no passage, and for a part of one that is of another type."""
-    for place, passage in enumerate(passages):
-        if not isinstance(passage, Passage):
-            raise TypeError(f"passages[{place}] is a {type(passage).__name__}, not a Passage")
-        for name, kind in (("id", str), ("title", str), ("text", str), ("metadata", dict)):
-            if not isinstance(value := getattr(passage, name), kind):
-                wanted = "string" if kind is str else "dict"
-                raise TypeError(f"passage {passage.id!r}: its {name} is {value!r}, and must be a {wanted}")
-
-
-def _rows(index) -> np.ndarray:
-    """The vectors of an index of a library, (N, D), in the order of the passages; not a copy."""
-    import faiss
-
-    flat = faiss.downcast_index(index.index)
-    if not isinstance(flat, faiss.IndexFlat):
-        raise ValueError(f"its index is a {type(flat).__name__}, and no list of all vectors")
-    found = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d) if flat.ntotal else np.empty(0)
-    return found.reshape(-1, flat.d)
+def _checked_queries(library: Library, queries: np.ndarray) -> np.ndarray:
+    return np.stack([_checked_vector(library, query) for query in queries])
 
 
 def retrieve(library: Library, query_vector: np.ndarray, k: int) -> list[Hit]:
@@ -266,7 +312,7 @@ def retrieve(library: Library, query_vector: np.ndarray, k: int) -> list[Hit]:
 
     This is f(library, query vector, k). `query_vector`: (D,), as `Encoder.encode_query` gives it. Fewer
     than k hits come back from a smaller library; none from an empty one. Equal scores keep the library's
-    order.
+    order. What an index that is not exact misses: `Library.recall`.
     Raises ValueError for a vector of another dimension or with NaN or infinity in it, or for k < 0.
     """
     vector = _checked_vector(library, query_vector)

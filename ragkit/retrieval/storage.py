@@ -57,6 +57,13 @@ class LibraryFolder:
             if path.name not in files and (path.name in old or _left_over(path)):
                 path.unlink(missing_ok=True)
 
+    def strangers(self) -> list[str]:
+        """What is in the folder, if no library is, and none left it there; hidden names don't count."""
+        if not self.path.is_dir() or (self.path / MANIFEST).exists():
+            return []
+        names = sorted(path.name for path in self.path.iterdir())
+        return [name for name in names if not name.startswith(".") and not _OURS.fullmatch(name)]
+
     def manifest(self) -> dict:
         """The manifest. Raises FileNotFoundError where none is, ValueError for a damaged or foreign one."""
         path = self.path / MANIFEST
