@@ -51,7 +51,7 @@ class Film:
         self.page.wait_for_timeout(400)
         box, button = self.panel.bounding_box(), clicked.bounding_box() if clicked is not None else None
         shot = Image.open(io.BytesIO(self.panel.screenshot())).convert("RGB")
-        frame = Image.new("RGB", (shot.width, 700), "white")
+        frame = Image.new("RGB", (shot.width, 780), "white")
         frame.paste(shot, (0, 38))
         draw, font = ImageDraw.Draw(frame), f"{get_data_path()}/fonts/ttf/DejaVuSans-Bold.ttf"
         draw.text((10, 7), caption, "#0b5cad", ImageFont.truetype(font, 20))
@@ -59,7 +59,7 @@ class Film:
             x = button["x"] - box["x"] + button["width"] / 2
             y = button["y"] - box["y"] + button["height"] / 2 + 38
             draw.ellipse((x - 19, y - 19, x + 19, y + 19), outline="#d55e00", width=4)
-        self.frames.append((frame.quantize(64, dither=Image.Dither.NONE), round(1000 * seconds)))
+        self.frames.append((frame.quantize(96, dither=Image.Dither.NONE), round(1000 * seconds)))
 
     def save(self, path: Path) -> None:
         if self.frames:
@@ -70,7 +70,7 @@ class Film:
 
 
 def test_a_taste_said_in_the_chat_changes_the_list(page, show):
-    page.set_viewport_size({"width": 900, "height": 860})
+    page.set_viewport_size({"width": 960, "height": 800})
     show(VISITOR, "ChatApp(assistant, log)")
     panel = page.locator(".rk-chat").last  # while another is open in it
     page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
