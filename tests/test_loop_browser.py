@@ -51,7 +51,7 @@ class Film:
         self.page.wait_for_timeout(400)
         box, button = self.panel.bounding_box(), clicked.bounding_box() if clicked is not None else None
         shot = Image.open(io.BytesIO(self.panel.screenshot())).convert("RGB")
-        frame = Image.new("RGB", (shot.width, 716), "white")  # without JupyterLab's status line
+        frame = Image.new("RGB", (shot.width, 716), "white")  # the status line is below
         frame.paste(shot, (0, 38))
         draw, font = ImageDraw.Draw(frame), f"{get_data_path()}/fonts/ttf/DejaVuSans-Bold.ttf"
         draw.text((10, 7), caption, "#0b5cad", ImageFont.truetype(font, 20))
