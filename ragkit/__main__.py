@@ -110,10 +110,13 @@ def _sources(turn) -> str:
 
 
 def _cited(answer) -> str:
-    """The answer's citations that its text does not hold already."""
+    """The answer's citations that its text does not hold already; a document's own [n] is none."""
+    from ragkit.generation.citing import marks_of
     from ragkit.generation.generator import citations_in
 
-    held = citations_in(answer.text, answer.citations)
+    held = [int(mark[1]) for mark in marks_of(answer)]
+    if answer.marks is None:  # written freely, in forms that other models use, too
+        held = citations_in(answer.text, answer.citations)
     return "".join(f" [{number}]" for number in answer.citations if number not in held)
 
 

@@ -290,7 +290,43 @@ def test_a_citation_marks_its_sentence(chat, text, cited, found):
 def test_only_what_the_answer_cites_is_a_link_and_what_stands_before_it_is_its_claim():
     page = reply(Answer("One [1]. Two [2] and [9].", [2], [], False), hits("a", "b"), "card")
     assert page.count("rk-cite") == 1 and "One [1]" in page and "[9]" in page
-    assert claims("One [1]. Two [2] and three. [2]", 2) == [". Two", "and three."]
+    twice = Answer("One [1]. Two [2] and three. [2]", [1, 2], [], False)
+    assert claims(twice, 2) == [". Two", "and three."]
+
+
+def test_a_number_of_the_document_is_no_citation():
+    """It stands in brackets, and is one of the answer's sources; the reader did not write it."""
+    text, mark = "Beta bounds it [1, as shown in [2]. [1]", len("Beta bounds it [1, as shown in [2]. ")
+    answer = Answer(text, [1], [], False, marks=[(mark, mark + 3)])
+    page = reply(answer, hits("a", "b"), "card")
+    assert page.count('class="rk-cite"') == page.count('class="rk-own"') == 1
+    assert page.index("rk-own") < page.index("rk-cite") and "is no citation" in page
+    assert 'data-source="1">[1]</a></div>' in page and '">[2]</span>' in page
+    assert claims(answer, 1) == ["Beta bounds it [1, as shown in [2]."]
+
+    quoted = Answer("As [1] says, beta bounds it [2].", [1], [], False, marks=[])
+    page = reply(quoted, hits("a", "b"), "card")
+    assert page.count('class="rk-cite"') == 1 and page.count('class="rk-own"') == 2
+    assert page.endswith("[1]</a></div>") and claims(quoted, 1) == [quoted.text]
+
+
+def test_what_is_no_citation_is_none_after_a_restart(assistant, log):
+    class Quoting:
+        name, encoder = "quoting", None
+
+        def answer(self, query, hits, **settings):
+            return Answer("As [1] says [2]. [1]", [1], [], False, marks=[(17, 20)])
+
+    assistant.generator = Quoting()
+    ChatApp(assistant, log).ask("What is DPO?")
+    again = ChatApp(assistant, PreferenceLog(log.folder, log.annotator))
+    assert again.turn.answer.marks == [(17, 20)]
+    page = reply(again.turn.answer, again.turn.hits, "card")
+    assert page.count('class="rk-own"') == 2 and page.count('class="rk-cite"') == 1
+    for odd in (None, "x", [3, "x", [1, 2, 3]], {"a": 1}):  # another program's words
+        event = Exchange("q?", "As [1] says.", hits("a"), details={"citations": [1], "marks": odd})
+        log.record(event)
+    assert len(ChatApp(assistant, PreferenceLog(log.folder, log.annotator)).turns) == 5
 
 
 def test_a_very_long_document_shows_what_is_cited(chat):

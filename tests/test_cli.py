@@ -10,7 +10,8 @@ import sys
 import pytest
 
 import ragkit
-from ragkit.__main__ import main
+from ragkit.__main__ import _cited, main
+from ragkit.generation.generator import Answer
 
 QUESTION = "What does beta control in DPO?"
 
@@ -340,3 +341,8 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = ragkit.nothing
     with pytest.raises(ImportError):
         exec("from ragkit import nothing")
+
+
+@pytest.mark.parametrize("marks, added", [([], " [1]"), ([(17, 20)], ""), (None, "")])
+def test_a_number_that_the_document_brought_along_does_not_stand_for_the_citation(marks, added):
+    assert _cited(Answer("As [1] says [2]. [1]", [1], [], False, marks=marks)) == added

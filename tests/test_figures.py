@@ -7,13 +7,14 @@ from ragkit.widgets import COLOURS, show, table
 def test_a_figure_is_shown_once_with_its_description(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "ragkit.widgets.figures.display", lambda figure, metadata: seen.append((figure, metadata))
+        "ragkit.widgets.figures.display", lambda *shown, metadata=None: seen.append((*shown, metadata))
     )
     figure, _ = subplots()
-    show(figure, "Two lines cross.")
-    [(shown, metadata)] = seen
+    show(figure, "Two lines cross, a < b.")
+    [(shown, metadata), (words, _)] = seen
     assert isinstance(shown, Figure) and shown.get_facecolor() == (1, 1, 1, 1)
-    assert metadata == {"image/png": {"alt": "Two lines cross."}}
+    assert metadata == {"image/png": {"alt": "Two lines cross, a < b."}}
+    assert "<summary>" in words.data and "Two lines cross, a &lt; b." in words.data
     assert figure.number not in get_fignums()
 
 

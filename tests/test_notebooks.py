@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.name)
@@ -123,8 +125,41 @@ def minutes_to_read(notebook) -> float:
 
 def test_minutes_to_read_are_honest(notebook):
     said = re.search(r"(\d+) minutes to read", source(notebook["cells"][0]))
-    if said:  # within a quarter: people differ by more
-        assert 0.75 < int(said[1]) / minutes_to_read(notebook) < 1.25
+    assert said and 0.75 < int(said[1]) / minutes_to_read(notebook) < 1.25  # people differ by more
+
+
+def test_the_readme_says_the_same_minutes():
+    for path in NOTEBOOKS:
+        head = source(json.loads(path.read_text(encoding="utf-8"))["cells"][0])
+        (said,) = re.findall(r"(\d+) minutes to read", head)
+        told = re.search(rf"^\| \[\w+\]\(notebooks/{path.name}\) \|.*\| (\d+)", README, re.M)
+        assert f"notebooks/{path.name}" in README and (not told or told[1] == said), path.name
+
+
+def test_the_head_says_what_to_bring_how_long_it_takes_and_where_to_go(path, notebook):
+    head = source(notebook["cells"][0])
+    assert "**The question of this" in head and "**You need**" in head and "the cells run in" in head
+    first, last = path == NOTEBOOKS[0], path == NOTEBOOKS[-1]
+    assert first or re.search(r"\*\*Before this:\*\* \[[^]]+\]\(\w+\.ipynb\)", head)
+    assert last or re.search(r"\*\*Next:\*\* \[[^]]+\]\(\w+\.ipynb\)", head)
+
+
+def folded(cell) -> bool:
+    return cell["metadata"].get("jupyter", {}).get("source_hidden", False)
+
+
+def test_after_three_cells_of_code_somebody_says_something(notebook):
+    kinds = "".join(cell["cell_type"][0] for cell in notebook["cells"])
+    assert "c" * 4 not in kinds, kinds
+
+
+def test_long_cells_draw_a_figure_and_are_folded_below_its_message(notebook):
+    for before, cell in zip(notebook["cells"], notebook["cells"][1:]):
+        if cell["cell_type"] == "code":
+            draws = re.search(r"^(?:show|table)\(", source(cell), re.M)
+            assert folded(cell) or len(source(cell).splitlines()) <= 25, source(cell)
+            assert not folded(cell) or draws or len(source(cell).splitlines()) <= 25, source(cell)
+            assert not (folded(cell) and draws) or before["cell_type"] == "markdown", source(cell)
 
 
 def test_one_title(notebook):

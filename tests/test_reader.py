@@ -205,6 +205,21 @@ def test_without_the_package_the_small_model_answers_and_says_why(monkeypatch, e
         Generator("smollm2-reader", encoder)
 
 
+QUOTES = [(["As [2] says."], []), (["See [1].", "As [2] says."], ["[1]", "[2]"])]
+
+
+@pytest.mark.parametrize("said, marked", QUOTES)
+def test_an_answer_knows_its_own_citations_from_those_that_it_quotes(small_reader, said, marked, monkeypatch):
+    claims = [Claim(text, sentence) for sentence, text in enumerate(said)]
+    monkeypatch.setattr(small_reader.reader, "claims", lambda *_: iter(claims), raising=False)
+    found = [Hit(Passage(str(n), text), 1.0, n) for n, text in enumerate(SENTENCES[:2], 1)]
+    told = []
+    answer = small_reader.answer(QUERY, found, on_text=told.append)
+    assert [answer.text[start:end] for start, end in answer.marks] == marked
+    assert "".join(told) == answer.text and answer.text.count("[") == len(said) + len(marked)
+    assert all(answer.text[:start].endswith(". ") for start, _ in answer.marks)
+
+
 @pytest.mark.parametrize("style", ["sentence", "phrase", "free"])
 def test_the_reader_that_ships_answers_from_the_passage_and_declines(encoder, style):
     reader = Generator("smollm2-reader", encoder, device="cpu")

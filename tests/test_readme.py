@@ -80,3 +80,16 @@ def test_examples_are_short():
 def test_versions_agree(name):
     assert ragkit.__version__ in (ROOT / name).read_text(encoding="utf-8")
     assert f'version = "{ragkit.__version__}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_the_film_of_the_loop_is_small_short_and_wide_enough():
+    from PIL import Image
+
+    path = ROOT / "notebooks" / "figures" / "widget-loop.gif"
+    assert f"({path.relative_to(ROOT)})" in README and path.stat().st_size < 1_500_000
+    with Image.open(path) as film:
+        times = []
+        for frame in range(film.n_frames):
+            film.seek(frame)
+            times.append(film.info["duration"])
+        assert film.n_frames >= 6 and sum(times) <= 15_000 and film.width >= 700

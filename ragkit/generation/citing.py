@@ -21,6 +21,12 @@ class Place(NamedTuple):
     exact: bool
 
 
+def marks_of(answer: Answer) -> list[re.Match]:
+    """The [n] in an answer's text by which it cites, in their order; not those of texts that it quotes."""
+    found = [match for match in MARK.finditer(answer.text) if int(match[1]) in answer.citations]
+    return [match for match in found if answer.marks is None or match.span() in answer.marks]
+
+
 def cited_places(answer: Answer, hits: list[Hit]) -> dict[int, list[Place]]:
     """By citation, 1-based: the places in that hit's passage, in their order, which do not overlap.
 
@@ -32,7 +38,7 @@ def cited_places(answer: Answer, hits: list[Hit]) -> dict[int, list[Place]]:
         passage = hits[number - 1].passage
         texts = [piece.text for piece in answer.cited if piece.hit == number]
         texts = [text for text in texts if text not in (passage.text, passage.full_text)]
-        places = [_place(passage.text, text) for text in texts or claims(answer.text, number)]
+        places = [_place(passage.text, text) for text in texts or claims(answer, number)]
         kept: list[Place] = []
         for place in sorted(filter(None, places)):
             if not kept or kept[-1].end <= place.start:
@@ -41,14 +47,15 @@ def cited_places(answer: Answer, hits: list[Hit]) -> dict[int, list[Place]]:
     return found
 
 
-def claims(text: str, number: int) -> list[str]:
-    """What a text says by citation `number`: what stands before each [number]; all of it where none does."""
-    found, start = [], 0
-    for match in MARK.finditer(text):
-        if int(match[1]) == number and text[start : match.start()].strip():
-            found.append(text[start : match.start()].strip())
-        start = match.end()
-    return found or [MARK.sub("", text).strip()]
+def claims(answer: Answer, number: int) -> list[str]:
+    """What an answer says by citation `number`: what stands before each [number]; else all of it."""
+    found, bare, start = [], "", 0
+    for match in marks_of(answer):
+        said = answer.text[start : match.start()]
+        if int(match[1]) == number and said.strip():
+            found.append(said.strip())
+        bare, start = bare + said, match.end()
+    return found or [(bare + answer.text[start:]).strip()]
 
 
 def _place(text: str, wanted: str) -> Place | None:

@@ -33,6 +33,8 @@ class Answer:
 
     `replaced`: how many claims were written freely, said what their sentence does not, and became quotes.
     `cited`: the pieces of the evidence that the text cites, in its order.
+    `marks`: where the text cites, as (start, end) of each [n]; what else stands in brackets is the document's
+    own. None: not known, as of a model that writes freely; then each [n] with a number in `citations` cites.
     """
 
     text: str
@@ -42,6 +44,7 @@ class Answer:
     prompt: str = field(default="", repr=False)
     replaced: int = 0
     cited: list[Evidence] = field(default_factory=list)
+    marks: list[tuple[int, int]] | None = None
 
 
 class Generator:
@@ -329,7 +332,7 @@ class Generator:
             within = [grounded(len(before), span, end, edges=self._edges(span))] if self.grounded else []
             again = None if seed is None else seed + 1  # another draw than the citation's
             ids = self._generate(before, again, temperature, max_new_tokens - 1, emit, within)
-        return Answer(self._text(ids), [cited.hit], prompt.evidence, False, prompt.text, cited=[cited])
+        return Answer(self._text(ids), [cited.hit], prompt.evidence, False, prompt.text, 0, [cited], [])
 
     def _read(self, prompt: Prompt, seed, temperature, max_new_tokens, on_text) -> Answer:
         """smollm2-reader: one claim for each sentence that it cites."""
@@ -339,21 +342,26 @@ class Generator:
             return self._cite(prompt, logs, next(draws) if draws else None, temperature)
 
         draw = [sampled(next(draws), temperature)] if draws else []
-        claims, cited, text = [], [], ""
+        claims, cited, marks, text = [], [], [], ""
         for claim in self.reader.claims(prompt, choose, draw, max_new_tokens):
             claims.append(claim)
             cited.append(prompt.evidence[claim.sentence])
-            said = claim.text if len(claims) == 1 else f" {claim.text} [{cited[-1].hit}]"
-            if len(claims) == 2:  # one claim is cited by the answer itself, of several each where it stands
-                said = f" [{cited[0].hit}]{said}"
+            # One claim is cited by the answer itself, of several each where it stands.
+            parts = [claim.text] if len(claims) == 1 else [f" {claim.text} ", f"[{cited[-1].hit}]"]
+            parts = [" ", f"[{cited[0].hit}]", *parts] if len(claims) == 2 else parts
+            at = len(text)
+            for place, part in enumerate(parts):
+                if len(claims) > 1 and place % 2:
+                    marks.append((at, at + len(part)))
+                at += len(part)
             if on_text:
-                on_text(said)
-            text += said
+                on_text("".join(parts))
+            text += "".join(parts)
         if not claims:
             return self._abstain(prompt, on_text)
         replaced = sum(claim.replaced for claim in claims)
         hits = list(dict.fromkeys(piece.hit for piece in cited))
-        return Answer(text, hits, prompt.evidence, False, prompt.text, replaced, cited)
+        return Answer(text, hits, prompt.evidence, False, prompt.text, replaced, cited, marks)
 
     def _edges(self, ids: list[int]) -> list[int]:
         """The places between tokens that no character lies across, and that no space stands before."""
@@ -375,7 +383,7 @@ class Generator:
     def _abstain(self, prompt: Prompt, on_text) -> Answer:
         if on_text:
             on_text(ABSTENTION)
-        return Answer(ABSTENTION, [], prompt.evidence, True, prompt.text)
+        return Answer(ABSTENTION, [], prompt.evidence, True, prompt.text, marks=[])
 
     def _emitter(self, on_text: Callable[[str], None] | None) -> Callable[[list[int]], None] | None:
         """A function of all new ids so far that passes on what is new of their text."""

@@ -1,6 +1,6 @@
 """An answer as HTML: each citation is a link to the sentence that it means, in the sources beside it."""
 
-from ragkit.generation.citing import MARK, Place, cited_places
+from ragkit.generation.citing import MARK, Place, cited_places, marks_of
 from ragkit.generation.generator import Answer
 from ragkit.retrieval.corpus import Hit
 from ragkit.widgets.panel import block, escaped
@@ -11,14 +11,19 @@ NEAR = "the sentence nearest in words to what the answer says"
 
 
 def reply(answer: Answer, hits: list[Hit], name: str) -> str:
-    """The answer's text with its citations. `name`: what its sources are called on the page; `sources`."""
-    parts, at, placed = [], 0, set()
+    """The answer's text with its citations. `name`: what its sources are called on the page; `sources`.
+
+    A number in brackets that the quoted document brought along is no link, and looks and is read otherwise.
+    """
+    parts, at, own = [], 0, {match.span(): int(match[1]) for match in marks_of(answer)}
     for match in MARK.finditer(answer.text):
-        if (number := int(match[1])) in answer.citations:
-            parts += [escaped(answer.text[at : match.start()]), _link(number, hits, name)]
-            placed.add(number)
-            at = match.end()
+        if match.span() not in own and answer.marks is None:
+            continue  # free text, of which nobody knows
+        shown = _link(own[match.span()], hits, name) if match.span() in own else _no_citation(match[1])
+        parts += [escaped(answer.text[at : match.start()]), shown]
+        at = match.end()
     parts.append(escaped(answer.text[at:]))
+    placed = own.values()
     parts += [" " + _link(number, hits, name) for number in answer.citations if number not in placed]
     return f'<div class="rk-answer" dir="auto">{"".join(parts)}</div>'
 
@@ -36,6 +41,11 @@ def _link(number: int, hits: list[Hit], name: str) -> str:
     place, title = f"{name}-{number}", escaped(f"Source {number}: {title_of(hits[number - 1])}")
     told = f'aria-label="{title}" aria-describedby="{place}" title="{title}" data-source="{number}"'
     return f'<a class="rk-cite" href="#{place}" {told}>[{number}]</a>'
+
+
+def _no_citation(number: str) -> str:
+    told = f"{number} in brackets, which stands in the document and is no citation"
+    return f'<span class="rk-own" role="img" aria-label="{told}" title="{told}">[{number}]</span>'
 
 
 def title_of(hit: Hit) -> str:

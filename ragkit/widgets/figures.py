@@ -6,7 +6,7 @@ from ragkit.widgets import COLOURS, show
 import base64
 import io
 
-from IPython.display import HTML, display
+from IPython.display import HTML, Markdown, display
 
 from ragkit.widgets.panel import escaped
 
@@ -27,13 +27,20 @@ COLOURS = {
 
 
 def show(figure, description: str) -> None:
-    """Display a matplotlib figure on white, with what it shows in words for those who can't see it."""
+    """Display a matplotlib figure on white, with what it shows in words for those who can't see it.
+
+    The words are the picture's alt text, which nbconvert reads and JupyterLab does not; so they stand below
+    it once more, folded, where a screen reader finds them in any front end.
+    """
     import matplotlib.pyplot as plt  # slow, and a panel needs none
 
     figure.set_facecolor("white")
     if figure.get_layout_engine() is None:
         figure.tight_layout()
     display(figure, metadata={"image/png": {"alt": description}})
+    display(
+        Markdown(f"<details><summary>The figure in words</summary>\n\n{escaped(description)}\n</details>")
+    )
     plt.close(figure)
 
 

@@ -73,6 +73,7 @@ def entry_of(turn: Turn, asked: str, facts: dict) -> Entry:
         "asked": asked,
         "citations": list(answer.citations),
         "cited": [[piece.hit, piece.text] for piece in answer.cited],
+        "marks": None if answer.marks is None else [list(mark) for mark in answer.marks],
         "abstained": answer.abstained,
         "seconds": {step: round(seconds, 4) for step, seconds in turn.timings.items()},
     }
@@ -106,7 +107,9 @@ def _turn(event: Exchange | Feedback) -> Turn:
     cited = [
         Evidence(text, n, 0.0) for n, text in pairs if type(n) is int and n in numbers and type(text) is str
     ]
-    answer = Answer(event.answer, citations, [], bool(details.get("abstained")), cited=cited)
+    marks = details.get("marks")  # anything but a list: not known
+    marks = [tuple(mark) for mark in marks if isinstance(mark, list)] if isinstance(marks, list) else None
+    answer = Answer(event.answer, citations, [], bool(details.get("abstained")), cited=cited, marks=marks)
     return Turn(event.query, np.zeros(0, np.float32), hits, "", answer, {})
 
 
