@@ -1,4 +1,4 @@
-"""One more ranking: what a fit has summed up is kept and added to, so that a click costs a step, not a fit."""
+"""One more ranking: what a fit has summed up is kept and added to, so a click costs a step and not a fit."""
 
 import copy
 from collections.abc import Mapping
