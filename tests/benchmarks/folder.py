@@ -1,0 +1,124 @@
+"""A folder of Markdown read, split and encoded, and questions answered from it, beside LangChain."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from tests.benchmarks.encoding import encoder
+from tests.benchmarks.sides import beside, timed
+from tests.benchmarks.table import Row, spoken
+
+
+def embeddings(folder: str, threads: int, known=()):
+    """LangChain's interface to an encoder, as its own is; `known`: vectors by text."""
+    from langchain_core.embeddings import Embeddings as Base
+
+    encode = encoder("sentence-transformers", folder, threads)
+
+    class Embeddings(Base):
+        def embed_documents(self, texts):
+            return [known[t] for t in texts] if known else encode(texts).tolist()
+
+        def embed_query(self, text):
+            return encode([text])[0].tolist()
+
+    return Embeddings()
+
+
+def index_side(name: str, folder: str, threads: int):
+    """Reads, splits, encodes and keeps a folder; then answers with the files of the nearest pieces."""
+    if name == "ragkit":
+        from ragkit import Encoder, Library, load_passages
+        from ragkit.retrieval.library import hybrid_search
+
+        ours = Encoder(memory=0)
+
+        def index(documents):
+            library = Library.build(load_passages(documents), ours, progress=False)
+
+            def search(query):
+                hits = hybrid_search(library, query, ours.encode_query(query), 10)
+                return [hit.passage.id.partition("#")[0] for hit in hits]
+
+            return len(library), search
+    else:
+        from langchain_core.documents import Document
+        from langchain_core.vectorstores import InMemoryVectorStore
+        from langchain_text_splitters import MarkdownTextSplitter
+        from transformers import AutoTokenizer
+
+        own = embeddings(folder, threads)
+        # In the encoder's tokens, two of them its own: as it comes, it makes pieces of 4,000 characters, of
+        # which the encoder reads a quarter.
+        splitter = MarkdownTextSplitter.from_huggingface_tokenizer(
+            AutoTokenizer.from_pretrained(folder), chunk_size=254, chunk_overlap=32
+        )
+
+        def index(documents):
+            paths = sorted(Path(documents).rglob("*.md"))
+            loaded = [Document(p.read_text(encoding="utf-8"), metadata={"source": p.name}) for p in paths]
+            pieces = splitter.split_documents(loaded)
+            store = InMemoryVectorStore(own)
+            store.add_documents(pieces)
+            return len(pieces), lambda query: [
+                d.metadata["source"] for d in store.similarity_search(query, 10)
+            ]
+
+    def work(documents, queries=()):
+        (pieces, search), seconds = timed(lambda: index(documents))
+        return {"seconds": seconds, "pieces": pieces, "found": [search(query) for query in queries]}
+
+    return work
+
+
+def index(threads: int, copies: tuple[int, int], questions: int) -> list[Row]:
+    """The corpus as a folder of Markdown, each passage a file, `copies` times with its sentences shuffled;
+    the questions are answered over the plain one, and the first hit is graded."""
+    from ragkit.evaluation.measures import evaluate, load_qrels, load_queries
+    from ragkit.retrieval.corpus import DATA, load_passages
+    from ragkit.retrieval.encoder import default_folder
+    from ragkit.retrieval.text import split_sentences
+
+    passages = load_passages(DATA / "corpus.jsonl")
+    qrels, texts = load_qrels(DATA / "qrels.tsv"), load_queries(DATA / "queries.jsonl")
+    ids = [one for one in qrels if max(qrels[one].values()) > 0][:: max(1, len(qrels) // questions)][
+        :questions
+    ]
+    rng, found = np.random.default_rng(0), {}
+    setup = {"folder": str(default_folder()), "threads": threads}
+    with tempfile.TemporaryDirectory() as place:
+        for number in copies:
+            folder = Path(place, str(number))
+            folder.mkdir()
+            for copy in range(number):
+                for one in passages:
+                    sentences = split_sentences(one.text)
+                    text = " ".join(rng.permutation(sentences)) if copy else one.text
+                    name = one.id if not copy else f"{copy}-{one.id}"
+                    (folder / f"{name}.md").write_text(f"# {one.title}\n\n{text}\n", encoding="utf-8")
+            asks = [{"documents": str(folder), "queries": [texts[one] for one in ids]}]
+            found[number], _ = beside("index", ["ragkit", "LangChain"], asks, **setup)
+
+    def quality(answer) -> str:
+        run = {
+            one: {Path(name).stem: 10.0 - n for n, name in reversed([*enumerate(names)])}
+            for one, names in zip(ids, answer["found"])
+        }
+        values = evaluate(run, {one: qrels[one] for one in ids}, ["nDCG@10"])["nDCG@10"]
+        return f"nDCG@10 {values.mean:.3f}"
+
+    (ours,), (first,) = found[copies[-1]]["ragkit"], found[copies[0]]["ragkit"]
+    grows = f"{first['pieces']:,}: {spoken(first['seconds'])} → {ours['pieces']:,}: {spoken(ours['seconds'])}"
+    work = f"index a folder of Markdown, {ours['pieces']:,} pieces"
+    answers = f"answers of {len(ids)} questions of the corpus, one copy of it"
+    if "LangChain" not in found[copies[-1]]:
+        return [Row(work, spoken(ours["seconds"]), "LangChain", grows=grows), Row(answers, quality(first))]
+    (theirs,), (other,) = found[copies[-1]]["LangChain"], found[copies[0]]["LangChain"]
+    factor = theirs["seconds"] / ours["seconds"]
+    said = f"{spoken(theirs['seconds'])}, {theirs['pieces']:,} pieces"
+    compared = f"{factor:.2f} × as fast", "≥ 1.5 ×", factor >= 1.5
+    return [
+        Row(work, spoken(ours["seconds"]), "LangChain", said, *compared, grows),
+        Row(answers, quality(first), "LangChain", quality(other)),
+    ]
