@@ -4,6 +4,8 @@ import copy
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 import tracemalloc
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -539,6 +541,16 @@ def test_on_a_cpu_states_are_those_of_transformers(forgetful):
             forgetful.model.encoder.layer[2].output.dense.bias += 0.1
 
 
+def test_the_default_model_is_loaded_when_asked_for():
+    """Its numbers are there before; what it takes to import transformers' model, two seconds, is not paid."""
+    code = (
+        "import sys; from ragkit import Encoder; e = Encoder(); e.encode('beta'); print('model' in vars(e), "
+        "'transformers.modeling_utils' in sys.modules); e.model; print('model' in vars(e))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False", "True"]
+
+
 def test_bfloat16_is_near_and_says_that_it_is_another(encoder):
     fast, texts = Encoder(dtype="bfloat16", memory=0), mixed_texts(30, 60)
     assert (fast.encode(texts) * encoder.encode(texts)).sum(1).min() > 0.9999
@@ -548,6 +560,6 @@ def test_bfloat16_is_near_and_says_that_it_is_another(encoder):
 
 
 def test_bfloat16_is_for_bert(monkeypatch):
-    monkeypatch.setattr(ragkit.retrieval.bert, "supported", lambda model: False)
-    with pytest.raises(ValueError, match="is no BERT on an x86 processor; leave it out"):
+    monkeypatch.setattr(ragkit.retrieval.bert, "supported", lambda *_: False)
+    with pytest.raises(ValueError, match="MiniLM-L6-v2' is no BERT on an x86 processor; leave it out"):
         Encoder(dtype="bfloat16")

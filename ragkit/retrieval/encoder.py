@@ -58,7 +58,7 @@ class Encoder:
         dtype: str = "float32",
     ):
         import torch
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoConfig, AutoTokenizer
 
         from ragkit.retrieval.bert import supported
 
@@ -77,32 +77,43 @@ class Encoder:
         source = path if local else name
         with loading("encoder", name, DEFAULT):
             self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local, **NO_CODE)
-            model, told = AutoModel.from_pretrained(source, local_files_only=local, **SAFE)
+            config = AutoConfig.from_pretrained(source, local_files_only=local, **NO_CODE)
             modules = _sidecar(source, "modules.json") or []
             layers = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in modules}
             pooling = _sidecar(source, f"{layers.get('Pooling', '1_Pooling')}/config.json")
             sizes = _sidecar(source, "sentence_bert_config.json") or {}
-        check_weights(model, told, f"encoder {name!r}")
+        self._source, self._config, self._bert = source, config, supported(config, self.device)
+        if not (self._bert and self._weights_sha):
+            _ = self.model  # and its weights are checked
         if not set(self.tokenizer.get_vocab()) - set(self.tokenizer.all_special_tokens):
             raise OSError(f"encoder {name!r}: its tokenizer has no words; take the whole folder again")
-        self.model = model.float().eval().to(self.device)
         self.dtype = dtype
-        if dtype != "float32" and not supported(self.model):
-            raise ValueError(
-                f"dtype={dtype!r}: encoder {name!r} is no BERT on an x86 processor; leave it out"
-            )
+        if dtype != "float32" and not self._bert:
+            raise ValueError(f"dtype={dtype!r}: {name!r} is no BERT on an x86 processor; leave it out")
         if unknown := sorted(layers.keys() - {"Transformer", "Pooling", "Normalize"}):
             raise ValueError(f"encoder {name!r} has layers that ragkit does not apply: {unknown}")
         modes = _pooling_modes(pooling or {})
         if modes not in (["mean"], ["cls"]):
             raise ValueError(f"encoder {name!r} pools neither by mean nor by CLS alone: {pooling}")
         self.pooling = modes[0]
-        limits = [sizes.get("max_seq_length"), getattr(model.config, "max_position_embeddings", None)]
+        limits = [sizes.get("max_seq_length"), getattr(config, "max_position_embeddings", None)]
         self.max_tokens = int(min(filter(None, [self.tokenizer.model_max_length, *limits])))
         self.tokenizer.model_max_length = self.max_tokens
         # Undoes the truncation that its file sets, before threads share it.
         token_rows(self.tokenizer, self.max_tokens, [""])
-        self.dimension = int(self.model.config.hidden_size)
+        self.dimension = int(config.hidden_size)
+
+    @cached_property
+    def model(self):
+        """The transformers model. The default one's is loaded when first asked for: importing what it needs
+        takes two seconds, and `Bert` computes the same from its checked file."""
+        from transformers import AutoModel
+
+        with loading("encoder", self.name, DEFAULT):
+            local = isinstance(self._source, Path)
+            model, told = AutoModel.from_pretrained(self._source, local_files_only=local, **SAFE)
+        check_weights(model, told, f"encoder {self.name!r}")
+        return model.float().eval().to(self.device)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -259,15 +270,18 @@ class Encoder:
 
     def _states(self, padded):
         """The last layer's states, (B, T, D), of a batch from the tokenizer."""
-        import torch
-
-        from ragkit.retrieval.bert import Bert, supported
-
-        if not supported(self.model):
+        if not self._bert:
             return self.model(**padded).last_hidden_state
-        weights = [weight._version for weight in self.model.parameters()]
+        import torch
+        from safetensors.torch import load_file
+
+        from ragkit.retrieval.bert import Bert
+
+        model = vars(self).get("model")
+        weights = model and [weight._version for weight in model.parameters()]
         if self._fast is None or self._fast[0] != weights:  # the first time, and when a weight was changed
-            self._fast = weights, Bert(self.model, getattr(torch, self.dtype))
+            state = model.state_dict() if model else load_file(self._source / "model.safetensors")
+            self._fast = weights, Bert(self._config, state, getattr(torch, self.dtype))
         return self._fast[1](padded["input_ids"], padded["attention_mask"])
 
     def _token_ids(self, texts: list[str], warn: bool = True) -> list[list[int]]:
