@@ -8,7 +8,7 @@ PRIOR_SCALE = 14.0
 
 
 def grounded(start: int, span: list[int], end: int, *, edges: Collection[int] | None = None):
-    """A logits processor, for transformers and `Llama`, after which only `span` can be quoted: any part of it, then the token `end`.
+    """A logits processor after which only `span` can be quoted: any part of it, then the token `end`.
 
     `start`: how many tokens come before the quote. `edges`: the places between the span's tokens where a
     quote may begin and end (default: all), since a token can be half of a character.

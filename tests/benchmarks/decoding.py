@@ -108,13 +108,13 @@ def write_side(name: str, folder: str, file: str, threads: int):
     return lambda ids, new: {"seconds": timed(lambda: write(ids, new))[1]}
 
 
-def read(threads: int, prompts: int, tokens: tuple[int, int], new: int) -> list[Row]:
+def read(threads: int, answers: int, tokens: tuple[int, int], new: int) -> list[Row]:
     """The reader's base model, a whole answer: a prompt is read, and so many tokens are written."""
     from ragkit.generation.smollm2 import _installed, base_folder
 
     took = {}
     for size in tokens:
-        asks = [{"ids": ids, "new": new} for ids in prompts(str(base_folder()), prompts, size)]
+        asks = [{"ids": ids, "new": new} for ids in prompts(str(base_folder()), answers, size)]
         setup = {"folder": str(base_folder()), "file": str(_installed()), "threads": threads}
         took[size], _ = beside("write", ["ragkit", "llama.cpp"], asks, **setup)
     ours = [answer["seconds"] for answer in took[tokens[-1]]["ragkit"]]

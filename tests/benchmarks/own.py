@@ -86,21 +86,23 @@ def search(threads: int, sizes: tuple[int, int], batch: int, turns: int) -> list
         }
         found = in_turns(sides, turns)
         medians[size] = {name: median(taken) for name, taken in found.items()}
+    many = {
+        "ragkit": lambda n: seconds(lambda: [retrieve(library, vector, 10) for vector in asked]),
+        "faiss": lambda n: seconds(lambda: index.search(asked, 10)),
+    }
+    many = in_turns(many, 3)
     grows = " → ".join(f"{size:,}: {spoken(medians[size]['ragkit'])}" for size in sizes)
-    for peer, target in (("faiss", 1.05), ("numpy", None)):
-        factor = ratio(found["ragkit"], found[peer])
-        rows.append(
-            Row(
-                f"search alone, {sizes[-1]:,} × 384, one query",
-                spoken(medians[sizes[-1]]["ragkit"]),
-                "raw " + peer,
-                spoken(medians[sizes[-1]][peer]),
-                f"{factor:.2f} × its time",
-                f"≤ {target} ×" if target else "",
-                factor <= target if target else None,
-                grows,
-            )
-        )
+    work = f"search alone, {sizes[-1]:,} × 384"
+    compared = (
+        (f"{work}, one query", found, "faiss", 1.05, grows),
+        (f"{work}, one query", found, "numpy", None, ""),
+        (f"{work}, {batch} queries, which ragkit takes one by one", many, "faiss", 1.05, ""),
+    )
+    for work, took, peer, target, grows in compared:
+        factor = ratio(took["ragkit"], took[peer])
+        wanted = (f"≤ {target} ×", factor <= target) if target else ("", None)
+        ours, theirs = (spoken(median(took[name])) for name in ("ragkit", peer))
+        rows.append(Row(work, ours, "raw " + peer, theirs, f"{factor:.2f} × its time", *wanted, grows))
     return rows
 
 
@@ -179,7 +181,7 @@ def rank(threads: int, rankings: int, tested: int) -> list[Row]:
         for name, own in scores.items()
     }
     work = f"train a reranker on {len(known)} rankings, and rank {len(new)} others"
-    ours = f"{spoken(took[len(known)])}, nDCG@3 {after['ragkit']}"
+    ours = f"{spoken(took[len(known)])}, nDCG@3 {after['ragkit']} over the retriever"
     grows = " → ".join(f"{size}: {spoken(took[size])}" for size in took if size != TORCH)
     peer = "CrossEncoderTrainer, 3 epochs"
     if TORCH not in took:
