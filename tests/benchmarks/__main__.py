@@ -51,8 +51,8 @@ ROWS = {
     "rank": (own.rank, {"rankings": 50, "tested": 60}, {"rankings": 8, "tested": 5}),
     "read": (
         decoding.read,
-        {"answers": 12, "tokens": (100, 250), "new": 25},
-        {"answers": 2, "tokens": (60, 100), "new": 4},
+        {"answers": 12, "tokens": (250, 500), "new": 25},
+        {"answers": 2, "tokens": (200, 250), "new": 4},
     ),
     "collect": (
         collecting.collect,

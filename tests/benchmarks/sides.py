@@ -37,6 +37,7 @@ NEEDS = {
     "feedloop": "feedloop",
 }
 TORCH = "sentence-transformers"
+WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
 def installed(name: str) -> bool:
@@ -48,9 +49,9 @@ class Side:
 
     def __init__(self, task: str, name: str, **setup):
         self.name = name
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-        }
+        # Without what ragkit has set for this process: peers wait as OpenMP does by default.
+        environment = {key: value for key, value in os.environ.items() if key not in WAITING}
+        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         command = [
             sys.executable,
             "-W",
