@@ -51,8 +51,8 @@ ROWS = {
     "rank": (own.rank, {"rankings": 50, "tested": 60}, {"rankings": 8, "tested": 5}),
     "read": (
         decoding.read,
-        {"answers": 12, "tokens": (250, 500), "new": 25},
-        {"answers": 2, "tokens": (200, 250), "new": 4},
+        {"answers": 12, "tokens": (125, 250), "new": 25},
+        {"answers": 2, "tokens": (120, 125), "new": 4},
     ),
     "collect": (
         collecting.collect,
@@ -85,18 +85,17 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    began, parts = time.perf_counter(), {}
-    about = machine(arguments.threads)
+    began, about = time.perf_counter(), machine(arguments.threads)
     for name in arguments.only:
         row, full, quick = ROWS[name]
         taken = time.perf_counter()
         rows = row(arguments.threads, **(quick if arguments.quick else full))
         taken = time.perf_counter() - taken
-        parts[name] = f"{table(rows)}\n\n{NOTES.get(name, '')}Took {taken:.0f} s. {about}".strip()
         print(f"\n## {name}, {taken:.0f} s\n{table(rows)}", flush=True)
+        if not arguments.quick:  # at once, so that a run that is stopped has what it got
+            part = f"{table(rows)}\n\n{NOTES.get(name, '')}Took {taken:.0f} s. {about}".strip()
+            FILE.write_text(written(FILE.read_text(encoding="utf-8"), {name: part}), encoding="utf-8")
     print(f"\n{about}\nAll took {time.perf_counter() - began:.0f} s.")
-    if not arguments.quick:
-        FILE.write_text(written(FILE.read_text(encoding="utf-8"), parts), encoding="utf-8")
 
 
 if __name__ == "__main__":
