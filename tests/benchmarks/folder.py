@@ -102,7 +102,10 @@ def index(threads: int, copies: int, questions: int) -> list[Row]:
         whole, _ = beside("index", ["ragkit"], [{"documents": place}] if copies else asks, **setup)
 
     def quality(answer) -> str:
-        run = {one: dict(zip(map(stem, names), range(10, 0, -1))) for one, names in zip(ids, answer["found"])}
+        run = {}
+        for one, names in zip(ids, answer["found"]):
+            files = [Path(name).stem for name in names]
+            run[one] = {file: -float(files.index(file)) for file in files}  # by its first piece
         values = evaluate(run, {one: qrels[one] for one in ids}, ["nDCG@10"])["nDCG@10"]
         return f"nDCG@10 {values.mean:.3f}"
 
@@ -121,7 +124,3 @@ def index(threads: int, copies: int, questions: int) -> list[Row]:
         Row(work, taken, PEER, said, *compared, grows),
         Row(answers, quality(ours[0]), PEER, quality(theirs[0])),
     ]
-
-
-def stem(name: str) -> str:
-    return Path(name).stem
