@@ -36,6 +36,7 @@ def index_side(name: str, folder: str, threads: int):
         from ragkit.retrieval.library import hybrid_search
 
         ours = Encoder(memory=0)
+        ours.encode("both have their weights in place")
 
         def index(documents):
             library = Library.build(load_passages(documents), ours, progress=False)
@@ -52,6 +53,7 @@ def index_side(name: str, folder: str, threads: int):
         from transformers import AutoTokenizer
 
         own = embeddings(folder, threads)
+        own.embed_query("both have their weights in place")
         # In the encoder's tokens, two of them its own: as it comes, it makes pieces of 4,000 characters, of
         # which the encoder reads a quarter.
         splitter = MarkdownTextSplitter.from_huggingface_tokenizer(
