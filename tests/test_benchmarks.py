@@ -8,9 +8,12 @@ import pytest
 from ragkit.reranking import evidence
 from ragkit.reranking.answer_scorer import answers_table
 from ragkit.reranking.table import base_scores
+from tests.benchmarks import __main__ as benchmarks
+from tests.benchmarks import collecting
 from tests.benchmarks.answer_scorer import comparisons, places, texts_of, wins
 from tests.benchmarks.kinds import FOUND, HELD_OUT, SIZE, changes, described, of_folder, split
 from tests.benchmarks.power import ways, world
+from tests.benchmarks.table import HEAD, Row, in_turns, ratio, spoken, table, written
 from tests.words_encoder import WordsEncoder
 
 
@@ -84,3 +87,39 @@ def test_comparisons_of_answers_are_read_as_the_file_has_them(encoder, tmp_path)
     of = dict(zip(texts[:4], wins(table)[:4]))
     assert [of[f"answer{n}"] for n in range(1, 5)] == [1.5, 3, 0, 1.5]
     assert dict(zip(texts[4:], wins(table)[4:])) == {f"answer{n}": 4 - n for n in range(1, 5)}
+
+
+@pytest.mark.parametrize("name", ["start", "search", "click", "collect"])
+def test_rows_of_the_table_without_their_peers(name, monkeypatch):
+    monkeypatch.setattr(collecting, "installed", lambda name: name == "ragkit")
+    make, _, quick = benchmarks.ROWS[name]
+    made = make(1, **quick)
+    assert made and all(one.ours and "nan" not in one.ours for one in made)
+    if name == "collect":
+        assert made[0].cells()[3] == "not installed"
+        assert made[0].ours.endswith("lost by 1 kills: 0")
+
+
+def test_a_table_is_written_where_it_belongs():
+    row = Row("search", "1 ms", "raw faiss", "2 ms", "0.50 ×", "≤ 1 ×", False, "10: 1 ms")
+    text = "before\n<!-- a -->\nold\n<!-- /a -->\nbetween\n<!-- b -->\nkept\n<!-- /b -->\n"
+    again = written(text, {"a": table([row])})
+    assert again.splitlines()[0::2] == ["before", "| work | " + " | ".join(HEAD[1:]) + " |"] + [
+        "| search | 1 ms | raw faiss | 2 ms | 0.50 × | ≤ 1 × | **no** | 10: 1 ms |",
+        "between",
+        "kept",
+    ]
+    assert written(again, {"a": "old"}) == text
+    with pytest.raises(ValueError, match="no <!-- c -->"):
+        written(text, {"c": ""})
+    assert all(
+        f"<!-- {name} -->\n" in benchmarks.FILE.read_text(encoding="utf-8") for name in benchmarks.ROWS
+    )
+
+
+def test_sides_take_turns_and_who_begins_alternates():
+    seen = []
+    found = in_turns({name: lambda n, name=name: seen.append((name, n)) or n for name in "ab"}, 3)
+    assert seen == [("a", 0), ("b", 0), ("b", 1), ("a", 1), ("a", 2), ("b", 2)]
+    assert found == {"a": [0, 1, 2], "b": [0, 1, 2]} and ratio([2, 9, 4], [1, 3, 4]) == 2
+    assert [spoken(x) for x in (2.0, 0.0123, 4.5e-5, 1e-8)] == ["2 s", "12.3 ms", "45 µs", "0.01 µs"]

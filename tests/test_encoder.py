@@ -4,13 +4,17 @@ import copy
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 import tracemalloc
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 
+import ragkit.retrieval.bert
 import ragkit.retrieval.encoder
 from ragkit.retrieval.encoder import Encoder, token_rows
 from ragkit.retrieval.text import split_text
@@ -520,3 +524,42 @@ def test_the_fingerprint_changes_with_what_changes_vectors(bert, sentence_folder
     shutil.rmtree(tmp_path / "model")
     encoders.append(Encoder(sentence_folder({"pooling_mode": "mean"}, window=40)))
     assert len({encoder.fingerprint for encoder in encoders}) == len(encoders)
+
+
+# --- as fast as the processor goes
+
+
+def test_on_a_cpu_states_are_those_of_transformers(forgetful):
+    """Padded rows too, and after a weight was changed."""
+    rows = forgetful.tokenizer(mixed_texts(6, 40), padding=True, return_tensors="pt")
+    there = rows["attention_mask"].bool()
+    for _ in range(2):
+        with torch.inference_mode():
+            theirs = forgetful.model(**rows).last_hidden_state
+        assert (forgetful._states(rows) - theirs)[there].abs().max() < 1e-5
+        with torch.no_grad():
+            forgetful.model.encoder.layer[2].output.dense.bias += 0.1
+
+
+def test_the_default_model_is_loaded_when_asked_for():
+    """Its numbers are there before; what it takes to import transformers' model, two seconds, is not paid."""
+    code = (
+        "import sys; from ragkit import Encoder; e = Encoder(); e.encode('beta'); print('model' in vars(e), "
+        "'transformers.modeling_utils' in sys.modules); e.model; print('model' in vars(e))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False", "True"]
+
+
+def test_bfloat16_is_near_and_says_that_it_is_another(encoder):
+    fast, texts = Encoder(dtype="bfloat16", memory=0), mixed_texts(30, 60)
+    assert (fast.encode(texts) * encoder.encode(texts)).sum(1).min() > 0.9999
+    assert fast.fingerprint != encoder.fingerprint
+    with pytest.raises(ValueError, match="dtype='float16': one of float32, bfloat16"):
+        Encoder(dtype="float16")
+
+
+def test_bfloat16_is_for_bert(monkeypatch):
+    monkeypatch.setattr(ragkit.retrieval.bert, "supported", lambda *_: False)
+    with pytest.raises(ValueError, match="MiniLM-L6-v2' is no BERT on an x86 processor; leave it out"):
+        Encoder(dtype="bfloat16")

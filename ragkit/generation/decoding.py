@@ -14,7 +14,6 @@ def grounded(start: int, span: list[int], end: int, *, edges: Collection[int] | 
     quote may begin and end (default: all), since a token can be half of a character.
     """
     import torch
-    from transformers import LogitsProcessor
 
     places = range(len(span) + 1) if edges is None else edges
 
@@ -26,7 +25,7 @@ def grounded(start: int, span: list[int], end: int, *, edges: Collection[int] | 
             after.add(end)
         return sorted(after)
 
-    class Grounded(LogitsProcessor):
+    class Grounded:
         def __call__(self, input_ids, scores):
             allowed = torch.full_like(scores, -torch.inf)
             for row, ids in enumerate(input_ids.tolist()):
@@ -44,11 +43,10 @@ def sampled(seed: int, temperature: float):
     caller's alone, also while another thread draws, and gives the same noise on every device.
     """
     import torch
-    from transformers import LogitsProcessor
 
     random = torch.Generator().manual_seed(seed)
 
-    class Sampled(LogitsProcessor):
+    class Sampled:
         def __call__(self, input_ids, scores):
             noise = -torch.empty(scores.shape).exponential_(generator=random).log()
             return scores / temperature + noise.to(scores.device)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -138,10 +139,12 @@ class Reader:
 
     @classmethod
     def load(cls, base: Path, adapter: Adapter) -> "Reader":
-        from transformers import AutoConfig, AutoTokenizer
+        from transformers import PreTrainedTokenizerFast
 
-        config = AutoConfig.from_pretrained(base, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+        # Not by AutoConfig and AutoTokenizer, which ask LlamaConfig: that imports what transformers' models
+        # need, torch's compiler too, for two seconds.
+        config = SimpleNamespace(**json.loads((base / "config.json").read_text(encoding="utf-8")))
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(base, local_files_only=True)
         return cls(Llama(config, Merged(base, adapter)), tokenizer)
 
     def prompt(self, query: str, evidence: list[Evidence], style: str) -> Prompt:

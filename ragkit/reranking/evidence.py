@@ -10,6 +10,7 @@ what many say much, and nothing is thrown like a switch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -27,6 +28,7 @@ ALONE = (0.7, 2.0)  # the same, where one is weighed alone
 ODDS = 10.0  # before anything is seen: that the rankings say no more than the retriever
 LEAST = 0.005  # a model with a smaller share is left out, its share with it
 PLACE = 3.0  # logits: the prior's standard deviation of what a place is worth
+PAIR = ("chosen", "rejected", "target", "weight", "base", "shift")  # columns of `Told`
 STEPS = 25  # of Newton's method, which takes three to eight
 
 
@@ -88,9 +90,24 @@ class Told:
         of_list = table.of_list[self.chosen]
         pairs = np.bincount(of_list, minlength=len(table))
         self.weight = (2 * pairs / np.maximum(np.bincount(table.of_list, squares), 1.0))[of_list]
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """What it knows of each pair, (P,) each, by name."""
+        return {name: getattr(self, name) for name in PAIR}
+
+    @classmethod
+    def of(cls, columns: dict[str, np.ndarray], size: int) -> "Told":
+        """The same from such columns, of pairs of `size` documents."""
+        told = cls.__new__(cls)
+        vars(told).update(columns, size=size)
+        return told
+
+    @cached_property
+    def _graph(self) -> tuple[np.ndarray, csr_matrix]:
+        """Which pair each entry is, and the matrix whose entries stand where two documents are a pair."""
         rows, columns = np.r_[self.chosen, self.rejected], np.r_[self.rejected, self.chosen]
         numbered = csr_matrix((np.arange(1, len(rows) + 1), (rows, columns)), (self.size, self.size))
-        self._order, self._beside = numbered.data - 1, numbered.astype(float)
+        return numbered.data - 1, numbered.astype(float)
 
     def apart(self, values: np.ndarray) -> np.ndarray:
         """y⁺ minus y⁻, (P, …), of values of documents, (N, …)."""
@@ -111,8 +128,9 @@ class Told:
         p = expit(z)
         each = self.weight * p * (1 - p)
         degree = np.bincount(self.chosen, each, self.size) + np.bincount(self.rejected, each, self.size)
-        self._beside.data = np.r_[each, each][self._order]
-        return values.T @ (degree[:, None] * values - self._beside @ values)
+        order, beside = self._graph
+        beside.data = np.r_[each, each][order]
+        return values.T @ (degree[:, None] * values - beside @ values)
 
 
 def most_probable(
@@ -236,15 +254,3 @@ def held_out_share(scores: np.ndarray, table: Table) -> float:
         for one in (scores, table.base)
     ]
     return float(expit(by_beta[0] - by_beta[1] - np.log(ODDS)))
-
-
-def refreshed(evidence: Evidence, values: np.ndarray, table: Table, objective: Objective) -> Evidence:
-    """The same models, with the same shares, brought up to date with more rankings from where they are."""
-    told = Told(table, anchored=objective.anchor == "offset", first=evidence.first)
-    models = []
-    for model in evidence.models:
-        some = values[:, model.first : model.end]
-        precision = np.full(some.shape[1], model.spread**-2)
-        w, _ = most_probable(told, some, model.beta, precision, model.weights, steps=1)
-        models.append(replace(model, weights=w))
-    return replace(evidence, models=tuple(models))

@@ -84,8 +84,13 @@ class Domain:
 
     @classmethod
     def fit(cls, table) -> "Domain":
-        centre = list_means(table.vectors, table.of_list)[0].mean(0)
-        signs = _signs(table, centre)
+        return cls.of(signs_of(table))
+
+    @classmethod
+    def of(cls, lists: dict[str, np.ndarray]) -> "Domain":
+        """From the signs of lists, as `signs_of` gives them."""
+        centre = lists["mean"].mean(0)
+        signs = _about(lists, centre)
         count = len(signs)
         mean, variance = signs.mean(0), signs.var(0)
         if count < 3:  # no list can be left out
@@ -103,7 +108,7 @@ class Domain:
     def by_kind(self, lists) -> np.ndarray:
         """(L, 5), of a `Table` or of one `Described`, in the order of BLOCKS: the root mean square of
         (sign − mean) / spread, relative to the limit of each kind. 1 is the limit."""
-        found = _by_block((_signs(lists, self.centre) - self.mean) / self.spread)
+        found = _by_block((_about(signs_of(lists), self.centre) - self.mean) / self.spread)
         return found / (self.limits * self.limit)
 
     def distance(self, lists) -> np.ndarray:
@@ -122,17 +127,24 @@ def _floored(variance: np.ndarray) -> np.ndarray:
     return spread
 
 
-def _signs(lists, centre: np.ndarray) -> np.ndarray:
-    """(L, B), in the order of BLOCKS."""
+def signs_of(lists) -> dict[str, np.ndarray]:
+    """What can be said of each list alone, (L, …): its own signs, the `mean` of its documents' vectors, the
+    same of length 1, `toward`, and the query's vector, `asked`."""
     starts, means = _starts(lists.of_list), list_means(lists.features, lists.of_list)[0]
-    asked = [query.strip() for query in lists.queries]
-    question = [[np.log1p(len(q.split())), q.endswith("?"), bool(ASKS.match(q))] for q in asked]
+    texts = [query.strip() for query in lists.queries]
+    question = [[np.log1p(len(q.split())), q.endswith("?"), bool(ASKS.match(q))] for q in texts]
     vectors = list_means(lists.vectors, lists.of_list)[0]
-    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
-    queries = np.broadcast_to(lists.asked, lists.vectors.shape)[starts]
-    topic = np.stack([vectors, queries], 1) @ (centre / max(np.linalg.norm(centre), 1e-9))
-    signs = {"question": np.array(question, dtype=float), "topic": topic}
-    signs |= {kind: means[:, [NAMES.index(name) for name in names]] for kind, names in READ.items()}
+    toward = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    asked = np.broadcast_to(lists.asked, lists.vectors.shape)[starts]
+    kinds = {kind: means[:, [NAMES.index(name) for name in names]] for kind, names in READ.items()}
+    own = {"question": np.array(question, dtype=float)} | kinds
+    return own | {"mean": vectors, "toward": toward, "asked": asked}
+
+
+def _about(lists: dict[str, np.ndarray], centre: np.ndarray) -> np.ndarray:
+    """All signs, (L, B), in the order of BLOCKS."""
+    away = centre / max(np.linalg.norm(centre), 1e-9)
+    signs = lists | {"topic": np.stack([lists["toward"] @ away, lists["asked"] @ away], 1)}
     return np.concatenate([signs[kind] for kind in BLOCKS], axis=1)
 
 

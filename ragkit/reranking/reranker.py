@@ -12,7 +12,7 @@ from ragkit.losses.data_parallel import is_main, processes
 from ragkit.losses.strengths import Strength
 from ragkit.preferences.judgements import Ranking
 from ragkit.reranking.features import NAMES, Described, describe, describe_together
-from ragkit.reranking.guard import Domain, kl_from_base
+from ragkit.reranking.guard import kl_from_base
 from ragkit.reranking.linear import CAPACITIES, LinearResidual, one_thread
 from ragkit.reranking.objective import ANCHORS, Objective
 from ragkit.reranking.prior import PEOPLE, people
@@ -112,7 +112,7 @@ class Reranker:
         described = describe_together(group, self.encoder, lists, progress=progress)
         table = self._table(rankings, described)
         objective(table, table.before)  # bad knobs fail here, and are named
-        base = Fitted(objective, table, prior=self.fitted.prior)
+        base = Fitted(objective, (table,), prior=self.fitted.prior)
         if (table.pairs.target == 0.5).all():
             return base, report.kept("Nobody preferred one document to another")
         if objective.first:
@@ -160,8 +160,7 @@ class Reranker:
         Where nothing was learned then, the ranking is only remembered; fit again now and then, which weighs
         the models anew. Raises ValueError before a first fit, after `load`, and for a cross-encoder.
         """
-        fitted = self.fitted
-        if fitted.objective is None:
+        if self.fitted.objective is None:
             raise ValueError("update goes on with what fit(rankings) chose, and there was no fit yet")
         if self.capacity == CROSS:
             raise ValueError("capacity='cross-encoder' has no update: it takes minutes to train; call fit")
@@ -169,17 +168,13 @@ class Reranker:
         if sum(map(len, ranking.tiers)) < 2:
             return
         new = self._table([ranking], [self.describe(ranking.query, ranking.passages)])
-        table = new if fitted.table is None else Table.join([fitted.table, new])
-        if fitted.residual:
-            with one_thread():
-                residual, evidence = renewed(fitted, table, self.seed)
-            fitted = replace(fitted, residual=residual, evidence=evidence, domain=Domain.fit(table))
-        self.fitted = replace(fitted, table=table)
+        with one_thread():
+            self.fitted = renewed(self.fitted, new, self.seed)
 
     @property
     def seen(self) -> int:
         """How many rankings with a pair in them it was given."""
-        return 0 if self.fitted.table is None else len(self.fitted.table)
+        return sum(map(len, self.fitted.tables))
 
     # Scoring
 

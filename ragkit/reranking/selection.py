@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -9,13 +10,14 @@ from scipy.optimize import minimize_scalar
 
 from ragkit.losses.pairwise import unchecked_pair_loss
 from ragkit.losses.strengths import learned
-from ragkit.reranking.evidence import Evidence, Told, refreshed, weigh
+from ragkit.reranking.evidence import Evidence, Told, weigh
 from ragkit.reranking.features import Described
 from ragkit.reranking.guard import Domain, bounded
 from ragkit.reranking.linear import Inputs, LinearResidual, solve
 from ragkit.reranking.objective import LISTWISE, Objective
 from ragkit.reranking.prior import people, people_parts
 from ragkit.reranking.table import Table, base_scores
+from ragkit.reranking.updating import Running
 
 FOLDS = 5
 LEAST_BETA = 0.1  # of a loss that is no likelihood: below, an IPO's target is beyond any bound
@@ -40,18 +42,30 @@ MIDDLING = Settings("features", 0.1, 0.7)
 class Fitted:
     """What a reranker knows. No `objective`: it was not fitted; no `residual`: nothing was learned.
 
-    `table`: the rankings that it was given, for `update` and active choice, and `evidence`, the models that
-    the residual is the average of; neither is saved. `settings`: none of a cross-encoder. `residual`: a
-    LinearResidual or a CrossResidual. `prior`: whether it starts from what people's rankings have in common.
+    `tables`: the rankings that it was given, for `update` and active choice; `evidence`, the models that the
+    residual is the average of; `running`, what `update` adds to. None of these is saved. `settings`: none of
+    a cross-encoder. `residual`: a LinearResidual or a CrossResidual. `prior`: whether it starts from what
+    people's rankings have in common.
     """
 
     objective: Objective | None = None
-    table: Table | None = None
+    tables: tuple[Table, ...] = ()
     evidence: Evidence | None = None
     settings: Settings | None = None
     residual: Callable[[Described], np.ndarray] | None = None
     domain: Domain | None = None
     prior: bool = False
+    running: Running | None = None
+
+    @cached_property
+    def table(self) -> Table | None:
+        """All rankings, one after another: joined when first asked for, which copies thousands of vectors."""
+        return Table.join(self.tables) if len(self.tables) > 1 else next(iter(self.tables), None)
+
+    @property
+    def parts_told(self) -> tuple[Table, ...]:
+        """The rankings in as few tables as were made of them."""
+        return (self.table,) if self.tables and "table" in vars(self) else self.tables
 
     def added(self, described: Described) -> np.ndarray:
         """What is added to s_0, (K,): the prior, and the residual as far as it is to be trusted here; not
@@ -123,15 +137,30 @@ def train(
     return LinearResidual(inputs, evidence.weights(values.shape[1])), evidence
 
 
-def renewed(fitted: Fitted, table: Table, seed: int) -> tuple[LinearResidual, Evidence]:
-    """The residual and its models for a table with more rankings, from where they are."""
-    inputs = fitted.residual.inputs
-    values = inputs(table)
+def renewed(fitted: Fitted, new: Table, seed: int) -> Fitted:
+    """With the rankings of `new` too: the same models, with the same shares, from where they are."""
+    parts = (*fitted.parts_told, new)
+    if not fitted.residual:
+        return replace(fitted, tables=parts)
+    inputs, evidence, running = fitted.residual.inputs, fitted.evidence, None
     if fitted.objective.plain:
-        evidence = refreshed(fitted.evidence, values, thinned(table.strict(), seed), fitted.objective)
+        running, evidence = (fitted.running or started(fitted, seed)).more(
+            new, thinned(new.strict(), seed), inputs, evidence, anchored=fitted.objective.anchor == "offset"
+        )
+        domain = running.domain()
     else:
-        evidence = _by(fitted.objective, values, thinned(table, seed), fitted.evidence)
-    return LinearResidual(inputs, evidence.weights(values.shape[1])), evidence
+        table = Table.join(parts)
+        parts, domain = (table,), Domain.fit(table)
+        evidence = _by(fitted.objective, inputs(table), thinned(table, seed), evidence)
+    weights = evidence.weights(len(fitted.residual.weights))
+    fitted = replace(fitted, tables=parts, evidence=evidence, running=running, domain=domain)
+    return replace(fitted, residual=LinearResidual(inputs, weights))
+
+
+def started(fitted: Fitted, seed: int) -> Running:
+    """What the first update would else sum up."""
+    told = thinned(fitted.table.strict(), seed), fitted.residual.inputs, fitted.evidence
+    return Running.of(fitted.table, *told, anchored=fitted.objective.anchor == "offset")
 
 
 def _by(objective: Objective, values: np.ndarray, table: Table, evidence: Evidence) -> Evidence:
@@ -210,6 +239,8 @@ def fit_linear(
     if best:
         settings = Settings(best.capacity, best.beta, best.spread)
         fitted = replace(fitted, settings=settings, domain=Domain.fit(table))
+        if objective.plain:
+            fitted = replace(fitted, running=started(fitted, seed))
     return fitted, scores, facts | {"share": evidence.share}
 
 

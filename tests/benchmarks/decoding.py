@@ -15,8 +15,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 import numpy as np
+
+from tests.benchmarks.sides import beside, timed
+from tests.benchmarks.table import Row, ratio, spoken
 
 ROOT = Path(__file__).parents[2]
 OURS, FEW_AT_ONCE, PLAIN, PEER = "ragkit", "ragkit, no guesses", "transformers", "llama.cpp"
@@ -92,6 +96,37 @@ def peer_side(file: str, threads: int):
         return (logits - np.log(np.exp(logits).sum(-1, keepdims=True))).astype(np.float32)
 
     return write, score
+
+
+def write_side(name: str, folder: str, file: str, threads: int):
+    """The same weights, as transformers has them in `folder` and llama.cpp in `file`."""
+    if name == "llama.cpp":
+        write, _ = peer_side(file, threads)
+    else:
+        write, _ = ragkit_side(folder, {})
+    write([1] * 20, 2)
+    return lambda ids, new: {"seconds": timed(lambda: write(ids, new))[1]}
+
+
+def read(threads: int, answers: int, tokens: tuple[int, int], new: int) -> list[Row]:
+    """The reader's base model, a whole answer: a prompt is read, and so many tokens are written."""
+    from ragkit.generation.smollm2 import _installed, base_folder
+
+    took = {}
+    for size in tokens:
+        asks = [{"ids": ids, "new": new} for ids in prompts(str(base_folder()), answers, size)]
+        setup = {"folder": str(base_folder()), "file": str(_installed()), "threads": threads}
+        took[size], _ = beside("write", ["ragkit", "llama.cpp"], asks, **setup)
+    ours = [answer["seconds"] for answer in took[tokens[-1]]["ragkit"]]
+    each = (spoken(median(a["seconds"] for a in took[size]["ragkit"])) for size in tokens)
+    grows = " → ".join(f"{size} tokens: {taken}" for size, taken in zip(tokens, each))
+    work = f"a whole answer: {tokens[-1]} tokens read, {new} written"
+    if "llama.cpp" not in took[tokens[-1]]:
+        return [Row(work, spoken(median(ours)), "llama.cpp", target="≤ 1 ×", grows=grows)]
+    theirs = [answer["seconds"] for answer in took[tokens[-1]]["llama.cpp"]]
+    factor = ratio(ours, theirs)
+    said = (spoken(median(theirs)), f"{factor:.2f} × its time", "≤ 1 ×", factor <= 1, grows)
+    return [Row(work, spoken(median(ours)), "llama.cpp", *said)]
 
 
 def serve(side: str, model: str, threads: int) -> None:

@@ -1,21 +1,23 @@
-"""Our encoder beside sentence-transformers' `encode`: `python -m tests.benchmarks.encoding`.
+"""Encoding, beside sentence-transformers, OpenVINO and ONNX Runtime with the same weights."""
 
-Runs of the two alternate, so that what else the machine does falls on both; ratios are taken pair by pair.
-"""
-
-import argparse
-import statistics
-import time
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 
-from ragkit.retrieval.corpus import DATA, read_jsonl
+from tests.benchmarks.sides import TORCH, against, beside, timed
+from tests.benchmarks.table import Row, ratio, spoken
 
 WORDS = "a small reranker learns from clicks which document people want and β holds it near the first order ."
+BATCH = 32  # sentence-transformers' own
 
 
 def mixed_passages(number: int, seed: int = 0) -> list[str]:
     """Passages of 5 to 230 words, cut from the corpus that ships, or from made-up text without one."""
+    from ragkit.retrieval.corpus import DATA, read_jsonl  # not in a peer's process
+
     corpus = DATA / "corpus.jsonl"
     rows = [row["text"] for _, row in read_jsonl(corpus)] if corpus.exists() else [WORDS] * 50
     words = " ".join(rows).split()
@@ -25,57 +27,150 @@ def mixed_passages(number: int, seed: int = 0) -> list[str]:
     return [" ".join(words[start : start + length]) for start, length in zip(starts, lengths)]
 
 
-def seconds(work) -> tuple[float, np.ndarray]:
-    started = time.perf_counter()
-    vectors = work()
-    return time.perf_counter() - started, vectors
+def encoder(name: str, folder: str, threads: int):
+    """A function (texts) → (N, D) of that tool, for one model."""
+    if name.startswith("ragkit"):
+        from ragkit import Encoder
+
+        dtype = name.partition(", ")[2] or "float32"
+        ours = Encoder(memory=0, dtype=dtype)
+        return lambda texts: ours.encode(texts, progress=False, warn=False)
+    if name == "sentence-transformers":
+        from sentence_transformers import SentenceTransformer
+
+        theirs = SentenceTransformer(folder, device="cpu")
+        return lambda texts: theirs.encode(texts, show_progress_bar=False)
+    forward, tokenizer = _openvino(name, folder, threads) if "OpenVINO" in name else _onnx(folder, threads)
+
+    def encode(texts):
+        vectors = [None] * len(texts)
+        order = sorted(range(len(texts)), key=lambda n: -len(texts[n]))
+        for start in range(0, len(texts), BATCH):
+            batch = order[start : start + BATCH]
+            rows = tokenizer([texts[n] for n in batch], padding=True, truncation=True, max_length=256)
+            ids, mask = (np.array(rows[key], dtype=np.int64) for key in ("input_ids", "attention_mask"))
+            states = forward(ids, mask)
+            weights = mask[..., None].astype(np.float32)
+            for n, vector in zip(batch, (states * weights).sum(1) / weights.sum(1)):
+                vectors[n] = vector / np.linalg.norm(vector)
+        return np.array(vectors)
+
+    return encode
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--passages", type=int, default=2000)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
-
+def transformers_model(folder: str):
     import torch
-    from sentence_transformers import SentenceTransformer
+    from transformers import AutoModel, AutoTokenizer
 
-    from ragkit.retrieval.encoder import Encoder, default_folder
+    class Mean(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
 
-    torch.set_num_threads(arguments.threads)
-    ours, theirs = Encoder(memory=0), SentenceTransformer(str(default_folder()), device="cpu")
-    texts = mixed_passages(arguments.passages)
-    sides = {
-        "ragkit": lambda: ours.encode(texts, progress=False, warn=False),
-        "sentence-transformers": lambda: theirs.encode(texts, show_progress_bar=False),
+        def forward(self, ids, mask):
+            return self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+
+    example = torch.ones(2, 8, dtype=torch.long), torch.ones(2, 8, dtype=torch.long)
+    return Mean(), AutoTokenizer.from_pretrained(folder), example
+
+
+def _openvino(name: str, folder: str, threads: int):
+    import openvino
+
+    model, tokenizer, example = transformers_model(folder)
+    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    if name.endswith("float32"):
+        settings["INFERENCE_PRECISION_HINT"] = "f32"
+    compiled = openvino.Core().compile_model(
+        openvino.convert_model(model, example_input=example), "CPU", settings
+    )
+    return lambda ids, mask: compiled([ids, mask])[0], tokenizer
+
+
+def _onnx(folder: str, threads: int):
+    import tempfile
+
+    import onnxruntime
+    import torch
+
+    model, tokenizer, example = transformers_model(folder)
+    sizes = {"ids": {0: "batch", 1: "tokens"}, "mask": {0: "batch", 1: "tokens"}}
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "model.onnx"
+        names = {"input_names": ["ids", "mask"], "output_names": ["states"], "dynamic_axes": sizes}
+        torch.onnx.export(model, example, path, dynamo=False, **names)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda ids, mask: session.run(None, {"ids": ids, "mask": mask})[0], tokenizer
+
+
+def encode_side(name: str, folder: str, threads: int):
+    encode = encoder(name, folder, threads)
+    encode(["beta", "holds the model near the reference"])
+
+    def work(texts, folder=None):
+        vectors, seconds = timed(lambda: encode(texts))
+        if folder:
+            np.save(f"{folder}/{name}.npy", vectors)
+        return {"seconds": seconds}
+
+    return work
+
+
+def encode(threads: int, passages: int, turn: int, busy: int, busy_passages: int) -> list[Row]:
+    """In turns of `turn` passages; vectors are compared too. Then the same with `busy` processes beside."""
+    from ragkit.retrieval.encoder import default_folder
+
+    setup = {"folder": str(default_folder()), "threads": threads}
+    texts, fast, rows = mixed_passages(passages), "ragkit, bfloat16", []
+    # What is compared has the same precision; OpenVINO takes bfloat16 by itself where the processor does.
+    pairs = [("ragkit", TORCH, 1.6), ("ragkit", "ONNX Runtime", 1.0), ("ragkit", "OpenVINO, float32", 1.0)]
+    pairs += [(fast, "OpenVINO", 1.0), (fast, TORCH, None)]
+    names = ["ragkit", fast, TORCH, *(peer for _, peer, _ in pairs[1:4])]
+    asks = [{"texts": texts[n : n + turn]} for n in range(0, passages, turn)]
+    with tempfile.TemporaryDirectory() as place:
+        asks[0]["folder"] = place
+        seldom = dict.fromkeys(names[3:], 4)  # every fourth turn is enough for a ratio
+        found, _ = beside("encode", names, asks, every=seldom, **setup)
+        vectors = {name: np.load(f"{place}/{name}.npy") for name in found}
+    least = {
+        name: float((v * vectors[TORCH if TORCH in found else "ragkit"]).sum(1).min())
+        for name, v in vectors.items()
     }
-    ours.encode(texts[:64], progress=False)
-    theirs.encode(texts[:64], show_progress_bar=False)
-    ours.truncated = 0
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    vectors = {}
-    for run in range(arguments.runs):
-        for name in list(sides) if run % 2 == 0 else reversed(sides):
-            taken, vectors[name] = seconds(sides[name])
-            times[name].append(taken)
-
-    lengths = [len(text.split()) for text in texts]
-    print(
-        f"{len(texts):,} passages of {min(lengths)} to {max(lengths)} words "
-        f"({ours.truncated // arguments.runs} beyond the window), "
-        f"{arguments.threads} threads, {arguments.runs} runs each"
-    )
-    for name, taken in times.items():
-        middle = statistics.median(taken)
-        print(f"{name:22} median {middle:7.2f} s  {len(texts) / middle:7.0f} passages/s")
-    ratios = [theirs / ours for ours, theirs in zip(*times.values())]
-    print(
-        f"sentence-transformers / ragkit, run by run: min {min(ratios):.2f}, "
-        f"median {statistics.median(ratios):.2f}, max {max(ratios):.2f}"
-    )
-    print(f"largest difference of vectors: {np.abs(np.subtract(*vectors.values())).max():.1e}")
-
-
-if __name__ == "__main__":
-    main()
+    asks = [{"texts": [text[:size] for text in texts[:40]]} for size in (200, 1000)]
+    growth, _ = beside("encode", ["ragkit"], asks, **setup)
+    short, long = (answer["seconds"] / 40 for answer in growth["ragkit"])
+    for ours, peer, target in pairs:
+        work, grows = f"encode {passages:,} passages of 5 to 230 words", ""
+        if ours == fast:
+            work += ", in bfloat16"
+        if (ours, peer) == pairs[0][:2]:
+            grows = f"a text of 200 characters: {spoken(short)} → of 1,000: {spoken(long)}"
+        if peer not in found:
+            rows.append(Row(work, "", peer, grows=grows))
+            continue
+        these, those = against(found[ours], found[peer])
+        factor = ratio(those, these)
+        each = [f"{len(taken) * turn / sum(taken):.0f} a second" for taken in (these, those)]
+        if TORCH in found:
+            each = [f"{said}, cosine ≥ {least[name]:.5f}" for said, name in zip(each, (ours, peer))]
+        reached = None if target is None else factor >= target and least[ours] >= 0.9999
+        wanted = f"≥ {target} ×, cosine ≥ 0.9999" if target else ""
+        rows.append(Row(work, each[0], peer, each[1], f"{factor:.2f} × as fast", wanted, reached, grows))
+    size = max(1, busy_passages // 4)
+    asks = [{"texts": texts[n : n + size]} for n in range(0, busy_passages, size)]
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
+    try:
+        found, _ = beside("encode", ["ragkit", TORCH], asks, **setup)
+    finally:
+        for process in others:
+            process.kill()
+    work = f"encode {busy_passages} with {busy} busy processes beside"
+    each = {name: busy_passages / sum(a["seconds"] for a in answers) for name, answers in found.items()}
+    said = {name: f"{rate:.1f} a second" for name, rate in each.items()}
+    if TORCH not in found:
+        return [*rows, Row(work, said["ragkit"], TORCH)]
+    factor = ratio(*against(found[TORCH], found["ragkit"]))
+    compared = said[TORCH], f"{factor:.2f} × as fast", "≥ 5 ×", factor >= 5
+    return [*rows, Row(work, said["ragkit"], TORCH, *compared)]
