@@ -278,7 +278,8 @@ def test_bad_input_is_named():
 
 def largest_difference(a, b) -> float:
     """Between two residuals' scores of new lists, in logits."""
-    return max(np.abs(a(one) - b(one)).max() for one in new()._described(simulated(10, seed=5), False))
+    seen = [new().describe(ranking.query, ranking.passages) for ranking in simulated(10, seed=5)]
+    return max(np.abs(a(one) - b(one)).max() for one in seen)
 
 
 def test_update_is_the_fit_with_one_more():

@@ -88,7 +88,8 @@ def _encode(path, sink, encoder, names: list[str], total: int, size: int, progre
     bar = tqdm(total=total, desc="passages", unit="passage", delay=3, disable=not progress)
     with bar:
         while missing:
-            bar.reset(total)
+            if looked:  # it shows the bar, whatever its delay
+                bar.reset(total)
             left = set(missing)
             for shard in shards_of((passage for _, passage in again()), size):
                 if shard.name not in known:
