@@ -170,18 +170,10 @@ def test_hybrid_search_is_that_of_flat_where_the_index_finds_all(kind):
 
 
 def test_an_index_looks_as_hard_as_it_is_told():
-<<<<<<< HEAD
     little, much = (build("IVF32,Flat", number=2000, search={"nprobe": n}).recall.mean for n in (1, 32))
     usual = build("IVF32,Flat", number=2000)
     assert faiss.extract_index_ivf(usual._index).nprobe == 6  # √32
     assert little < much == 1 and little <= usual.recall.mean
-=======
-    one, two, all_of_them = (
-        build("IVF32,Flat", number=2000, search={"nprobe": n}).recall.mean for n in (1, 2, 32)
-    )
-    usual = build("IVF32,Flat", number=2000).recall.mean  # six cells
-    assert one < two < usual <= all_of_them == 1
->>>>>>> w-index
     with pytest.raises(ValueError, match=r"search=\{'nprobe': 3\}: this kind of index has no such setting"):
         build("HNSW16", search={"nprobe": 3})
 

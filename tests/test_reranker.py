@@ -290,7 +290,7 @@ def test_update_is_the_fit_with_one_more():
     reranker.update(simulated(40)[39])
     fitted, moved = reranker.fitted, largest_difference(before.residual, reranker.fitted.residual)
     assert reranker.seen == 40 and moved > 0.02
-    table = Table.build(simulated(40), reranker._described(simulated(40), False))
+    table = Table.build(simulated(40), [reranker.describe(one.query, one.passages) for one in simulated(40)])
     values, told = fitted.residual.inputs(table), Told(table, first=fitted.evidence.first)
     assert fitted.evidence.share == before.evidence.share
     for model in fitted.evidence.models:

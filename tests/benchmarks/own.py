@@ -108,7 +108,7 @@ def search(threads: int, sizes: tuple[int, int], batch: int, turns: int) -> list
 
 def fitted_to(reranker, rankings):
     """What `fit` makes of them, without the five folds in which it is tested."""
-    table = reranker._table(rankings, reranker._described(rankings, progress=False))
+    table = reranker._table(rankings, [reranker.describe(one.query, one.passages) for one in rankings])
     objective = Objective(first=True)
     with one_thread():
         residual, evidence = train(table, objective, CAPACITIES)
