@@ -563,3 +563,10 @@ def test_bfloat16_is_for_bert(monkeypatch):
     monkeypatch.setattr(ragkit.retrieval.bert, "supported", lambda *_: False)
     with pytest.raises(ValueError, match="MiniLM-L6-v2' is no BERT on an x86 processor; leave it out"):
         Encoder(dtype="bfloat16")
+
+
+def test_onednn_meets_few_numbers_of_rows():
+    """It keeps a program for each: 560 MB after some thousand texts of all lengths, when it met them all."""
+    found = [ragkit.retrieval.bert.filled(rows) for rows in range(1, 2049)]
+    assert all(rows <= more <= rows + max(15, rows / 4) for rows, more in enumerate(found, 1))
+    assert len(set(found)) <= 48

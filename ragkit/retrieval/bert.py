@@ -14,6 +14,9 @@ from torch.nn import functional as F
 
 KINDS = ("weight", "bias")
 ROWS = 512  # tokens that weights are put in order for; other numbers work, a little slower
+# oneDNN writes a program for each number of rows that it meets, and keeps up to 1,024 of a megabyte or two.
+# So rows are filled up, few to a multiple of 16, and many to one of 64.
+STEPS = ((128, 16), (ROWS, 32), (float("inf"), 64))
 
 
 def supported(config, device: torch.device) -> bool:
@@ -66,17 +69,27 @@ class Bert:
     def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """The last layer's states, (B, T, D), float32, of token ids and a mask, (B, T) each; 0 is padding."""
         rows, width = input_ids.shape
-        x = self._first_norm(self._words[input_ids] + self._places[:width])
+        count = rows * width
+        x = torch.zeros(filled(count), self._words.shape[1])
+        x[:count] = self._first_norm(self._words[input_ids] + self._places[:width]).flatten(0, 1)
         unseen = None
         if not attention_mask.all():
             unseen = torch.zeros(rows, 1, 1, width, dtype=self._dtype)
             unseen.masked_fill_(attention_mask[:, None, None] == 0, -torch.inf)
         for qkv, out, norm, up, down, last_norm in self._layers:
-            q, k, v = qkv(x).view(rows, width, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
+            q, k, v = qkv(x)[:count].view(rows, width, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
             seen = F.scaled_dot_product_attention(q, k, v, attn_mask=unseen)  # (B, head, T, size)
-            x = norm(out(seen.transpose(1, 2).reshape(x.shape), x))
+            told = torch.zeros_like(x, dtype=self._dtype)
+            told[:count].view(rows, width, self._heads, -1).copy_(seen.transpose(1, 2))
+            x = norm(out(told, x))
             x = last_norm(down(up(x), x))
-        return x
+        return x[:count].view(rows, width, -1)
+
+
+def filled(rows: int) -> int:
+    """To how many rows so many are filled up."""
+    step = next(step for most, step in STEPS if rows <= most)
+    return -(-rows // step) * step
 
 
 def _product(weight: torch.Tensor, bias: torch.Tensor, then: str) -> Callable:
