@@ -193,6 +193,7 @@ class ChatApp(Panel):
         self.step("Writing another answer …")
         known = {text for one in self._said(at).comparisons for text in (one.answer_a, one.answer_b)}
         other = self.assistant.another(turn, known | card.others)
+        give_back()
         if other is None:
             self.tell("The model has no other answer: whatever was tried says the same again.")
             return None
