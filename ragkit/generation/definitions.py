@@ -9,7 +9,7 @@ _ASKS = re.compile(
 )
 # "Low-rank adaptation (LoRA) is a …", "Supervised fine-tuning, or SFT, is more …", "HNSW (…), of 2016, is …".
 _DEFINES = re.compile(
-    r"(?:an?\s+|the\s+)?(?P<term>\w[^\s,;:.()]*(?:\s+[^\s,;:.()]+){0,5}?)"
+    r"(?:in this project,\s+)?(?:an?\s+|the\s+)?(?P<term>\w[^\s,;:.()]*(?:\s+[^\s,;:.()]+){0,5}?)"
     r"(?:\s+\((?P<short>[^()]{1,60})\))?"
     r"(?:,\s+(?:(?:or|short for|also called)\s+(?P<other>[^,;]{1,50})|[^,;]{1,40}),)?"
     r"\s+(?:is|are)\s+(?:usually\s+|often\s+)?(?:an?|the|one of|two|any|how|more|[a-z]+ing)\b"
