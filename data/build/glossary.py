@@ -21,7 +21,7 @@ The terms of this course, each in one sentence of the corpus that the notebooks 
 to ask for with `python -m ragkit ask`, and the first notebook that uses the term.
 """
 MOST_WORDS = 4  # of a term: a longer one describes something, it doesn't name it
-_NO_TERM = re.compile(r"\b(?:it|its|that|this|these|nor|if|what|how|not)\b", re.I)
+_NO_TERM = re.compile(r"\b(?:it|its|that|this(?! project)|these|nor|if|what|how|not)\b", re.I)
 
 
 def entries() -> list[dict]:

@@ -9,7 +9,7 @@ _ASKS = re.compile(
 )
 # "Low-rank adaptation (LoRA) is a …", "Supervised fine-tuning, or SFT, is more …", "HNSW (…), of 2016, is …".
 _DEFINES = re.compile(
-    r"(?:an?\s+|the\s+)?(?P<term>\w[^\s,;:.()]*(?:\s+[^\s,;:.()]+){0,5}?)"
+    r"(?:in (?P<where>this \w+),\s+)?(?:an?\s+|the\s+)?(?P<term>\w[^\s,;:.()]*(?:\s+[^\s,;:.()]+){0,5}?)"
     r"(?:\s+\((?P<short>[^()]{1,60})\))?"
     r"(?:,\s+(?:(?:or|short for|also called)\s+(?P<other>[^,;]{1,50})|[^,;]{1,40}),)?"
     r"\s+(?:is|are)\s+(?:usually\s+|often\s+)?(?:an?|the|one of|two|any|how|more|[a-z]+ing)\b"
@@ -26,10 +26,14 @@ def asked_term(query: str) -> str | None:
 
 
 def defined_terms(sentence: str) -> list[str]:
-    """The names of what `sentence` defines, if it begins as a definition does: a term and its other names."""
+    """The names of what `sentence` defines, if it begins as a definition does: a term and its other names.
+
+    "In this project, GRPO is a loss" defines "GRPO in this project", not GRPO.
+    """
     found = _DEFINES.match(sentence)
     names = found.group("term", "short", "other") if found else ()
-    return [name for name in names if name and not name.isdigit()]  # "STaR (2022)" has one name
+    where = f" in {found['where']}" if found and found["where"] else ""
+    return [name + where for name in names if name and not name.isdigit()]  # "STaR (2022)" has one name
 
 
 def defines(sentence: str, term: str) -> bool:

@@ -17,7 +17,6 @@ SENTENCE, CONTEXT, PASSAGE = 0.35, 0.5, 0.15  # the shares of a score
 # SQuADShifts answer, 4 of 466 questions, with 14 of 18 off-topic ones. Measured by
 # `python -m tests.benchmarks.reading --questions FOLDER`.
 FLOOR = 0.29
-DEFINITION = 0.15  # what a sentence gains that defines the term which "What is …?" asks for
 _OPEN = re.compile(r"\W*(?:what|why|how|when|where|who)\b", re.I)
 _INSTRUCTION = (
     "Answer the question from the numbered passages below and from nothing else. {style} Cite the passages "
@@ -65,8 +64,8 @@ def select_evidence(
     asks, or repeats the query, answers nothing, but tells what the sentences after it are about.
 
     `score`, from cosines with the query: 0.35 · sentence + 0.5 · sentence under its title, section and
-    question + 0.15 · its whole passage; + DEFINITION where the query asks what something is and the sentence
-    begins by saying so. Where the best score is below FLOOR, there is no evidence.
+    question + 0.15 · its whole passage. Where the best score is below FLOOR, there is no evidence. Where
+    the query asks what something is, and sentences that reach FLOOR begin by saying so, only those are.
     """
     if not isinstance(budget, int) or budget < 1:
         raise ValueError(f"budget={budget!r}: a number of tokens, at least 1")
@@ -90,11 +89,11 @@ def select_evidence(
     nearness = encoder.encode_passages(texts, progress=False) @ encoder.encode_query(query)
     alone, within, whole = np.split(nearness, [len(found), 2 * len(found)])
     scores = SENTENCE * alone + CONTEXT * within + PASSAGE * whole[np.array(positions) - 1]
-    if term := asked_term(query):
-        scores += DEFINITION * np.array([defines(sentence, term) for sentence in found])
     if scores.max() < FLOOR:
         return []
     pieces = list(map(Evidence, found, positions, scores.tolist(), sections))
+    if term := asked_term(query):
+        pieces = [piece for piece in pieces if piece.score >= FLOOR and defines(piece.text, term)] or pieces
     chosen: list[Evidence] = []
     for piece in sorted(pieces, key=lambda piece: -piece.score):  # of equal scores, the better hit's first
         if len(chosen) == most:
