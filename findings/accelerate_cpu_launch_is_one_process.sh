@@ -23,9 +23,19 @@ state = PartialState(cpu="cpu" in sys.argv)
 print(f"num_processes {state.num_processes}, main {state.is_main_process}", flush=True)
 PY
 export HF_HOME="$folder" OMP_NUM_THREADS=1
-echo "--cpu --num_processes 2:"
-"$folder/venv/bin/accelerate" launch --cpu --num_processes 2 "$folder/script.py" cpu 2>"$folder/said"
-for how in "" cpu; do
-    echo "torchrun, PartialState(${how:+cpu=True}):"
-    "$folder/venv/bin/python" -m torch.distributed.run --nproc-per-node 2 "$folder/script.py" $how 2>"$folder/said"
-done
+python="$folder/venv/bin/python"
+joined() { sort -r | paste -sd';' | sed 's/;/; /'; }
+seen() {
+    echo "--cpu --num_processes 2: $("$folder/venv/bin/accelerate" launch --cpu --num_processes 2 "$folder/script.py" cpu | joined)"
+    for how in "" cpu; do
+        echo "torchrun, PartialState(${how:+cpu=True}): $(
+            "$python" -m torch.distributed.run --nproc-per-node 2 "$folder/script.py" $how | joined
+        )"
+    done
+}
+seen 2>"$folder/said" | tee "$folder/seen"
+diff "$folder/seen" - <<'SEEN'
+--cpu --num_processes 2: num_processes 1, main True
+torchrun, PartialState(): num_processes 1, main True; num_processes 1, main True
+torchrun, PartialState(cpu=True): num_processes 2, main True; num_processes 2, main False
+SEEN
