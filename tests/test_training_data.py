@@ -216,17 +216,19 @@ def test_the_three_parts_of_the_topics_are_apart():
 
 
 def test_own_questions_are_those_on_training_topics():
-    queries = {row["text"]: row["metadata"] for _, row in read_jsonl(DATA / "queries.jsonl")}
+    asked = {row["_id"]: row for _, row in read_jsonl(DATA / "queries.jsonl")}
+    queries = {row["text"]: row["metadata"] for row in asked.values()}
     known = topics_of([{"metadata": about} for about in queries.values()], "train")
-    answers = {row["support"]: row["key"] for _, row in read_jsonl(DATA / "answers.jsonl")}
+    answers = {asked[row["query_id"]]["text"]: row for _, row in read_jsonl(DATA / "answers.jsonl")}
     own = load_own(DATA, Whole())
     for question in own:
         assert queries[question.text].get("topic", "") in known
         if question.right is None:
             assert not queries[question.text]["answerable"]
         else:
-            support = question.sentences[question.right]
-            assert [support[a:b] for a, b in question.phrases] == [answers[support]]
+            support, answer = question.sentences[question.right], answers[question.text]
+            assert support == answer["support"]
+            assert [support[a:b] for a, b in question.phrases] == [answer["key"]]
     assert {question.right is None for question in own} == {True, False}
 
 
