@@ -283,12 +283,8 @@ class Library:
         order = np.fromiter(self._passages, np.int64, len(self))  # numbers grow
         scores, numbers = self._found(vector, min(max(2 * k, 100), len(self)))
         cosines[np.searchsorted(order, numbers)] = scores
-        known = np.isfinite(cosines)
-        worst = (
-            np.sort(((1 - LEXICAL) * cosines + added)[known])[::-1][:k][-1] if known.sum() >= k else -np.inf
-        )
         floor = scores[-1] if len(scores) else np.inf
-        rest = np.flatnonzero(~known & ((1 - LEXICAL) * floor + added >= worst))
+        rest = undecided(cosines, added, floor, k)
         cosines[rest] = np.einsum("nd,d->n", self._reconstructed(order[rest].tolist()), vector)
         return cosines
 
@@ -301,6 +297,15 @@ class Library:
             self._passages[number] = passage
             self._numbers[passage.id] = number
         self._bm25 = self.recall = None
+
+
+def undecided(cosines: np.ndarray, added: np.ndarray, floor: float, k: int) -> np.ndarray:
+    """The places, (n,), of passages without a cosine (−inf) that can still be among the k ≥ 1 best, where
+    none of them has one above `floor`: Fagin's threshold algorithm."""
+    known = np.isfinite(cosines)
+    totals = np.sort(((1 - LEXICAL) * cosines + added)[known])[::-1]
+    worst = totals[k - 1] if k <= len(totals) else -np.inf
+    return np.flatnonzero(~known & ((1 - LEXICAL) * floor + added >= worst))
 
 
 def _checked_queries(library: Library, queries: np.ndarray) -> np.ndarray:

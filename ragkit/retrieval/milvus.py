@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ragkit.retrieval.corpus import Passage
-from ragkit.retrieval.library import LEXICAL, Library, check_encoder, library_encoder
+from ragkit.retrieval.library import Library, check_encoder, library_encoder, undecided
 from ragkit.retrieval.milvus_collection import BYTES, FIELDS, Collection, is_milvus
 
 MOST = 16_384  # hits of one search, a limit of Milvus servers
@@ -158,10 +158,7 @@ class MilvusLibrary(Library):
         for row, score in zip(rows, scores):
             if (place := self._place_of.get(row["id"])) is not None:
                 cosines[place] = score
-        known = np.isfinite(cosines)
-        totals = np.sort(((1 - LEXICAL) * cosines + added)[known])[::-1]
-        worst = totals[k - 1] if 0 < k <= len(totals) else -np.inf if k else np.inf
-        rest = np.flatnonzero(~known & ((1 - LEXICAL) * floor + added >= worst))
+        rest = undecided(cosines, added, floor, k) if k else np.empty(0, np.int64)
         for page in _pages(rest.tolist()):
             found = self._fetched((self._snapshot[place].id for place in page), "vector")
             there = [place for place in page if self._snapshot[place].id in found]

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ragkit.retrieval.corpus import Passage, stream_passages
+from ragkit.retrieval.milvus_collection import is_milvus
 from ragkit.retrieval.shards import SHARD, shards_of
 from ragkit.retrieval.sinks import FolderSink, MilvusSink
 
@@ -43,7 +44,7 @@ def index_corpus(
     """
     if full and workers > 1:
         raise ValueError("full is for one process: others could lose their work. Name a new folder instead")
-    if "://" in str(to) or str(to).endswith(".db"):
+    if is_milvus(to):
         if index is not None:
             raise ValueError(f"index={index!r} is for folders: Milvus has its own")
         sink = MilvusSink(str(to), encoder, full, rank, workers)
