@@ -6,6 +6,8 @@ import numpy as np
 
 from ragkit.retrieval.corpus import Hit, Passage
 
+WORDS = "beta margin reward policy reference loss click rank query passage".split()
+
 
 class FakeEncoder:
     """An encoder without a model: a text's vector is drawn from a hash of the text."""
@@ -57,3 +59,8 @@ def small_smollm2(layers: int):
         pad_token_id=2,
     )
     return LlamaForCausalLM(config).eval()
+
+
+def texts(number: int, seed: int = 0) -> list[str]:
+    random = np.random.default_rng(seed)
+    return [" ".join(random.choice(WORDS, 6)) + f" {n}" for n in range(number)]

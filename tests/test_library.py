@@ -24,15 +24,9 @@ from ragkit.retrieval.library import (
     library_encoder,
     retrieve,
 )
-from tests.helpers import FakeEncoder, hits, passages
+from tests.helpers import WORDS, FakeEncoder, hits, passages, texts
 
 ROOT = Path(__file__).parent.parent
-WORDS = "beta margin reward policy reference loss click rank query passage".split()
-
-
-def texts(number: int, seed: int = 0) -> list[str]:
-    random = np.random.default_rng(seed)
-    return [" ".join(random.choice(WORDS, 6)) + f" {n}" for n in range(number)]
 
 
 @pytest.fixture

@@ -19,19 +19,13 @@ from ragkit.retrieval.corpus import DATA, Passage
 from ragkit.retrieval.library import Library, hybrid_search, lexical_search, retrieve
 from ragkit.retrieval.milvus import MilvusLibrary, encoder_of, load_library
 from ragkit.retrieval.milvus_collection import is_milvus
-from tests.helpers import FakeEncoder, passages
+from tests.helpers import WORDS, FakeEncoder, passages, texts
 
 pytest.importorskip("pymilvus", reason="pip install -e .[scale]")
 lite = pytest.importorskip("milvus_lite", reason="pip install -e .[scale]")
 
 ROOT = Path(__file__).parent.parent
-WORDS = "beta margin reward policy reference loss click rank query passage".split()
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-
-def texts(number: int, seed: int = 0) -> list[str]:
-    random = np.random.default_rng(seed)
-    return [" ".join(random.choice(WORDS, 6)) + f" {n}" for n in range(number)]
 
 
 @pytest.fixture
