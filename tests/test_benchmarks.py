@@ -9,7 +9,7 @@ from ragkit.reranking import evidence
 from ragkit.reranking.answer_scorer import answers_table
 from ragkit.reranking.table import base_scores
 from tests.benchmarks import __main__ as benchmarks
-from tests.benchmarks import collecting
+from tests.benchmarks import collecting, growth
 from tests.benchmarks.answer_scorer import comparisons, places, texts_of, wins
 from tests.benchmarks.kinds import FOUND, HELD_OUT, SIZE, changes, described, of_folder, split
 from tests.benchmarks.power import ways, world
@@ -123,3 +123,27 @@ def test_sides_take_turns_and_who_begins_alternates():
     assert seen == [("a", 0), ("b", 0), ("b", 1), ("a", 1), ("a", 2), ("b", 2)]
     assert found == {"a": [0, 1, 2], "b": [0, 1, 2]} and ratio([2, 9, 4], [1, 3, 4]) == 2
     assert [spoken(x) for x in (2.0, 0.0123, 4.5e-5, 1e-8)] == ["2 s", "12.3 ms", "45 µs", "0.01 µs"]
+
+
+def test_costs_are_drawn_from_the_table(tmp_path):
+    """A cost of n² has the power 2 in the figure, whatever its units; what was not run is not drawn."""
+    rows = [
+        Row("search alone, 1,000 × 384, one query", "2 ms", grows="100: 20 µs → 1,000: 2 ms"),
+        Row("a whole answer: 250 tokens read", "1 s", grows="125 tokens: 0.5 s → 250 tokens: 1 s"),
+        Row("train a reranker on 50 rankings", "1 s"),
+    ]
+    found = growth.points(table(rows))
+    assert found["passages"] == {"search alone": [(100, pytest.approx(20e-6)), (1000, 2e-3)]}
+    assert found["rankings"] == {} and list(found["tokens of a prompt"].values()) == [
+        [(125, 0.5), (250, 1.0)]
+    ]
+    growth.draw(table(rows), tmp_path / "costs.svg")
+    drawn = (tmp_path / "costs.svg").read_text(encoding="utf-8")
+    assert "search alone: n^2.00" in drawn and "reader: n^1.00" in drawn and "ranked" not in drawn
+    growth.draw(table(rows), tmp_path / "again.svg")
+    assert (tmp_path / "again.svg").read_text(encoding="utf-8") == drawn
+
+
+def test_the_figure_of_costs_is_the_tables(tmp_path):
+    growth.draw(benchmarks.FILE.read_text(encoding="utf-8"), tmp_path / "costs.svg")
+    assert (tmp_path / "costs.svg").read_bytes() == benchmarks.FIGURE.read_bytes()

@@ -16,10 +16,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from tests.benchmarks import collecting, decoding, encoding, finding, folder, own
+from tests.benchmarks.growth import draw
 from tests.benchmarks.table import table, written
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "BENCHMARKS.md"
+FIGURE = ROOT / "notebooks" / "figures" / "costs.svg"
 VERSIONS = (
     "torch transformers sentence-transformers onnxruntime openvino faiss-cpu numpy haystack-ai "
     "langchain-core langchain-text-splitters txtai llama-cpp-python feedloop"
@@ -94,7 +96,9 @@ def main() -> None:
         print(f"\n## {name}, {taken:.0f} s\n{table(rows)}", flush=True)
         if not arguments.quick:  # at once, so that a run that is stopped has what it got
             part = f"{table(rows)}\n\n{NOTES.get(name, '')}Took {taken:.0f} s. {about}".strip()
-            FILE.write_text(written(FILE.read_text(encoding="utf-8"), {name: part}), encoding="utf-8")
+            whole = written(FILE.read_text(encoding="utf-8"), {name: part})
+            FILE.write_text(whole, encoding="utf-8")
+            draw(whole, FIGURE)
     print(f"\n{about}\nAll took {time.perf_counter() - began:.0f} s.")
 
 
