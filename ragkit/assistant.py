@@ -10,7 +10,8 @@ import numpy as np
 from ragkit.generation.generator import Answer, Generator, default_generator
 from ragkit.retrieval.corpus import DATA, Hit, check_query, ranked
 from ragkit.retrieval.encoder import Encoder
-from ragkit.retrieval.library import Library, check_encoder, hybrid_search
+from ragkit.retrieval.lexical import hybrid_search
+from ragkit.retrieval.library import Library, check_encoder
 from ragkit.retrieval.milvus import encoder_of, load_library
 
 # Style and seed of an answer other than the first, in the order in which they are tried.

@@ -15,15 +15,8 @@ import pytest
 import ragkit
 import ragkit.retrieval.storage
 from ragkit.retrieval.corpus import Hit, Passage
-from ragkit.retrieval.library import (
-    LEXICAL,
-    Library,
-    fuse,
-    hybrid_search,
-    lexical_search,
-    library_encoder,
-    retrieve,
-)
+from ragkit.retrieval.lexical import LEXICAL, fuse, hybrid_search, lexical_search
+from ragkit.retrieval.library import Library, library_encoder, retrieve
 from tests.helpers import WORDS, FakeEncoder, hits, passages, texts
 
 ROOT = Path(__file__).parent.parent

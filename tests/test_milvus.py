@@ -16,7 +16,8 @@ from ragkit.__main__ import main
 from ragkit.assistant import Assistant
 from ragkit.retrieval import milvus
 from ragkit.retrieval.corpus import DATA, Passage
-from ragkit.retrieval.library import Library, hybrid_search, lexical_search, retrieve
+from ragkit.retrieval.lexical import hybrid_search, lexical_search
+from ragkit.retrieval.library import Library, retrieve
 from ragkit.retrieval.milvus import MilvusLibrary, encoder_of, load_library
 from ragkit.retrieval.milvus_collection import is_milvus
 from tests.helpers import WORDS, FakeEncoder, passages, texts

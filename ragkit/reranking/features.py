@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 
 from ragkit.losses.data_parallel import Processes
 from ragkit.reranking.style import BOILERPLATE, style
-from ragkit.retrieval.library import K1, B
+from ragkit.retrieval.lexical import K1, B
 from ragkit.retrieval.text import spans, words
 
 NAMES = (

@@ -19,10 +19,6 @@ from ragkit.retrieval.indexes import (
 )
 from ragkit.retrieval.library_files import library_facts, library_writers, read_library, refuse_broken
 from ragkit.retrieval.storage import LibraryFolder
-from ragkit.retrieval.text import words
-
-LEXICAL = 0.6  # the share of BM25 in hybrid_search
-K1, B = 1.5, 0.75  # of BM25: how much a repeated word adds, how far long passages are discounted
 
 
 class Library:
@@ -268,8 +264,8 @@ class Library:
         best = np.lexsort((numbers, -scores))[:k]
         return scores[best], numbers[best]
 
-    def _cosines(self, vector: np.ndarray, added: np.ndarray, k: int) -> np.ndarray:
-        """Cosines, (N,), by which hybrid_search finds the k best; `added`, (N,), is what words add.
+    def _cosines(self, vector: np.ndarray, weight: float, added: np.ndarray, k: int) -> np.ndarray:
+        """Cosines, (N,), by which the k best are found of weight · cosine + added; `added`: (N,).
 
         −inf where an index that is not exact sees that a passage can be none of them: one that is not among
         the nearest is no nearer than the last of those (Fagin's threshold algorithm).
@@ -284,7 +280,7 @@ class Library:
         scores, numbers = self._found(vector, min(max(2 * k, 100), len(self)))
         cosines[np.searchsorted(order, numbers)] = scores
         floor = scores[-1] if len(scores) else np.inf
-        rest = undecided(cosines, added, floor, k)
+        rest = undecided(weight * cosines, added, weight * floor, k)
         cosines[rest] = np.einsum("nd,d->n", self._reconstructed(order[rest].tolist()), vector)
         return cosines
 
@@ -299,17 +295,17 @@ class Library:
         self._bm25 = self.recall = None
 
 
-def undecided(cosines: np.ndarray, added: np.ndarray, floor: float, k: int) -> np.ndarray:
-    """The places, (n,), of passages without a cosine (−inf) that can still be among the k ≥ 1 best, where
-    none of them has one above `floor`: Fagin's threshold algorithm."""
-    known = np.isfinite(cosines)
-    totals = np.sort(((1 - LEXICAL) * cosines + added)[known])[::-1]
+def undecided(known: np.ndarray, added: np.ndarray, floor: float, k: int) -> np.ndarray:
+    """The places, (n,), of passages with nothing in `known`, (N,) (−inf), that can still be among the k ≥ 1
+    best by known + added, where none of them has more there than `floor`: Fagin's threshold algorithm."""
+    there = np.isfinite(known)
+    totals = np.sort((known + added)[there])[::-1]
     worst = totals[k - 1] if k <= len(totals) else -np.inf
-    return np.flatnonzero(~known & ((1 - LEXICAL) * floor + added >= worst))
+    return np.flatnonzero(~there & (floor + added >= worst))
 
 
 def _checked_queries(library: Library, queries: np.ndarray) -> np.ndarray:
-    return np.stack([_checked_vector(library, query) for query in queries])
+    return np.stack([checked_vector(library, query) for query in queries])
 
 
 def retrieve(library: Library, query_vector: np.ndarray, k: int) -> list[Hit]:
@@ -320,11 +316,11 @@ def retrieve(library: Library, query_vector: np.ndarray, k: int) -> list[Hit]:
     order. What an index that is not exact misses: `Library.recall`.
     Raises ValueError for a vector of another dimension or with NaN or infinity in it, or for k < 0.
     """
-    vector = _checked_vector(library, query_vector)
-    return ranked(library._nearest(vector, _check_k(k)))
+    vector = checked_vector(library, query_vector)
+    return ranked(library._nearest(vector, check_k(k)))
 
 
-def _checked_vector(library: Library, query_vector: np.ndarray) -> np.ndarray:
+def checked_vector(library: Library, query_vector: np.ndarray) -> np.ndarray:
     try:
         vector = np.asarray(query_vector, dtype=np.float32)
     except (TypeError, ValueError, RuntimeError) as error:  # a text, or a tensor with its gradient
@@ -345,71 +341,6 @@ def _checked_vector(library: Library, query_vector: np.ndarray) -> np.ndarray:
     return vector
 
 
-def lexical_search(library: Library, query: str, k: int) -> list[Hit]:
-    """The k passages with the highest BM25 score (Lucene's variant, k1 = 1.5, b = 0.75), best first.
-
-    Passages that share no word with the query are no hits. The word index is built on the first call after a
-    change. What a word is: `text.words`; one letter is one, h and β are terms of this field.
-    """
-    passages = library.passages
-    return _best(passages, _bm25(library, passages, query)[0], k, above=0.0)
-
-
-def hybrid_search(library: Library, query: str, query_vector: np.ndarray, k: int) -> list[Hit]:
-    """The k passages that are nearest by meaning and words, best first.
-
-    score = (1 − w) · cosine + w · BM25 / its bound, w = LEXICAL: a convex combination, which keeps what ranks
-    lose (arXiv 2210.11934). The bound, Σ idf of the query's words, is that of BM25 itself; so a best match
-    counts little where it shares only common words, or few of many. Equal scores keep the library's order.
-    Raises what `retrieve` raises.
-    """
-    passages, k = library.passages, _check_k(k)
-    lexical, bound = _bm25(library, passages, query)
-    added = LEXICAL * lexical / bound
-    cosines = library._cosines(_checked_vector(library, query_vector), added, k)
-    return _best(passages, (1 - LEXICAL) * cosines + added, k)
-
-
-def _bm25(library: Library, passages: list[Passage], query: str) -> tuple[np.ndarray, float]:
-    """BM25 of each passage, (N,), and what it stays below: a word adds less than its idf."""
-    import bm25s
-
-    if not isinstance(query, str):
-        raise TypeError(f"query is a {type(query).__name__}, not a string")
-    asked = words(query)
-    if library._bm25 is None and any(texts := [words(p.full_text) for p in passages]):
-        library._bm25 = bm25s.BM25(method="lucene", k1=K1, b=B)
-        library._bm25.index(texts, show_progress=False)
-    if library._bm25 is None or not asked:
-        return np.zeros(len(passages)), 1.0
-    known, holding = library._bm25.vocab_dict, np.diff(library._bm25.scores["indptr"])
-    counts = np.array([holding[known[word]] if word in known else 0 for word in asked])
-    bound = np.log1p((len(passages) - counts + 0.5) / (counts + 0.5)).sum()
-    return library._bm25.get_scores(asked), float(bound)
-
-
-def _best(passages: list[Passage], scores: np.ndarray, k: int, above: float = -np.inf) -> list[Hit]:
-    best = np.argsort(-scores, kind="stable")[: _check_k(k)]
-    return ranked((passages[i], float(scores[i])) for i in best if scores[i] > above)
-
-
-def fuse(*runs: list[Hit], k: int | None = None, constant: float = 60.0) -> list[Hit]:
-    """Reciprocal rank fusion: score(d) = Σ_runs 1 / (constant + rank of d), best first, the k best.
-
-    Only ranks count, so runs whose scores have different scales mix: `fuse(dense, lexical, k=10)`. Source:
-    Cormack, Clarke and Buettcher, SIGIR 2009, with their constant of 60.
-    """
-    scores: dict[str, float] = {}
-    passages: dict[str, Passage] = {}
-    for run in runs:
-        for hit in run:
-            scores[hit.passage.id] = scores.get(hit.passage.id, 0.0) + 1.0 / (constant + hit.rank)
-            passages.setdefault(hit.passage.id, hit.passage)
-    best = sorted(scores, key=lambda passage_id: -scores[passage_id])  # stable: ties as first met
-    best = best if k is None else best[: _check_k(k)]
-    return ranked((passages[i], scores[i]) for i in best)
-
-
 def check_encoder(encoder, fingerprint: str, encoder_name: str) -> None:
     """Raises ValueError unless `encoder` is the one with that fingerprint: vectors of two don't compare."""
     if isinstance(encoder, str):
@@ -426,7 +357,7 @@ def library_encoder(folder: str | Path) -> str:
     return LibraryFolder(folder).manifest()["encoder"]
 
 
-def _check_k(k: int) -> int:
+def check_k(k: int) -> int:
     if isinstance(k, bool) or not isinstance(k, int | np.integer):
         raise TypeError(f"k={k!r}: the number of hits is an integer")
     if k < 0:

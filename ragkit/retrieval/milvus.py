@@ -148,7 +148,7 @@ class MilvusLibrary(Library):
             width = min(2 * width, MOST)  # a tie for the last place is seen whole
         return []
 
-    def _cosines(self, vector: np.ndarray, added: np.ndarray, k: int) -> np.ndarray:
+    def _cosines(self, vector: np.ndarray, weight: float, added: np.ndarray, k: int) -> np.ndarray:
         """As in Library, but −inf where a passage can be none of the k best.
 
         Fagin's threshold algorithm: what is not among the nearest is no nearer than the last of them.
@@ -158,7 +158,7 @@ class MilvusLibrary(Library):
         for row, score in zip(rows, scores):
             if (place := self._place_of.get(row["id"])) is not None:
                 cosines[place] = score
-        rest = undecided(cosines, added, floor, k) if k else np.empty(0, np.int64)
+        rest = undecided(weight * cosines, added, weight * floor, k) if k else np.empty(0, np.int64)
         for page in _pages(rest.tolist()):
             found = self._fetched((self._snapshot[place].id for place in page), "vector")
             there = [place for place in page if self._snapshot[place].id in found]
