@@ -10,7 +10,8 @@ import numpy as np
 from ragkit.generation.generator import Answer, Generator, default_generator
 from ragkit.retrieval.corpus import DATA, Hit, check_query, ranked
 from ragkit.retrieval.encoder import Encoder
-from ragkit.retrieval.library import Library, check_encoder, hybrid_search
+from ragkit.retrieval.lexical import hybrid_search
+from ragkit.retrieval.library import Library, check_encoder
 from ragkit.retrieval.milvus import encoder_of, load_library
 
 # Style and seed of an answer other than the first, in the order in which they are tried.
@@ -93,8 +94,7 @@ class Assistant:
         count = k if self.reranker is None else max(k, candidates or k)
         hits = hybrid_search(self.library, query, query_vector, count)
         if hasattr(self.encoder, "remember"):  # the steps to come need not encode them again
-            vectors = self.library.vectors_of(hit.passage.id for hit in hits)
-            self.encoder.remember([hit.passage.full_text for hit in hits], vectors)
+            self.library.lend(self.encoder, [hit.passage for hit in hits])
         clock.append(time.perf_counter())
 
         # 3. A reranker, where there is one, puts them into the order that people prefer.

@@ -15,7 +15,8 @@ from ragkit.generation.follow_up import asks_nothing, complete_follow_up
 from ragkit.reranking.reranker import Reranker
 from ragkit.retrieval.corpus import Passage, ranked
 from ragkit.retrieval.encoder import Encoder
-from ragkit.retrieval.library import Library, hybrid_search, retrieve
+from ragkit.retrieval.lexical import hybrid_search
+from ragkit.retrieval.library import Library, retrieve
 from ragkit.retrieval.text import split_sentences
 from tests.conftest import PASSAGES
 from tests.helpers import FakeEncoder

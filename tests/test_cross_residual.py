@@ -15,7 +15,8 @@ from ragkit.reranking.objective import Objective
 from ragkit.reranking.reranker import Reranker
 from ragkit.reranking.table import Table, base_scores
 from ragkit.retrieval.corpus import Passage
-from ragkit.retrieval.encoder import Encoder, batches
+from ragkit.retrieval.encoder import Encoder
+from ragkit.retrieval.windows import batches
 from tests.simulated_rankings import simulated
 
 WORDS = "a reranker learns from clicks which document people want beta holds it near the first order".split()

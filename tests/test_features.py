@@ -8,7 +8,7 @@ import pytest
 
 from ragkit.reranking.features import NAMES, bm25, describe, describe_all
 from ragkit.retrieval.encoder import Encoder
-from ragkit.retrieval.library import K1, B
+from ragkit.retrieval.lexical import K1, B
 from tests.words_encoder import WordsEncoder
 
 

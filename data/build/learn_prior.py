@@ -29,7 +29,7 @@ from ragkit.reranking.linear import centred
 from ragkit.reranking.reranker import MAX_KL
 from ragkit.reranking.table import Table
 from ragkit.retrieval.corpus import Passage, load_passages
-from ragkit.retrieval.library import hybrid_search
+from ragkit.retrieval.lexical import hybrid_search
 
 SPREAD = 0.15  # logits: the prior's standard deviation of a weight
 TELLINGS = 500.0  # independent pairs that a folder counts for

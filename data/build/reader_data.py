@@ -16,7 +16,8 @@ from tiny_lm_data import PseudoQuestions, load_prose, read_squad, topics_of
 
 from ragkit.generation.prompt import CONTEXT, PASSAGE, SENTENCE, select_evidence
 from ragkit.retrieval.corpus import read_jsonl
-from ragkit.retrieval.library import Library, hybrid_search
+from ragkit.retrieval.lexical import hybrid_search
+from ragkit.retrieval.library import Library
 
 DEV = 24  # of the paragraphs to train on, one in so many is for choosing settings
 MOST = 8  # sentences: as many as an example may hold

@@ -13,7 +13,8 @@ from tiny_lm_data import read_squad, topics_of
 
 from ragkit.evaluation.measures import load_qrels
 from ragkit.retrieval.corpus import DATA, Hit, Passage, read_jsonl
-from ragkit.retrieval.library import Library, hybrid_search
+from ragkit.retrieval.lexical import hybrid_search
+from ragkit.retrieval.library import Library
 
 
 @dataclass

@@ -17,7 +17,8 @@ from ragkit.generation.prompt import Evidence, Prompt, build_prompt, check_style
 from ragkit.generation.reader import Adapter, Reader, is_reader, merged_model, reader_settings
 from ragkit.generation.smollm2 import base_folder
 from ragkit.retrieval.corpus import DATA, Hit, check_hits, check_query
-from ragkit.retrieval.encoder import NO_CODE, SAFE, Encoder, check_weights, default_device, loading
+from ragkit.retrieval.encoder import Encoder
+from ragkit.retrieval.loading import NO_CODE, SAFE, check_weights, default_device, loading
 
 SMALL, DEFAULT = SHIPPED = "tiny-rag-lm", "smollm2-reader"  # the small one needs no package
 ABSTENTION = "I don't know: the passages found do not answer this."

@@ -13,7 +13,7 @@ from ragkit.generation.llama import Llama
 from ragkit.generation.prompt import Evidence, Prompt
 from ragkit.generation.reader_format import Format
 from ragkit.generation.support import supported
-from ragkit.retrieval.encoder import without_bars
+from ragkit.retrieval.loading import without_bars
 
 SETTINGS, ADAPTER, CONFIG = "reader.json", "adapter_model.safetensors", "adapter_config.json"
 MOST_CLAIMS = 3

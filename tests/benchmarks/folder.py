@@ -33,7 +33,7 @@ def index_side(name: str, folder: str, threads: int):
     """Reads, splits, encodes and keeps a folder; then answers with the files of the nearest pieces."""
     if name == "ragkit":
         from ragkit import Encoder, Library, load_passages
-        from ragkit.retrieval.library import hybrid_search
+        from ragkit.retrieval.lexical import hybrid_search
 
         ours = Encoder(memory=0)
         ours.encode("both have their weights in place")

@@ -19,7 +19,8 @@ from ragkit.reranking.features import Described, describe_all
 from ragkit.reranking.reranker import Reranker
 from ragkit.reranking.table import base_scores
 from ragkit.retrieval.corpus import DATA, Passage, load_passages, read_jsonl
-from ragkit.retrieval.library import Library, hybrid_search
+from ragkit.retrieval.lexical import hybrid_search
+from ragkit.retrieval.library import Library
 
 QUESTIONS, DOCUMENTS = 300, 20  # of a folder, and of a question: drawn where there are more
 FOUND = 15  # candidates of a question, where people judged only what is good

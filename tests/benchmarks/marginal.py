@@ -16,7 +16,8 @@ from ragkit.generation.llama import common_start
 from ragkit.generation.marginal import Marginal, answer_ids
 from ragkit.retrieval.corpus import DATA, read_jsonl
 from ragkit.retrieval.encoder import Encoder
-from ragkit.retrieval.library import Library, hybrid_search
+from ragkit.retrieval.lexical import hybrid_search
+from ragkit.retrieval.library import Library
 
 
 def cases(generator: Generator, encoder: Encoder, k: int, tokens: int, number: int):

@@ -14,7 +14,8 @@ from ragkit.generation.generator import Generator
 from ragkit.generation.query_training import FORMULAS, Asked, Candidates, compare_queries, train_query_encoder
 from ragkit.retrieval.corpus import DATA, read_jsonl
 from ragkit.retrieval.encoder import Encoder
-from ragkit.retrieval.library import Library, hybrid_search
+from ragkit.retrieval.lexical import hybrid_search
+from ragkit.retrieval.library import Library
 
 MEASURES = ("nDCG@10", "R@3", "R(rel=2)@3")
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from ragkit.retrieval.corpus import Passage
-from ragkit.retrieval.library import Library, hybrid_search, lexical_search, retrieve
+from ragkit.retrieval.lexical import hybrid_search, lexical_search
+from ragkit.retrieval.library import Library, retrieve
 from tests.hostile import Door, refused
 
 LOOP: dict = {}
