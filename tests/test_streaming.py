@@ -161,6 +161,39 @@ def test_what_another_process_works_on_is_taken_over_when_it_dies(corpus, tmp_pa
     assert encoder.texts[-8:] == [f"text {n}" for n in range(16, 24)] and len(encoder.texts) == 50
 
 
+TORCHRUN = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+# On CPUs accelerate launches so: with --cpu it starts one process, whatever the number.
+ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+
+
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=lambda launcher: launcher[0].split(".")[0])
+def test_processes_of_a_launch_share_the_work_and_one_that_is_killed(corpus, tmp_path, launcher):
+    """`kill -9` of one ends the launch, and nothing that is finished is lost: the next one goes on.
+
+    The other would take over what it was at, unless the launcher ends it first: then too it is killed.
+    """
+    log, script = tmp_path / "log", "tests/launched_index.py"
+
+    def launch(*deadly):
+        command = [sys.executable, "-m", *launcher, script, corpus, tmp_path / "a", log, *deadly]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+    killed = launch("text 33")
+    assert killed.returncode != 0 and "SIGKILL" in killed.stderr, killed.stderr[-3000:]
+    assert not (tmp_path / "a" / storage.MANIFEST).exists()
+    kept = [*(tmp_path / "a" / sinks.UNFINISHED).glob("*.safetensors")]
+    assert len(kept) >= 3  # of the four before the deadly one, all but what the other process was at
+    resumed = launch()
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    assert resumed.stdout.count("50 passages in") == 1
+    index(corpus, tmp_path / "b")
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    texts = log.read_text().splitlines()
+    assert sorted({*texts}) == sorted(f"text {n}" for n in range(50))
+    assert len(texts) <= 50 + 8  # what the other one was at when the launch was ended
+
+
 def index_names(corpus):
     from ragkit.retrieval.shards import shards_of
 

@@ -43,7 +43,7 @@ class MilvusLibrary(Library):
             self.dimension = facts["dimension"]
             if encoder is not None:
                 check_encoder(encoder, self.fingerprint, self.encoder_name)
-            self._collection.call("load_collection", timeout=None)  # it takes as long as it takes
+            self._collection.index()
         except BaseException:
             self.close()
             raise
