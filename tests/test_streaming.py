@@ -19,7 +19,7 @@ from ragkit.retrieval.indexes import new_index, write_flat
 from ragkit.retrieval.library import Library, retrieve
 from ragkit.retrieval.shards import ShardFolder
 from ragkit.retrieval.streaming import index_corpus
-from tests.helpers import FakeEncoder
+from tests.helpers import LAUNCHERS, FakeEncoder
 
 ROOT = Path(__file__).parent.parent
 
@@ -161,12 +161,7 @@ def test_what_another_process_works_on_is_taken_over_when_it_dies(corpus, tmp_pa
     assert encoder.texts[-8:] == [f"text {n}" for n in range(16, 24)] and len(encoder.texts) == 50
 
 
-TORCHRUN = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
-# On CPUs accelerate launches so: with --cpu it starts one process, whatever the number.
-ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
-
-
-@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=lambda launcher: launcher[0].split(".")[0])
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_processes_of_a_launch_share_the_work_and_one_that_is_killed(corpus, tmp_path, launcher):
     """`kill -9` of one ends the launch, and nothing that is finished is lost: the next one goes on.
 
@@ -175,7 +170,7 @@ def test_processes_of_a_launch_share_the_work_and_one_that_is_killed(corpus, tmp
     log, script = tmp_path / "log", "tests/launched_index.py"
 
     def launch(*deadly):
-        command = [sys.executable, "-m", *launcher, script, corpus, tmp_path / "a", log, *deadly]
+        command = [sys.executable, "-m", *LAUNCHERS[launcher], script, corpus, tmp_path / "a", log, *deadly]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 

@@ -67,7 +67,7 @@ class Collection:
         )
 
     def index(self) -> None:
-        """Have the vectors indexed and searchable; whoever made the collection may have been killed before."""
+        """Have the vectors indexed and in memory. Who made the collection may have been killed before."""
         from pymilvus import MilvusClient
 
         if not self.call("list_indexes"):

@@ -80,8 +80,8 @@ def searched(place: str, encoder) -> None:
         used.append(time.process_time() - before)
     print(
         f"the first search {taken[0]:.2f} s; ten more: median {np.median(taken[1:]):.2f} s, at most "
-        f"{max(taken[1:]):.2f} s, CPU time {np.median(used[1:]):.2f} s; memory {resident()}, {peak():.0f} MB at "
-        "its peak"
+        f"{max(taken[1:]):.2f} s, CPU time {np.median(used[1:]):.2f} s; memory {resident()}, {peak():.0f} MB "
+        "at its peak"
     )
     library.close()
 

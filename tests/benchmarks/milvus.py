@@ -1,4 +1,4 @@
-"""A library in Milvus beside one of FAISS, on a BEIR folder: `python -m tests.benchmarks.milvus --beir FOLDER`.
+"""A library in Milvus beside FAISS's, on a BEIR folder: `python -m tests.benchmarks.milvus --beir FOLDER`.
 
 The same vectors, and all questions of the split: are the hits the same, in the same order, how far are their
 scores apart, and what is nDCG@10 of either?
@@ -32,8 +32,8 @@ def compare(ours: Library, there: Library, queries: dict, vectors: dict, qrels: 
         apart = max(abs(x.score - y.score) for a, b in pairs for x, y in zip(a, b))
         faiss, milvus = (evaluate(run, qrels, ["nDCG@10"])["nDCG@10"].mean for run in runs)
         print(
-            f"{name}, k = {k}: the same hits in the same order for {same} of {len(pairs)} questions; scores at "
-            f"most {apart:.1e} apart; nDCG@10 {faiss:.4f} by FAISS, {milvus:.4f} by Milvus",
+            f"{name}, k = {k}: the same hits in the same order for {same} of {len(pairs)} questions; scores "
+            f"at most {apart:.1e} apart; nDCG@10 {faiss:.4f} by FAISS, {milvus:.4f} by Milvus",
             flush=True,
         )
 
