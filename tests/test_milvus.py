@@ -4,6 +4,7 @@ In a folder, by Milvus Lite; with RAGKIT_MILVUS_URI=http://HOST:19530 on that se
 database there, and drops it.
 """
 
+import json
 import os
 import re
 import signal
@@ -24,7 +25,7 @@ from ragkit.retrieval.corpus import DATA, Passage
 from ragkit.retrieval.library import Library, hybrid_search, lexical_search, retrieve
 from ragkit.retrieval.milvus import MilvusLibrary, encoder_of, load_library
 from ragkit.retrieval.milvus_collection import BYTES, Collection, is_milvus
-from tests.helpers import WORDS, FakeEncoder, passages, texts
+from tests.helpers import LAUNCHERS, WORDS, FakeEncoder, passages, texts
 
 pytest.importorskip("pymilvus", reason="pip install -e .[scale]")
 lite = pytest.importorskip("milvus_lite", reason="pip install -e .[scale]")
@@ -452,6 +453,24 @@ def test_a_server_takes_the_same_calls_and_may_go_away(server, encoder, tmp_path
     kept = MilvusLibrary.load(tmp_path / "served.db", encoder)
     assert kept.passages == listed
     kept.close()
+
+
+def test_processes_of_a_launch_fill_a_server_and_go_on_after_a_kill(server, tmp_path):
+    _, address = server
+    rows = [{"_id": f"p{n}", "text": f"text {n}"} for n in range(50)]
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    script = ["tests/launched_index.py", tmp_path / "corpus.jsonl", address, tmp_path / "log"]
+    for deadly, code in ((["text 33"], 1), ([], 0)):
+        command = [sys.executable, "-m", *LAUNCHERS["torchrun"], *script, *deadly]
+        run = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+        assert run.returncode == code and ("SIGKILL" in run.stderr) == code, run.stderr[-3000:]
+    assert "50 passages in http" in run.stdout
+    there, encoder = MilvusLibrary.load(address), FakeEncoder()
+    assert {passage.id: passage.text for passage in there.passages} == {r["_id"]: r["text"] for r in rows}
+    texts = [passage.text for passage in there.passages]
+    np.testing.assert_array_equal(there.vectors, encoder.encode_passages(texts))
+    assert len((tmp_path / "log").read_text().splitlines()) <= 50 + 8  # what the other one was at, again
+    there.close()
 
 
 # --- who takes it
