@@ -6,6 +6,11 @@ import numpy as np
 
 from ragkit.retrieval.corpus import Hit, Passage
 
+# Two processes on CPUs. With --cpu accelerate starts one, whatever the number.
+LAUNCHERS = {
+    "accelerate": "accelerate.commands.launch --multi_gpu --num_processes 2 --main_process_port 0".split(),
+    "torchrun": "torch.distributed.run --standalone --nproc-per-node 2".split(),
+}
 WORDS = "beta margin reward policy reference loss click rank query passage".split()
 
 

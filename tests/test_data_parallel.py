@@ -1,4 +1,7 @@
-"""Two processes of a launch against one: the same curves; and what one does when the other is in trouble."""
+"""Two processes of a launch against one: the same curves; and what one does when the other is in trouble.
+
+By accelerate; and some of it by torchrun, which tells processes of each other in the same way.
+"""
 
 import json
 import os
@@ -13,44 +16,42 @@ from ragkit.generation.training_run import Tuned
 from ragkit.losses import data_parallel
 from ragkit.losses.data_parallel import LAUNCHED, Processes, is_main
 from ragkit.retrieval import encoder as encoder_file
+from tests.helpers import LAUNCHERS
 from tests.run_notebooks import ROOT
 
 CURVES = ["grpo", "kto", "ipo", "online", "linear", "cross"]
+TORCHRUN = ["grpo", "linear", "cross"]
 TROUBLE = ["interrupted", "broken", "other", "dies"]  # the last one ends the processes
 
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory):
-    """(what one process found, what each of two did, how the two ended)."""
+    """(what one process found and each of two, how the two with trouble ended and what they said)."""
     folder = tmp_path_factory.mktemp("launched")
     environment = {name: value for name, value in os.environ.items() if name not in LAUNCHED}
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    # On CPUs accelerate launches so: with --cpu it starts one process, whatever the number.
-    launcher = [
-        "accelerate.commands.launch",
-        "--multi_gpu",
-        "--num_processes",
-        "2",
-        "--main_process_port",
-        "0",
-    ]
-    runs = []
-    for name, start, what in (("one", [], CURVES), ("two", ["-m", *launcher], CURVES + TROUBLE)):
+    runs = {}
+    for name, start, what in (
+        ("one", [], CURVES),
+        ("accelerate", ["-m", *LAUNCHERS["accelerate"]], CURVES + TROUBLE),
+        ("torchrun", ["-m", *LAUNCHERS["torchrun"]], TORCHRUN),
+    ):
         (folder / name).mkdir()
         command = [sys.executable, *start, "tests/launched.py", str(folder / name), *what]
         with open(folder / f"{name}.log", "w") as log:
-            runs.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
+            runs[name] = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
     try:
         # Who waits for a process that is gone would do so for ten minutes.
-        one, two = (run.wait(timeout=540) for run in runs)
+        codes = {name: run.wait(timeout=540) for name, run in runs.items()}
     finally:
-        for run in runs:
+        for run in runs.values():
             run.terminate()
-    said = [(folder / f"{name}.log").read_text() for name in ("one", "two")]
-    assert one == 0, said[0][-3000:]
+    said = {name: (folder / f"{name}.log").read_text() for name in runs}
+    for name in ("one", "torchrun"):
+        assert codes[name] == 0, said[name][-3000:]
     found = {path.relative_to(folder).with_suffix("").as_posix(): json.loads(path.read_text())
              for path in folder.glob("*/*.json")}  # fmt: skip
-    return found, two, said[1]
+    return found, codes["accelerate"], said["accelerate"]
 
 
 def numbers(found) -> list[float]:
@@ -61,27 +62,29 @@ def numbers(found) -> list[float]:
     return [np.nan if found is None else float(found)]
 
 
-@pytest.mark.parametrize("name", CURVES)
-def test_two_processes_learn_what_one_does(launched, name):
+@pytest.mark.parametrize(
+    "launcher, name", [*(("accelerate", name) for name in CURVES), *(("torchrun", name) for name in TORCHRUN)]
+)
+def test_two_processes_learn_what_one_does(launched, launcher, name):
     """7 comparisons of different lengths in batches of 4, 3 and 1; questions in batches of 3; lists of 3 to 5
     documents: losses, gradients, metrics, scores."""
     found, _, said = launched
-    assert f"two/{name}-1" in found, said[-3000:]
+    assert f"{launcher}/{name}-1" in found, said[-3000:]
     one = numbers(found[f"one/{name}-0"])
     assert name == "linear" or max(found[f"one/{name}-0"]["norms"]) > 1e-2
     for number in range(2):
-        two = numbers(found[f"two/{name}-{number}"])
+        two = numbers(found[f"{launcher}/{name}-{number}"])
         np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-4)
 
 
 def test_an_interrupt_of_one_ends_both_with_what_was_best(launched):
-    main, other = (launched[0][f"two/interrupted-{number}"]["found"] for number in range(2))
+    main, other = (launched[0][f"accelerate/interrupted-{number}"]["found"] for number in range(2))
     assert main["interrupted"] and other["interrupted"] and main["steps"] == other["steps"] == [0, 1]
     assert main["seen"] == [0, 1] and other["seen"] == []
 
 
 def test_a_failure_of_one_ends_both_and_says_where(launched):
-    main, other = (launched[0][f"two/broken-{number}"]["found"] for number in range(2))
+    main, other = (launched[0][f"accelerate/broken-{number}"]["found"] for number in range(2))
     assert main["error"] == "OSError" and main["says"] == "the disk is full"
     assert other["error"] == "EndedElsewhere" and "process 0 of 2 failed" in other["says"]
     assert main["steps"] == other["steps"] == [0, 1]
@@ -89,13 +92,13 @@ def test_a_failure_of_one_ends_both_and_says_where(launched):
 
 def test_processes_with_different_settings_are_refused(launched):
     for number in range(2):
-        said = launched[0][f"two/other-{number}"]["found"]
+        said = launched[0][f"accelerate/other-{number}"]["found"]
         assert "2 processes of this launch were given different judgements or settings" in said
 
 
 def test_a_process_that_dies_ends_the_other(launched):
     found, code, said = launched
-    assert code != 0 and "exitcode  : 7" in said and "two/dies-0" not in found
+    assert code != 0 and "exitcode  : 7" in said and "accelerate/dies-0" not in found
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])

@@ -1,5 +1,10 @@
-"""Libraries in Milvus: FAISS's hits, rows that stay whole whoever is killed, errors that say what to do."""
+"""Libraries in Milvus: FAISS's hits, rows that stay whole whoever is killed, errors that say what to do.
 
+In a folder, by Milvus Lite; with RAGKIT_MILVUS_URI=http://HOST:19530 on that server too: each test makes a
+database there, and drops it.
+"""
+
+import json
 import os
 import re
 import signal
@@ -7,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +25,15 @@ from ragkit.retrieval.corpus import DATA, Passage
 from ragkit.retrieval.lexical import hybrid_search, lexical_search
 from ragkit.retrieval.library import Library, retrieve
 from ragkit.retrieval.milvus import MilvusLibrary, encoder_of, load_library
-from ragkit.retrieval.milvus_collection import is_milvus
-from tests.helpers import WORDS, FakeEncoder, passages, texts
+from ragkit.retrieval.milvus_collection import BYTES, Collection, is_milvus
+from tests.helpers import LAUNCHERS, WORDS, FakeEncoder, passages, texts
 
 pytest.importorskip("pymilvus", reason="pip install -e .[scale]")
 lite = pytest.importorskip("milvus_lite", reason="pip install -e .[scale]")
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+SERVER = os.environ.get("RAGKIT_MILVUS_URI", "").rstrip("/")
 
 
 @pytest.fixture
@@ -34,9 +41,22 @@ def encoder():
     return FakeEncoder()
 
 
-@pytest.fixture
-def place(tmp_path):
-    return str(tmp_path / "library.db")
+@pytest.fixture(params=["lite", "server"] if SERVER else ["lite"])
+def place(tmp_path, request):
+    if request.param == "lite":
+        yield str(tmp_path / "library.db")
+        return
+    from pymilvus import MilvusClient
+
+    name, client = f"ragkit_{uuid.uuid4().hex}", MilvusClient(SERVER)
+    client.create_database(name)
+    yield f"{SERVER}/{name}"
+    inside = MilvusClient(f"{SERVER}/{name}")
+    for collection in inside.list_collections():
+        inside.drop_collection(collection)
+    inside.close()
+    client.drop_database(name)
+    client.close()
 
 
 @pytest.fixture
@@ -115,17 +135,17 @@ class Given:
         return self.rows[[int(text.split()[0]) for text in texts]]
 
 
-def test_equal_scores_keep_the_order_of_the_library(tmp_path):
+def test_equal_scores_keep_the_order_of_the_library(place):
     random = np.random.default_rng(3)
-    for kind in ("whole numbers", "any numbers"):
+    for kind in ("whole_numbers", "any_numbers"):
         twins = random.integers(0, 6, 400)
-        rows = random.integers(-2, 3, (6, 8)) if kind == "whole numbers" else random.normal(size=(6, 8))
+        rows = random.integers(-2, 3, (6, 8)) if kind == "whole_numbers" else random.normal(size=(6, 8))
         listed = [Passage(f"p{i}", f"{n} {WORDS[i % 3]}") for i, n in enumerate(twins)]
         faiss = Library.build(listed, Given(rows))
-        there = MilvusLibrary.build(listed, Given(rows), tmp_path / f"{kind}.db")
+        there = MilvusLibrary.build(listed, Given(rows), place, collection=kind)
         for each in (faiss, there):
             each.delete([f"p{i}" for i in range(0, 400, 7)])
-        query = random.normal(size=8) if kind == "any numbers" else random.integers(-1, 2, 8)
+        query = random.normal(size=8) if kind == "any_numbers" else random.integers(-1, 2, 8)
         for k in (1, 2, 10, 99, 101, 343, 400):
             ours, theirs = (retrieve(each, query, k) for each in (there, faiss))
             assert [hit.passage for hit in ours] == [hit.passage for hit in theirs]
@@ -295,6 +315,36 @@ def test_a_writer_that_is_killed_leaves_whole_rows(place, encoder):
         library.close()
 
 
+@pytest.mark.parametrize("step", ["create_index", "load_collection"])
+def test_who_is_killed_while_making_a_library_leaves_one_to_go_on_with(encoder, place, monkeypatch, step):
+    real = Collection.call
+
+    def killed(self, name, **arguments):
+        if name == step:
+            raise KeyboardInterrupt
+        return real(self, name, **arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Collection, "call", killed)
+        MilvusLibrary.open(place, encoder)
+    library = MilvusLibrary.open(place, encoder)
+    library.add(passages("beta"))
+    assert retrieve(library, encoder.encode_query("x"), 1)[0].passage.id == "p0"
+    library.close()
+
+
+def test_a_string_of_as_many_bytes_as_milvus_holds_comes_back(encoder, place):
+    library = MilvusLibrary.open(place, encoder)
+    fits = [Passage("β" * 100, "損" * 21_845, "a" * BYTES)]
+    assert len(fits[0].text.encode()) == BYTES
+    library.add(fits)
+    for bad in (Passage("long", fits[0].text + "x"), Passage("long", "x", "β" * 32_768)):
+        with pytest.raises(ValueError, match=r"passage 'long': its (text|title) has 65,536 bytes"):
+            library.add([bad])
+    assert library.passages == fits
+    library.close()
+
+
 # --- what is refused, and how
 
 
@@ -311,10 +361,9 @@ def test_another_encoder_is_refused(library, place):
 def test_a_collection_of_someone_else_is_refused(encoder, place):
     from pymilvus import MilvusClient
 
-    os.makedirs(place)
+    library = MilvusLibrary.open(place, encoder, collection="mine")
     client = MilvusClient(place)
     client.create_collection("plain", dimension=16)
-    library = MilvusLibrary.open(place, encoder, collection="mine")
     for change in (
         {"dimension": 17},
         {"format": "other"},
@@ -333,7 +382,7 @@ def test_a_collection_of_someone_else_is_refused(encoder, place):
             MilvusLibrary.load(place, encoder, collection="mine")
     with pytest.raises(ValueError, match=r"the collection 'plain' at .* is no library of this ragkit"):
         MilvusLibrary.open(place, encoder, collection="plain")
-    with pytest.raises(FileNotFoundError, match=r"the collection 'none' at .*library\.db is not there"):
+    with pytest.raises(FileNotFoundError, match=r"the collection 'none' at .* is not there"):
         MilvusLibrary.load(place, encoder, collection="none")
     library.close()
     client.close()
@@ -350,7 +399,7 @@ def test_a_place_that_is_none_is_refused(encoder, tmp_path, library, place):
         MilvusLibrary.open(tmp_path / "file.db", encoder)
     with pytest.raises(ValueError, match=r"place='folder': a folder's name ends in \.db; a server is http"):
         MilvusLibrary.open("folder", encoder)
-    with pytest.raises(ValueError, match=r"passages is at .*library\.db already: add to it"):
+    with pytest.raises(ValueError, match=r"passages is at .* already: add to it"):
         MilvusLibrary.build(passages("new", first=100), encoder, place)
     with pytest.raises(ValueError, match="stays where it is"):
         library.save(tmp_path / "folder")
@@ -406,19 +455,38 @@ def test_a_server_takes_the_same_calls_and_may_go_away(server, encoder, tmp_path
     # Its folder is in use.
     with pytest.raises(OSError, match=r"served\.db' is in use by another process.*milvus-lite server --host"):
         MilvusLibrary.load(tmp_path / "served.db", encoder)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    for use in (
+    uses = (
         lambda: retrieve(there, encoder.encode_query("x"), 3),
         lambda: there.add(passages("new", first=100)),
         lambda: there.passages,
-    ):
-        with pytest.raises(OSError, match=f"Milvus at {address} does not answer"):
-            use()
+    )
+    for sign in (signal.SIGSTOP, signal.SIGKILL):  # it takes connections, and does not answer; it is gone
+        process.send_signal(sign)
+        for use in uses:
+            with pytest.raises(OSError, match=f"Milvus at {address} does not answer"):
+                use()
     there.close()
     kept = MilvusLibrary.load(tmp_path / "served.db", encoder)
     assert kept.passages == listed
     kept.close()
+
+
+def test_processes_of_a_launch_fill_a_server_and_go_on_after_a_kill(server, tmp_path):
+    _, address = server
+    rows = [{"_id": f"p{n}", "text": f"text {n}"} for n in range(50)]
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    script = ["tests/launched_index.py", tmp_path / "corpus.jsonl", address, tmp_path / "log"]
+    for deadly, code in ((["text 33"], 1), ([], 0)):
+        command = [sys.executable, "-m", *LAUNCHERS["torchrun"], *script, *deadly]
+        run = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+        assert run.returncode == code and ("SIGKILL" in run.stderr) == code, run.stderr[-3000:]
+    assert "50 passages in http" in run.stdout
+    there, encoder = MilvusLibrary.load(address), FakeEncoder()
+    assert {passage.id: passage.text for passage in there.passages} == {r["_id"]: r["text"] for r in rows}
+    texts = [passage.text for passage in there.passages]
+    np.testing.assert_array_equal(there.vectors, encoder.encode_passages(texts))
+    assert len((tmp_path / "log").read_text().splitlines()) <= 50 + 8  # what the other one was at, again
+    there.close()
 
 
 # --- who takes it

@@ -19,7 +19,7 @@ from ragkit.retrieval.indexes import new_index, write_flat
 from ragkit.retrieval.library import Library, retrieve
 from ragkit.retrieval.shards import ShardFolder
 from ragkit.retrieval.streaming import index_corpus
-from tests.helpers import FakeEncoder
+from tests.helpers import LAUNCHERS, FakeEncoder
 
 ROOT = Path(__file__).parent.parent
 
@@ -159,6 +159,34 @@ def test_what_another_process_works_on_is_taken_over_when_it_dies(corpus, tmp_pa
     _, encoder = index(corpus, tmp_path / "a")
     assert order == [name]
     assert encoder.texts[-8:] == [f"text {n}" for n in range(16, 24)] and len(encoder.texts) == 50
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_processes_of_a_launch_share_the_work_and_one_that_is_killed(corpus, tmp_path, launcher):
+    """`kill -9` of one ends the launch, and nothing that is finished is lost: the next one goes on.
+
+    The other would take over what it was at, unless the launcher ends it first: then too it is killed.
+    """
+    log, script = tmp_path / "log", "tests/launched_index.py"
+
+    def launch(*deadly):
+        command = [sys.executable, "-m", *LAUNCHERS[launcher], script, corpus, tmp_path / "a", log, *deadly]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+    killed = launch("text 33")
+    assert killed.returncode != 0 and "SIGKILL" in killed.stderr, killed.stderr[-3000:]
+    assert not (tmp_path / "a" / storage.MANIFEST).exists()
+    kept = [*(tmp_path / "a" / sinks.UNFINISHED).glob("*.safetensors")]
+    assert len(kept) >= 3  # of the four before the deadly one, all but what the other process was at
+    resumed = launch()
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    assert resumed.stdout.count("50 passages in") == 1
+    index(corpus, tmp_path / "b")
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    texts = log.read_text().splitlines()
+    assert sorted({*texts}) == sorted(f"text {n}" for n in range(50))
+    assert len(texts) <= 50 + 8  # what the other one was at when the launch was ended
 
 
 def index_names(corpus):

@@ -45,7 +45,7 @@ class MilvusLibrary(Library):
             self.dimension = facts["dimension"]
             if encoder is not None:
                 check_encoder(encoder, self.fingerprint, self.encoder_name)
-            self._collection.call("load_collection", timeout=None)  # it takes as long as it takes
+            self._collection.index()
         except BaseException:
             self.close()
             raise
@@ -227,8 +227,7 @@ class MilvusLibrary(Library):
             _strings(passage) | {"key": _key(passage.id), "number": number, "vector": vector}
             for number, (passage, vector) in enumerate(zip(passages, vectors), first)
         )
-        bar = tqdm(total=len(passages), desc="writing", unit="passage", delay=3, disable=not progress)
-        with bar:
+        with tqdm(total=len(passages), desc="writing", unit="passage", delay=3, disable=not progress) as bar:
             for batch in _requests(rows):
                 # And not insert: a request that is sent again, because its answer was lost, changes nothing.
                 self._collection.call("upsert", data=batch)
@@ -237,8 +236,7 @@ class MilvusLibrary(Library):
     def _fetched(self, passage_ids: Iterable[str], field: str) -> dict[str, ...]:
         """A field of the passages that are here, by id."""
         keys = [_key(passage_id) for passage_id in passage_ids if isinstance(passage_id, str)]
-        fields = ["id", field]
-        rows = (self._collection.call("get", ids=page, output_fields=fields) for page in _pages(keys))
+        rows = (self._collection.call("get", ids=page, output_fields=["id", field]) for page in _pages(keys))
         return {row["id"]: row[field] for page in rows for row in page}
 
     def _found(self, passage_ids: list[str], field: str) -> dict[str, ...]:

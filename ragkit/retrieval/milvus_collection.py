@@ -58,16 +58,23 @@ class Collection:
         for name in FIELDS:
             schema.add_field(name, DataType.VARCHAR, max_length=BYTES)
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimension)
-        index = MilvusClient.prepare_index_params()
-        index.add_index("vector", index_name="vector", index_type="FLAT", metric_type="IP")
         facts = KIND | {"encoder": encoder, "fingerprint": fingerprint, "dimension": dimension}
         self.call(
             "create_collection",
             schema=schema,
-            index_params=index,
             consistency_level="Strong",  # a search sees all that was written before it
             properties={"ragkit": json.dumps(facts)},  # Milvus Lite loses descriptions
         )
+
+    def index(self) -> None:
+        """Have the vectors indexed and in memory. Who made the collection may have been killed before."""
+        from pymilvus import MilvusClient
+
+        if not self.call("list_indexes"):
+            index = MilvusClient.prepare_index_params()
+            index.add_index("vector", index_name="vector", index_type="FLAT", metric_type="IP")
+            self.call("create_index", index_params=index)
+        self.call("load_collection", timeout=None)  # it takes as long as it takes
 
     def facts(self) -> dict:
         """What `make` was told. Raises FileNotFoundError or ValueError where it has not made this."""
@@ -80,9 +87,10 @@ class Collection:
             if any(facts.get(key) != value for key, value in KIND.items()):
                 raise ValueError(f"it says {facts}")
             sizes = [field["params"].get("dim") for field in told["fields"] if field["name"] == "vector"]
-            metric = self.call("describe_index", index_name="vector")["metric_type"]
-            if sizes != [facts["dimension"]] or metric != "IP" or not {"encoder", "fingerprint"} <= {*facts}:
-                raise ValueError(f"it says {facts}, with vectors of {sizes} dimensions compared by {metric}")
+            indexes = (self.call("describe_index", index_name=name) for name in self.call("list_indexes"))
+            others = [index["metric_type"] for index in indexes if index["metric_type"] != "IP"]
+            if sizes != [facts["dimension"]] or others or not {"encoder", "fingerprint"} <= {*facts}:
+                raise ValueError(f"it says {facts}, with vectors of {sizes} dimensions compared by {others}")
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{named} is no library of this ragkit ({error!r}): name another") from error
         return facts
@@ -151,6 +159,7 @@ class _Heard(logging.Handler):
 @contextmanager
 def _explained(place: str) -> Iterator[None]:
     """What Milvus raises inside becomes an OSError that names the place and says what to do."""
+    from grpc import RpcError
     from pymilvus.exceptions import MilvusException
 
     logger, heard = logging.getLogger("milvus_lite.server_manager"), _Heard()
@@ -158,7 +167,8 @@ def _explained(place: str) -> Iterator[None]:
     logger.addHandler(heard)
     try:
         yield
-    except MilvusException as error:
+    except (MilvusException, RpcError) as error:  # the latter where an answer is not there in time
+        said = error.details() if isinstance(error, RpcError) else error.message
         if type(heard.cause).__name__ == "DataDirLockedError":
             serve = f"milvus-lite server --host 127.0.0.1 --data-dir {place}"
             raise OSError(
@@ -166,10 +176,10 @@ def _explained(place: str) -> Iterator[None]:
                 f"there, or serve it to both as http://127.0.0.1:19530 ({serve})"
             ) from error
         if _is_folder(place):
-            raise OSError(f"Milvus Lite, {place!r}: {heard.cause or error.message}") from error
+            raise OSError(f"Milvus Lite, {place!r}: {heard.cause or said}") from error
         raise OSError(
             f"Milvus at {place} does not answer, or not as it should: does it run there, and is that its "
-            f"address? Without a server, name a folder: library.db ({error.message})"
+            f"address? Without a server, name a folder: library.db ({said})"
         ) from error
     finally:
         logger.removeHandler(heard)

@@ -1,7 +1,8 @@
 """What indexing and searching many passages takes: `python -m tests.benchmarks.indexing stream --passages N`.
 
 - `stream`: `index_corpus` on N short passages of JSONL, its peak of memory and its time. Their vectors are
-  drawn at random, in no time, unless `--encoder` encodes them.
+  drawn at random, in no time, unless `--encoder` encodes them. `--to x.db` or an address: into Milvus, and
+  searches there afterwards.
 - `search`: `retrieve` beside FAISS alone, one query at a time, and an index with numbers beside one without.
 - `mmap`: the memory of a library's index, read and mapped; before and after 100 searches.
 """
@@ -17,6 +18,8 @@ import numpy as np
 
 from ragkit.retrieval.corpus import Passage
 from ragkit.retrieval.library import Library, retrieve
+from ragkit.retrieval.milvus import load_library
+from ragkit.retrieval.milvus_collection import is_milvus
 from ragkit.retrieval.streaming import index_corpus
 
 
@@ -36,9 +39,11 @@ class RandomEncoder:
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def stream(number: int, index: str | None, real: bool) -> None:
+def stream(number: int, index: str | None, real: bool, to: str | None) -> None:
+    import faiss  # noqa: F401
+
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "corpus.jsonl"
+        path, to = Path(folder) / "corpus.jsonl", to or str(Path(folder) / "library")
         with path.open("w") as file:
             for n in range(number):
                 text = f"Passage {n} of {number}: what was said of subject {n % 997} on day {n % 31}."
@@ -48,17 +53,37 @@ def stream(number: int, index: str | None, real: bool) -> None:
             from ragkit.retrieval.encoder import Encoder
 
             encoder = Encoder(memory=0)
-        import faiss  # noqa: F401
-
-        before, started = peak(), time.perf_counter()
-        total, told = index_corpus(path, Path(folder) / "library", encoder, index=index, progress=False)
-        taken, used = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
-        size = sum(file.stat().st_size for file in (Path(folder) / "library").iterdir()) / 2**20
+        before, started, used = peak(), time.perf_counter(), time.process_time()
+        total, told = index_corpus(path, to, encoder, index=index, progress=is_milvus(to))
+        taken, used = time.perf_counter() - started, time.process_time() - used
+        size = sum(file.stat().st_size for file in Path(to).rglob("*") if file.is_file()) / 2**20
         print(
-            f"{total:,} passages, {index or 'Flat'}, {encoder.name}: {taken:.0f} s ({used.ru_utime:.0f} s of "
-            f"CPU time), memory {before:.0f} MB before, {peak():.0f} MB at its peak; {size:,.0f} MB on disk"
-            f"{told}"
+            f"{total:,} passages, {to if is_milvus(to) else index or 'Flat'}, {encoder.name}: {taken:.0f} s "
+            f"({used:.0f} s of CPU time), memory {before:.0f} MB before, {peak():.0f} MB at its peak; "
+            f"{size:,.0f} MB on disk{told}",
+            flush=True,
         )
+        if is_milvus(to):
+            searched(to, encoder)
+
+
+def searched(place: str, encoder) -> None:
+    """A library in Milvus opened anew, and ten searches."""
+    started = time.perf_counter()
+    library = load_library(place, encoder)
+    print(f"opened in {time.perf_counter() - started:.1f} s: {len(library):,} passages", flush=True)
+    taken, used = [], []
+    for vector in encoder.encode_passages(["a subject"] * 11):
+        started, before = time.perf_counter(), time.process_time()
+        retrieve(library, vector, 10)
+        taken.append(time.perf_counter() - started)
+        used.append(time.process_time() - before)
+    print(
+        f"the first search {taken[0]:.2f} s; ten more: median {np.median(taken[1:]):.2f} s, at most "
+        f"{max(taken[1:]):.2f} s, CPU time {np.median(used[1:]):.2f} s; memory {resident()}, {peak():.0f} MB "
+        "at its peak"
+    )
+    library.close()
 
 
 def peak() -> float:
@@ -132,10 +157,11 @@ def main() -> None:
     parser.add_argument("rest", nargs="*")
     parser.add_argument("--passages", type=int, default=100_000)
     parser.add_argument("--index", help="the kind of index (default: Flat)")
+    parser.add_argument("--to", metavar="PLACE", help="where (default: a folder that is deleted at the end)")
     parser.add_argument("--encoder", action="store_true", help="encode, and draw nothing at random")
     arguments = parser.parse_args()
     if arguments.what == "stream":
-        stream(arguments.passages, arguments.index, arguments.encoder)
+        stream(arguments.passages, arguments.index, arguments.encoder, arguments.to)
     elif arguments.what == "search":
         search(arguments.passages)
     elif arguments.what == "mmap":
