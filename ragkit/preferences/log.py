@@ -65,7 +65,7 @@ class PreferenceLog:
             raise ValueError(f"folder={str(folder)!r}: no folder can have a null character in its name")
         self.folder, self.annotator = Path(folder).expanduser(), annotator
         self._files: dict[Path, LogFile] = {}
-        self._fold, self._texts = _Fold(), {}
+        self._fold, self._shared = _Fold(), {}
         self._descriptor, self._owner, self._path = None, None, None
         self._torn = False
 
@@ -209,14 +209,14 @@ class PreferenceLog:
         try:
             for file in self._files.values():
                 known = len(file.events)
-                lost |= file.read(self._texts)
+                lost |= file.read(self._shared)
                 fresh += file.events[known:]
             if lost or any(event["kind"] == "undo" or _order(event) <= self._fold.last for event in fresh):
                 fresh = [event for file in self._files.values() for event in file.events]
-                self._fold, self._texts = _Fold(), {} if lost else self._texts
+                self._fold, self._shared = _Fold(), {} if lost else self._shared
             self._fold.take(sorted(fresh, key=_order))
         except BaseException:  # a line of another schema, or an interrupt: nothing counts as read
-            self._files, self._fold, self._texts = {}, _Fold(), {}
+            self._files, self._fold, self._shared = {}, _Fold(), {}
             raise
 
 

@@ -1,7 +1,10 @@
 """One file of the log: what an event's line is, and reading as far as the last whole one."""
 
 import json
+from collections.abc import Hashable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from ragkit import __version__
 from ragkit.preferences.judgements import KINDS, fault
@@ -22,11 +25,10 @@ class LogFile:
         self.problems: list[str] = []
         self.tail: list[str] = []  # the problem with what follows the last whole line
 
-    def read(self, texts: dict[str, str]) -> bool:
+    def read(self, shared: dict[Hashable, Any]) -> bool:
         """Read what is new. Returns whether what was read before is there no more: it was cut or replaced.
 
-        `texts`: those of all files, each by itself; an event's own ones are put there. The same passages are
-        answered from, ranked and compared, and each event has their texts; in memory they are there once.
+        `shared`: what events have in common, of all files, by its text; what is new in these is put there.
         """
         stat = self.path.stat()
         state = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
@@ -45,7 +47,7 @@ class LogFile:
         whole = data.rfind(b"\n") + 1
         lines = data[:whole].removeprefix(b"\xef\xbb\xbf").splitlines()  # an editor's mark
         for start in range(0, len(lines), _BLOCK):
-            self._take_all(lines[start : start + _BLOCK], texts)
+            self._take_all(lines[start : start + _BLOCK], shared)
         if whole:
             self.last = data[data.rfind(b"\n", 0, whole - 1) + 1 : whole]
         self.offset += whole
@@ -53,7 +55,7 @@ class LogFile:
         self.tail = [torn] if data[whole:].strip() else []
         return lost
 
-    def _take_all(self, lines: list[bytes], texts: dict[str, str]) -> None:
+    def _take_all(self, lines: list[bytes], shared: dict[Hashable, Any]) -> None:
         """Decode all lines at once, which shares their keys; each alone where one of them is broken."""
         try:
             events = _DECODER.decode((b"[" + b",\n".join(lines) + b"]").decode("utf-8", "surrogatepass"))
@@ -62,7 +64,7 @@ class LogFile:
         except (ValueError, RecursionError) as error:
             if len(lines) > 1:
                 for line in lines:
-                    self._take_all([line], texts)
+                    self._take_all([line], shared)
             else:
                 self.line += 1
                 if lines[0].strip():
@@ -70,9 +72,9 @@ class LogFile:
             return
         for event in events:
             self.line += 1
-            self._take(event, texts)
+            self._take(event, shared)
 
-    def _take(self, event: object, texts: dict[str, str]) -> None:
+    def _take(self, event: object, shared: dict[Hashable, Any]) -> None:
         if not isinstance(event, dict) or "schema" not in event:
             return self._report("not an event of this log")
         if event["schema"] != SCHEMA:
@@ -83,14 +85,26 @@ class LogFile:
         if why := fault(event):
             return self._report(why)
         if event["kind"] in KINDS:
-            for part in (event, event.get("details", {}), *event.get("candidates", ())):
-                for name, value in part.items():
-                    if type(value) is str and name not in _OF_ONE:
-                        part[name] = texts.setdefault(value, value)
+            _share(event, shared)
         self.events.append(event)
 
     def _report(self, why: str) -> None:
         self.problems.append(f"{self.path.name}:{self.line}: {why}")
+
+
+def _share(event: dict, shared: dict[Hashable, Any]) -> None:
+    """Put what other events have, too, in the place of what is equal to it. The same passages are found,
+    ranked and compared, and each event has all of their texts; in memory they are there once."""
+    candidates = event.get("candidates", ())
+    for part in (event, event.get("details", {}), *candidates):
+        for name, value in part.items():
+            if type(value) is str and name not in _OF_ONE:
+                part[name] = shared.setdefault(value, value)
+    for candidate in candidates:
+        if metadata := candidate.get("metadata"):
+            with suppress(RecursionError):
+                # A pair, which no text equals. By its text, since 1 and 1.0 and True are equal, too.
+                candidate["metadata"] = shared.setdefault(("metadata", repr(metadata)), metadata)
 
 
 def to_line(event: dict, seq: int, session: str, ts: str) -> bytes:
