@@ -2,17 +2,21 @@
 
 import errno
 import json
+import operator
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from ragkit.preferences.judgements import Comparison, Feedback, Ranking, Skip
+import ragkit.preferences.log
+from ragkit.preferences.judgements import Comparison, Exchange, Feedback, Ranking, Skip
 from ragkit.preferences.log import PreferenceLog
 from ragkit.retrieval.corpus import Hit, Passage
 
@@ -462,3 +466,81 @@ def test_folding_takes_time_in_proportion_to_the_events(tmp_path):
             del reader, found
         seconds[count] = min(times)
     assert seconds[30_000] < 40 * seconds[3_000]
+
+
+# What it keeps in memory
+
+
+def test_a_text_that_many_events_have_is_in_memory_once(tmp_path):
+    """Of 300 events about the same three documents, by two people; and when a file is read anew."""
+    known = {"section": "a", "sources": [{"title": "b" * 10_000, "year": 2020}]}
+    long = [Passage(f"c{n}", "−" * 20_000 + str(n), f"title {n}", known | {"n": n}) for n in range(3)]
+    hits, said = [Hit(passage, 0.5, n) for n, passage in enumerate(long, 1)], []
+    for name in ("me", "anna"):
+        log = PreferenceLog(tmp_path, name)
+        for n in range(50):
+            facts = {"encoder_fingerprint": "f" * 64, "view_id": f"{name} {n}"}
+            log.record(Ranking(f"query {n}", long, [[2], [0, 1]], details=facts))
+            log.record(Feedback(f"query {n}", "an answer", True, hits=hits))
+            log.record(Exchange(f"query {n}", "an answer", hits))
+        log.close()
+    log = PreferenceLog(tmp_path)
+    tracemalloc.start()
+    for again in (False, True):
+        if again:
+            path = next(tmp_path.glob("anna-*.jsonl"))
+            os.replace(shutil.copy(path, tmp_path / "copy"), path)
+        said = log.judgements(Ranking, Feedback, Exchange)
+        assert len(said) == 300
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 2_000_000  # three texts of 40 kB, and 5 kB an event; one has 150 kB by itself
+    passages = [p for one in said for p in getattr(one, "passages", [])] + [h.passage for h in said[1].hits]
+    for name in ("text", "title", "metadata"):  # twice: those of the file that was read anew
+        assert len({id(getattr(passage, name)) for passage in passages}) <= 2 * 3
+    assert len({id(one.details["encoder_fingerprint"]) for one in said if "view_id" in one.details}) <= 2
+
+
+def test_of_an_event_whose_judgement_is_made_only_its_place_in_the_log_is_kept(tmp_path):
+    log = PreferenceLog(tmp_path)
+    said = [ranking("a", details={"view_id": "v"}), Feedback("b", "yes", True, hits=[Hit(DOCS[0], 0.5, 1)])]
+    for one in said:
+        log.record(one)
+    made = log.judgements(Ranking, Feedback)
+    for event, one in zip(log._standing(), made, strict=True):
+        names = {None, "seq", "session", "kind", "annotator", "event_id", "item", "details"}
+        assert set(event) == names and event[None] is one and event["details"] is one.details
+    assert all(map(operator.is_, log.judgements(Ranking, Feedback), made))  # and it is not made again
+    log.record(ranking("a", tiers=[[0], [1, 2]]))
+    assert [one.query for one in log.rankings()] == ["a"] and log.rankings()[0].tiers == [[0], [1, 2]]
+    assert log.undo() and log.rankings() == made[:1]  # all events are folded anew
+    assert log.undo() and log.feedback() == [] and log.rankings() == made[:1]
+
+
+def test_two_threads_may_ask_for_the_same_judgement_at_once(tmp_path, monkeypatch):
+    log, make = PreferenceLog(tmp_path), ragkit.preferences.log.from_event
+    log.record(ranking("a"))
+
+    def slow(event):  # another thread makes it meanwhile
+        monkeypatch.setattr(ragkit.preferences.log, "from_event", make)
+        assert [one.query for one in log.rankings()] == ["a"]
+        return make(event)
+
+    monkeypatch.setattr(ragkit.preferences.log, "from_event", slow)
+    assert [one.query for one in log.rankings()] == ["a"] and log.rankings()[0].passages == DOCS
+
+
+def test_what_is_alike_but_not_the_same_stays_apart(tmp_path):
+    """1, 1.0 and True are equal in Python; a text may look like metadata, and these may be very deep."""
+    deep: list = []
+    for _ in range(400):
+        deep = [deep]
+    kinds = [{"a": 1}, {"a": 1.0}, {"a": True}, {"a": "1"}, {"a": deep}, {}]
+    log = PreferenceLog(tmp_path)
+    for n, metadata in enumerate(kinds):
+        passages = [Passage("c", "text", "", metadata), Passage("d", repr(metadata), "", metadata)]
+        log.record(Ranking(f"{n}", passages, [[0], [1]]))
+    for one, metadata in zip(log.rankings(), kinds, strict=True):
+        assert [repr(passage.metadata) for passage in one.passages] == [repr(metadata)] * 2
+        assert one.passages[1].text == repr(metadata)
+    assert log.problems() == []

@@ -7,7 +7,6 @@ tombstone. Files hold people's words: keep the folder out of a public repository
 
 import errno
 import gc
-import json
 import os
 import re
 import uuid
@@ -17,7 +16,6 @@ from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
 
-from ragkit import __version__
 from ragkit.preferences.judgements import (
     KINDS,
     Comparison,
@@ -30,13 +28,13 @@ from ragkit.preferences.judgements import (
     from_event,
     to_event,
 )
+from ragkit.preferences.log_file import LogFile, to_line
 from ragkit.retrieval.storage import sync_directory
 
-SCHEMA = 1
 DEFAULT_ANNOTATOR = "me"
-_BLOCK = 1000  # lines decoded at once
+# What of an event is looked at again once its judgement is made.
+_KEPT = {None, "seq", "session", "kind", "annotator", "event_id", "item", "details"}
 _order = itemgetter("seq", "session")
-_DECODER = json.JSONDecoder()  # json.loads would look for the encoding of each line anew
 
 
 @contextmanager
@@ -66,8 +64,8 @@ class PreferenceLog:
         if "\0" in str(folder):
             raise ValueError(f"folder={str(folder)!r}: no folder can have a null character in its name")
         self.folder, self.annotator = Path(folder).expanduser(), annotator
-        self._files: dict[Path, _File] = {}
-        self._fold = _Fold()
+        self._files: dict[Path, LogFile] = {}
+        self._fold, self._shared = _Fold(), {}
         self._descriptor, self._owner, self._path = None, None, None
         self._torn = False
 
@@ -87,7 +85,7 @@ class PreferenceLog:
         names["event_id"] = judgement.event_id or uuid.uuid4().hex
         try:
             event = to_event(judgement) | names
-            _to_line(event, 0, "", "")
+            to_line(event, 0, "", "")
         except (AttributeError, TypeError, ValueError, RecursionError) as error:
             why = "a part of another type" if isinstance(error, AttributeError) else error
             raise ValueError(f"NOT SAVED: a {judgement.kind} event that JSON can't hold ({why})") from error
@@ -126,7 +124,7 @@ class PreferenceLog:
             self._open()
             self._read()
             number = 1 + self._fold.last[0]
-            self._write(_to_line(event, number, self._path.stem, _now()))
+            self._write(to_line(event, number, self._path.stem, _now()))
         except OSError as error:
             reason = error.strerror or str(error)
             raise OSError(error.errno, f"NOT SAVED: {reason} ({self.folder})") from error
@@ -188,7 +186,7 @@ class PreferenceLog:
         events = [event for event in events if annotator in (None, event["annotator"])]
         for event in events:
             if None not in event:  # a key that no line of JSON has
-                event[None] = from_event(event)
+                _make(event)
         return [event[None] for event in events]
 
     def problems(self) -> list[str]:
@@ -206,19 +204,19 @@ class PreferenceLog:
         another kernel wrote at the same moment – folds all events anew; they are not read again."""
         paths = sorted(self.folder.glob("*.jsonl")) if self.folder.is_dir() else []
         before, fresh = self._files, []
-        self._files = {path: before.get(path) or _File(path) for path in paths if path.is_file()}
+        self._files = {path: before.get(path) or LogFile(path) for path in paths if path.is_file()}
         lost = not before.keys() <= self._files.keys()
         try:
             for file in self._files.values():
                 known = len(file.events)
-                lost |= file.read()
+                lost |= file.read(self._shared)
                 fresh += file.events[known:]
             if lost or any(event["kind"] == "undo" or _order(event) <= self._fold.last for event in fresh):
                 fresh = [event for file in self._files.values() for event in file.events]
-                self._fold = _Fold()
+                self._fold, self._shared = _Fold(), {} if lost else self._shared
             self._fold.take(sorted(fresh, key=_order))
         except BaseException:  # a line of another schema, or an interrupt: nothing counts as read
-            self._files, self._fold = {}, _Fold()
+            self._files, self._fold, self._shared = {}, _Fold(), {}
             raise
 
 
@@ -272,76 +270,13 @@ def _undone(events: list[dict]) -> set[tuple[str, str]]:
     return undone
 
 
-class _File:
-    """One file of the folder, read as far as its last whole line."""
-
-    def __init__(self, path: Path):
-        self.path, self.state = path, (0, 0, 0)  # number, time of the last change, size
-        self.offset, self.line, self.last = 0, 0, b""  # bytes and lines read, the last line
-        self.events: list[dict] = []
-        self.problems: list[str] = []
-        self.tail: list[str] = []  # the problem with what follows the last whole line
-
-    def read(self) -> bool:
-        """Read what is new. Returns whether what was read before is there no more: it was cut or replaced."""
-        stat = self.path.stat()
-        state = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-        if state == self.state:
-            return False
-        with open(self.path, "rb") as file:
-            file.seek(self.offset - len(self.last))
-            data = file.read()
-            lost = self.offset > 0 and (stat.st_ino != self.state[0] or not data.startswith(self.last))
-            if lost:
-                self.__init__(self.path)
-                file.seek(0)
-                data = file.read()
-        self.state = state
-        data = data[len(self.last) :]
-        whole = data.rfind(b"\n") + 1
-        lines = data[:whole].removeprefix(b"\xef\xbb\xbf").splitlines()  # an editor's mark
-        for start in range(0, len(lines), _BLOCK):
-            self._take_all(lines[start : start + _BLOCK])
-        if whole:
-            self.last = data[data.rfind(b"\n", 0, whole - 1) + 1 : whole]
-        self.offset += whole
-        torn = f"{self.path.name}:{self.line + 1}: the last line is torn: it has no end"
-        self.tail = [torn] if data[whole:].strip() else []
-        return lost
-
-    def _take_all(self, lines: list[bytes]) -> None:
-        """Decode all lines at once, which shares their keys; each alone where one of them is broken."""
-        try:
-            events = _DECODER.decode((b"[" + b",\n".join(lines) + b"]").decode("utf-8", "surrogatepass"))
-            if len(events) != len(lines):
-                raise ValueError("not one value")
-        except (ValueError, RecursionError) as error:
-            if len(lines) > 1:
-                for line in lines:
-                    self._take_all([line])
-            else:
-                self.line += 1
-                if lines[0].strip():
-                    self._report(f"not JSON ({error})")
-            return
-        for event in events:
-            self.line += 1
-            self._take(event)
-
-    def _take(self, event: object) -> None:
-        if not isinstance(event, dict) or "schema" not in event:
-            return self._report("not an event of this log")
-        if event["schema"] != SCHEMA:
-            raise ValueError(
-                f"{self.path}:{self.line}: schema {event['schema']!r}, and this ragkit reads {SCHEMA}: "
-                "update ragkit, or move that file to another folder"
-            )
-        if why := fault(event):
-            return self._report(why)
-        self.events.append(event)
-
-    def _report(self, why: str) -> None:
-        self.problems.append(f"{self.path.name}:{self.line}: {why}")
+def _make(event: dict) -> None:
+    """Put the judgement of an event into it, in the place of what it is made from."""
+    whole = dict(event)  # of one moment: another thread may be at the same event
+    if None not in whole:
+        event[None] = from_event(whole)
+        for name in whole.keys() - _KEPT:
+            event.pop(name, None)
 
 
 def write_log(path: Path, judgements: Sequence[Judgement], ts: str) -> None:
@@ -352,14 +287,8 @@ def write_log(path: Path, judgements: Sequence[Judgement], ts: str) -> None:
     lines = []
     for number, judgement in enumerate(judgements, 1):
         names = {"annotator": judgement.annotator, "event_id": judgement.event_id}
-        lines.append(_to_line(to_event(judgement) | names, number, path.stem, ts))
+        lines.append(to_line(to_event(judgement) | names, number, path.stem, ts))
     path.write_bytes(b"".join(lines))
-
-
-def _to_line(event: dict, seq: int, session: str, ts: str) -> bytes:
-    event = {"schema": SCHEMA, "seq": seq, "session": session, "ts": ts, "ragkit": __version__, **event}
-    line = json.dumps(event, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return line.encode("utf-8", "surrogatepass") + b"\n"
 
 
 def _now() -> str:
