@@ -99,7 +99,7 @@ function render({ model, el }) {
   // Buttons send their own clicks, which nobody answers. On its way down, so that the answer comes first.
   // One that is plain HTML has its key in `data-key`, and its slot as cards have theirs.
   function onClick({ target }) {
-    const button = target.closest?.(".rk-panel") === box && target.closest("button");
+    const button = target.closest?.(".rk-panel") === box ? target.closest("button") : null;
     if (button?.dataset.key) send({ key: button.dataset.key, slot: slotOf(button) });
     else if (button) send({ key: "click" });
   }
