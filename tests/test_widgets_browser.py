@@ -478,7 +478,15 @@ def test_names_for_a_screen_reader_and_the_keyboard_alone(page, show):  # noqa: 
     more = panel.get_by_role("button", name="More of c")
     expect(more).to_have_attribute("aria-expanded", "false")
     more.press("Enter")
-    expect(panel.get_by_role("button", name="Less of c")).to_have_attribute("aria-expanded", "true")
+    less = panel.get_by_role("button", name="Less of c")
+    expect(less).to_have_attribute("aria-expanded", "true")
+
+    # Where all of it can be seen there is nothing to unfold.
+    less.press("Enter")
+    expect(more).to_be_visible()
+    text = panel.locator(".rk-folded")
+    text.evaluate("text => { text.style.webkitLineClamp = 40; }")  # as in a wide window
+    expect(more).to_be_hidden()
 
 
 def test_comparing(page, show, tmp_path):  # noqa: F811

@@ -13,17 +13,18 @@ function render({ model, el }) {
     const marks = source.querySelectorAll(".rk-mark");
     source.open = true;
     for (const node of [link, source, ...marks]) node.classList.add("rk-lit");
+    if (marks.length) into(marks[0], false, ".rk-text"); // a long document scrolls by itself
     into(marks[0] ?? source, false);
   }
 
   // Scrolls the conversation and not the page around it. `top`: to the upper edge, or as little as it takes.
-  function into(node, top) {
-    const log = node.closest(".rk-log");
-    if (!log) return;
-    const [inner, outer] = [node.getBoundingClientRect(), log.getBoundingClientRect()];
+  function into(node, top, around = ".rk-log") {
+    const outside = node.closest(around);
+    if (!outside) return;
+    const [inner, outer] = [node.getBoundingClientRect(), outside.getBoundingClientRect()];
     const [above, below] = [inner.top - outer.top - 8, inner.bottom - outer.bottom + 8];
-    if (top || above < 0) log.scrollTop += above;
-    else if (below > 0) log.scrollTop += Math.min(below, above);
+    if (top || above < 0) outside.scrollTop += above;
+    else if (below > 0) outside.scrollTop += Math.min(below, above);
   }
 
   // Until the person scrolls: the part may still be to come, and grows while text is written.

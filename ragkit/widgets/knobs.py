@@ -86,7 +86,8 @@ class LossKnobs(DrawnPanel):
         self.sliders = {name: self._slider(name) for name in RANGES}
         self._list, self._picture = ipywidgets.HTML(), ipywidgets.HTML()
         again = self.button("Start again", "again", self.again)
-        parts = [self._list, *self.sliders.values(), self._picture, row(again)]
+        sliders = row(*self.sliders.values(), classes="rk-knobs")
+        parts = [self._list, sliders, self._picture, row(again)]
         super().__init__("The four knobs of the loss", *parts, fields=())
         for name, (low, high, _, called) in RANGES.items():
             self.describe(f"knob-{name}", role="group", aria_label=f"{called}, from {low:g} to {high:g}")
@@ -172,13 +173,12 @@ class LossKnobs(DrawnPanel):
             axis.plot(best, lowest, "o", color=COLOURS["after"])
         axis.set(xlabel="margin Δ", ylabel="loss", xlim=(-6, 8), ylim=(0, 3.4))
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, fontsize=9, loc="upper right")
+        axis.legend(facecolor="white", edgecolor="none", framealpha=1, fontsize=9, loc="upper right")
         return figure
 
     def _slider(self, name: str) -> ipywidgets.FloatSlider:
         low, high, step, called = RANGES[name]
-        slider = ipywidgets.FloatSlider(
-            getattr(self.now, name), min=low, max=high, step=step, description=called, readout_format=".2f"
-        )
+        looks = {"description": called, "readout_format": ".2f", "tooltip": ""}
+        slider = ipywidgets.FloatSlider(getattr(self.now, name), min=low, max=high, step=step, **looks)
         slider.observe(lambda _: self._silent or self._turned(name), "value")
         return part(slider, f"rk-knob-{name}")

@@ -49,6 +49,11 @@ function render({ model, el }) {
         for (const [key, value] of Object.entries(attributes)) {
           if (node.getAttribute(key) !== value) node.setAttribute(key, value);
         }
+        // What takes the focus in a slider is inside of it, and is called as all of it is.
+        for (const inner of node.querySelectorAll(":scope.widget-slider :is(.noUi-handle, .widget-readout)")) {
+          inner.setAttribute("aria-label", attributes["aria-label"]);
+          if (!inner.hasAttribute("role")) inner.setAttribute("role", "textbox");
+        }
       }
     }
   }
@@ -56,7 +61,8 @@ function render({ model, el }) {
   // Hot keys, on their way down: ipywidgets' text fields let no key come up again.
   function onHotKey(event) {
     const command = event.ctrlKey || event.metaKey;
-    const typing = event.target.matches?.("input, textarea, select");
+    // A slider's number can be typed over, too.
+    const typing = event.target.matches?.("input, textarea, select, [contenteditable]");
     let key = null;
     if (event.isComposing || event.target.closest?.(".rk-panel") !== box) return;
     if (event.key === "Enter" && command) key = "save";
@@ -93,7 +99,7 @@ function render({ model, el }) {
   // Buttons send their own clicks, which nobody answers. On its way down, so that the answer comes first.
   // One that is plain HTML has its key in `data-key`, and its slot as cards have theirs.
   function onClick({ target }) {
-    const button = target.closest?.(".rk-panel") === box && target.closest("button");
+    const button = target.closest?.(".rk-panel") === box ? target.closest("button") : null;
     if (button?.dataset.key) send({ key: button.dataset.key, slot: slotOf(button) });
     else if (button) send({ key: "click" });
   }
@@ -146,10 +152,21 @@ function render({ model, el }) {
     });
   }
 
+  // A long document that fits at this width has no more to show.
+  function fit() {
+    for (const more of own("rk-more")) {
+      const card = more.closest(".rk-card");
+      const text = card?.querySelector(".rk-folded");
+      card?.classList.toggle("rk-fits", !!text && text.offsetHeight > 0 && text.scrollHeight <= text.clientHeight + 1);
+    }
+  }
+
   const observer = new MutationObserver(() => {
     label();
+    fit();
     refocus();
   });
+  const sizes = new ResizeObserver(() => fit());
   const ended = new AbortController();
   function attach() {
     box = el.closest(".rk-panel");
@@ -169,6 +186,7 @@ function render({ model, el }) {
     listen("focusin focusout", onFocus);
     listen("dragstart dragover drop dragend", onDrag);
     observer.observe(box, { childList: true, subtree: true, attributeFilter: ["style"] });
+    sizes.observe(box);
     label();
     alive();
   }
@@ -179,6 +197,7 @@ function render({ model, el }) {
     clearTimeout(timer);
     clearTimeout(waiting);
     observer.disconnect();
+    sizes.disconnect();
     banner?.remove();
     ended.abort();
     for (const [name, listener] of Object.entries(heeds)) model.off(name, listener);

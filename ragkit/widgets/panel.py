@@ -126,7 +126,8 @@ class Field:
         if self.line is not None:
             self.line.unobserve(self._changed, "value")
         self._old, self.serial, self.text = self.line, next(self._serials), text
-        line = ipywidgets.Text(readable(text), description=self._description, **self._shared)
+        # Without a tooltip the browser would show "null".
+        line = ipywidgets.Text(readable(text), description=self._description, tooltip="", **self._shared)
         self._shared = {"layout": line.layout, "style": line.style}  # these would stay when a line is closed
         line.observe(self._changed, "value")
         self.line = part(line, *self._classes, f"rk-field-{self.serial}")

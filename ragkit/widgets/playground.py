@@ -43,7 +43,7 @@ class PreferencePlayground(DrawnPanel):
         self.scores = self.before = self.reference
         self.said: list[tuple[int, int, float]] = []
         self.strength = ipywidgets.FloatSlider(
-            strength, min=0.1, max=3.0, step=0.1, description="strength h", readout_format=".1f"
+            strength, min=0.1, max=3.0, step=0.1, description="strength h", readout_format=".1f", tooltip=""
         )
         part(self.strength, "rk-strength").observe(self._stronger, "value")
         self._slots = [self._slot(slot) for slot in range(len(documents))]
@@ -233,6 +233,6 @@ class PreferencePlayground(DrawnPanel):
         track = ipywidgets.HTML(layout=ipywidgets.Layout(flex="0 0 auto", width=size, min_width=size))
         up = self.button("↑", f"up-{slot + 1}", lambda: self.move(slot, -1), "rk-up")
         down = self.button("↓", f"down-{slot + 1}", lambda: self.move(slot, 1), "rk-down")
-        head = row(title, track, row(up, down), classes="rk-head")
+        head = row(title, track, row(up, down), classes="rk-head rk-line")
         card = part(ipywidgets.VBox([head]), "rk-card", f"rk-slot-{slot + 1}")
         return {"card": card, "title": title, "track": track}

@@ -16,7 +16,8 @@ class Switch:
     `changed`, if given, is called when that is another one."""
 
     def __init__(self, label: str, name: str, options: Sequence, value, changed: Callable | None = None):
-        self.box = part(ipywidgets.Dropdown(options=options, value=value, description=label), f"rk-{name}")
+        box = ipywidgets.Dropdown(options=options, value=value, description=label, tooltip="")
+        self.box = part(box, f"rk-{name}")
         self._changed = changed or (lambda: None)
         self.box.observe(self._on_change, "value")
         self.offer(options, value)
