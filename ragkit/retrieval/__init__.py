@@ -4,7 +4,8 @@ from ragkit.retrieval.corpus import DATA, Hit, Passage, load_passages, read_json
 from ragkit.retrieval.encoder import Encoder
 from ragkit.retrieval.library import Library, fuse, hybrid_search, lexical_search, retrieve
 from ragkit.retrieval.milvus import MilvusLibrary
-from ragkit.retrieval.text import sentences_with_sections, split_sentences, split_text
+from ragkit.retrieval.pieces import split_text
+from ragkit.retrieval.text import sentences_with_sections, split_sentences
 
 __all__ = [
     "DATA",

@@ -15,7 +15,8 @@ from typing import Any
 
 from ragkit.retrieval.encoder import default_tokenizer
 from ragkit.retrieval.markdown import plain_markdown
-from ragkit.retrieval.text import readable, split_document
+from ragkit.retrieval.pieces import split_document
+from ragkit.retrieval.text import readable
 
 DATA = Path(__file__).resolve().parents[2] / "data"  # what the repo ships
 DOCUMENT_SUFFIXES = (".md", ".markdown", ".mdx", ".rst", ".txt")
