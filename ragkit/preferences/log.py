@@ -18,18 +18,8 @@ from operator import itemgetter
 from pathlib import Path
 
 from ragkit import __version__
-from ragkit.preferences.judgements import (
-    KINDS,
-    Comparison,
-    Exchange,
-    Feedback,
-    Judgement,
-    Ranking,
-    Skip,
-    fault,
-    from_event,
-    to_event,
-)
+from ragkit.preferences.events import fault, from_event, to_event
+from ragkit.preferences.judgements import KINDS, Comparison, Exchange, Feedback, Judgement, Ranking, Skip
 from ragkit.retrieval.storage import sync_directory
 
 SCHEMA = 1
