@@ -144,6 +144,16 @@ def test_a_folder_of_texts_is_split_at_the_window_with_overlap(tmp_path, tokeniz
         assert split_sentences(after.text)[0] in split_sentences(before.text)
 
 
+def test_the_default_tokenizer_is_loaded_once_for_a_folder(tmp_path, tokenizer, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(
+        ragkit.retrieval.corpus, "default_tokenizer", lambda: loaded.append(tokenizer) or tokenizer
+    )
+    for name in "abc":
+        (tmp_path / f"{name}.md").write_text("# A note\n\nIt is short.\n")
+    assert len(load_passages(tmp_path)) == 3 and len(loaded) == 1
+
+
 def test_the_title_takes_its_part_of_the_window(tmp_path, tokenizer, count):
     title = "A heading that goes on for as long as headings can, and then for a few words more"
     (tmp_path / "a.md").write_text(f"# {title}\n\n{sentences(120)}")

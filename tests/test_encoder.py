@@ -17,7 +17,7 @@ import torch
 import ragkit.retrieval.bert
 import ragkit.retrieval.encoder
 from ragkit.retrieval.encoder import Encoder
-from ragkit.retrieval.text import split_text
+from ragkit.retrieval.pieces import split_text
 from ragkit.retrieval.windows import token_rows
 
 WORDS = "a reranker learns from clicks which document people want; β holds it near the first order .".split()

@@ -15,7 +15,8 @@ from hypothesis import settings
 from hypothesis import strategies as some
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from ragkit.preferences.judgements import Comparison, Feedback, Ranking, Skip, to_event
+from ragkit.preferences.events import to_event
+from ragkit.preferences.judgements import Comparison, Feedback, Ranking, Skip
 from ragkit.preferences.log import PreferenceLog
 from ragkit.retrieval.corpus import Passage
 

@@ -6,7 +6,8 @@ from itertools import chain, pairwise
 import pytest
 
 from ragkit.retrieval.markdown import plain_markdown
-from ragkit.retrieval.text import sentences_with_sections, split_sentences, split_text
+from ragkit.retrieval.pieces import split_text
+from ragkit.retrieval.text import sentences_with_sections, split_sentences
 
 
 def sentences(number: int) -> str:

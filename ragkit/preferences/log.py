@@ -16,18 +16,8 @@ from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
 
-from ragkit.preferences.judgements import (
-    KINDS,
-    Comparison,
-    Exchange,
-    Feedback,
-    Judgement,
-    Ranking,
-    Skip,
-    fault,
-    from_event,
-    to_event,
-)
+from ragkit.preferences.events import fault, from_event, to_event
+from ragkit.preferences.judgements import KINDS, Comparison, Exchange, Feedback, Judgement, Ranking, Skip
 from ragkit.preferences.log_file import LogFile, to_line
 from ragkit.retrieval.storage import sync_directory
 

@@ -5,7 +5,8 @@ from ragkit.retrieval.encoder import Encoder
 from ragkit.retrieval.lexical import fuse, hybrid_search, lexical_search
 from ragkit.retrieval.library import Library, retrieve
 from ragkit.retrieval.milvus import MilvusLibrary
-from ragkit.retrieval.text import sentences_with_sections, split_sentences, split_text
+from ragkit.retrieval.pieces import split_text
+from ragkit.retrieval.text import sentences_with_sections, split_sentences
 
 __all__ = [
     "DATA",

@@ -7,14 +7,16 @@ import re
 import reprlib
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ragkit.retrieval.encoder import default_tokenizer
 from ragkit.retrieval.markdown import plain_markdown
-from ragkit.retrieval.text import readable, split_document
+from ragkit.retrieval.pieces import split_document
+from ragkit.retrieval.text import readable
 
 DATA = Path(__file__).resolve().parents[2] / "data"  # what the repo ships
 DOCUMENT_SUFFIXES = (".md", ".markdown", ".mdx", ".rst", ".txt")
@@ -96,14 +98,15 @@ def stream_passages(path: str | Path, tokenizer=None, *, warn: bool = True) -> I
     """(where it stands, passage) of what `load_passages` reads, one at a time; whether ids are unique is not
     looked at. `warn`: whether to say which files were passed over."""
     path = Path(path).expanduser()
+    given = cache(lambda: tokenizer or default_tokenizer())  # loaded once, and only where texts are split
     if path.is_file():
-        yield from _read(path, path.name, tokenizer)
+        yield from _read(path, path.name, given)
         return
     if not path.is_dir():
         raise FileNotFoundError(f"no file or folder {str(path)!r} to read passages from")
     for name in ("corpus.jsonl", "corpus.jsonl.gz"):
         if (path / name).is_file():
-            yield from _read(path / name, name, tokenizer)
+            yield from _read(path / name, name, given)
             return
     files = [f for f in sorted(path.rglob("*")) if f.is_file() and not _hidden(f.relative_to(path))]
     documents = [f for f in files if f.suffix.lower() in DOCUMENT_SUFFIXES]
@@ -117,7 +120,7 @@ def stream_passages(path: str | Path, tokenizer=None, *, warn: bool = True) -> I
     for file in files:
         name = file.relative_to(path).as_posix()
         try:
-            yield from _read(file, name, tokenizer)
+            yield from _read(file, name, given)
         except UnreadableText as error:
             skipped.append(f"{name} ({error.reason})")
     if skipped:
@@ -172,11 +175,12 @@ def unsaved(value) -> str | None:
     return None
 
 
-def _read(path: Path, name: str, tokenizer) -> Iterator[tuple[str, Passage]]:
-    """(where it stands, passage) of each in a file, so that an error can name the place."""
+def _read(path: Path, name: str, given: Callable) -> Iterator[tuple[str, Passage]]:
+    """(where it stands, passage) of each in a file, so that an error can name the place; `given()`: the
+    tokenizer."""
     name = readable(name)  # on disk it is bytes, of any kind
     if not _is_jsonl(path):
-        for passage in _split_document(name, path, "", _decoded(path), {"path": name}, tokenizer):
+        for passage in _split_document(name, path, "", _decoded(path), {"path": name}, given):
             yield str(path), passage
         return
     for number, row in read_jsonl(path):
@@ -193,7 +197,7 @@ def _read(path: Path, name: str, tokenizer) -> Iterator[tuple[str, Passage]]:
             raise ValueError(f"{where}: {why}")
         if identifier is None:
             place = Path(str(row.get("path", "")))
-            for passage in _split_document(f"{name}:{number}", place, title, text, metadata, tokenizer):
+            for passage in _split_document(f"{name}:{number}", place, title, text, metadata, given):
                 yield where, passage
         elif type(identifier) in (str, int) and str(identifier).strip():
             yield where, Passage(str(identifier), text, title, metadata)
@@ -215,7 +219,7 @@ def _decoded(path: Path) -> str:
 
 
 def _split_document(
-    name: str, path: Path, title: str, text: str, metadata: dict, tokenizer
+    name: str, path: Path, title: str, text: str, metadata: dict, given: Callable
 ) -> Iterator[Passage]:
     """One passage a piece; the title goes in front of every piece, so its tokens are taken off the window."""
     found, suffix = "", path.suffix.lower()
@@ -232,7 +236,7 @@ def _split_document(
             raise UnreadableText(path, "nested too deep") from error
         except LookupError as error:  # docutils has some for what is no table after all
             raise UnreadableText(path, f"docutils can't read it: {error}") from error
-    tokenizer = tokenizer or default_tokenizer()
+    tokenizer = given()
     window = min(tokenizer.model_max_length, 256)
     title = readable((title or found or path.stem).strip()[:200])
     taken = len(tokenizer(title, add_special_tokens=False, verbose=False)["input_ids"])

@@ -6,6 +6,7 @@ import json
 import warnings
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 
@@ -279,22 +280,34 @@ class Encoder:
         import torch
         from tqdm.auto import tqdm
 
+        from ragkit.retrieval.side_by_side import side_by_side
+
+        def compute(batch: list[int]) -> tuple:
+            padded = self.tokenizer.pad({"input_ids": [rows[i] for i in batch]}, return_tensors="pt")
+            padded = padded.to(self.device)
+            with torch.inference_mode():
+                states = self._states(padded)
+                pooled = pool(states, padded["attention_mask"], self.pooling)
+                return batch, torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy(), states
+
+        if self._bert:
+            self._fast_bert()  # before threads share it
+        threads = torch.get_num_threads() if self._bert else 1
+        todo = batches(list(map(len, rows)), TOKENS_PER_BATCH.get(self.device.type, 4096))
         bar = tqdm(total=len(rows), desc="encoding", unit="text", delay=3, disable=not progress, leave=False)
-        with bar:
-            for batch in batches(list(map(len, rows)), TOKENS_PER_BATCH.get(self.device.type, 4096)):
-                padded = self.tokenizer.pad({"input_ids": [rows[i] for i in batch]}, return_tensors="pt")
-                padded = padded.to(self.device)
-                with torch.inference_mode():
-                    states = self._states(padded)
-                    pooled = pool(states, padded["attention_mask"], self.pooling)
-                    pooled = torch.nn.functional.normalize(pooled, dim=-1)
-                yield batch, pooled.cpu().numpy(), states
-                bar.update(len(batch))
+        with bar, closing(side_by_side(compute, todo, threads)) as done:
+            for one in done:
+                yield one
+                bar.update(len(one[0]))
 
     def _states(self, padded):
         """The last layer's states, (B, T, D), of a batch from the tokenizer."""
         if not self._bert:
             return self.model(**padded).last_hidden_state
+        return self._fast_bert()(padded["input_ids"], padded["attention_mask"])
+
+    def _fast_bert(self):
+        """What computes with the weights as they are now."""
         import torch
         from safetensors.torch import load_file
 
@@ -305,7 +318,7 @@ class Encoder:
         if self._fast is None or self._fast[0] != weights:  # the first time, and when a weight was changed
             state = model.state_dict() if model else load_file(self._source / "model.safetensors")
             self._fast = weights, Bert(self._config, state, getattr(torch, self.dtype))
-        return self._fast[1](padded["input_ids"], padded["attention_mask"])
+        return self._fast[1]
 
     def _token_ids(self, texts: list[str], warn: bool = True) -> list[list[int]]:
         """Token ids of each text, special tokens included, cut at the window; the cut ones are counted."""
