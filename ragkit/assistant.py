@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ragkit.generation.generator import Answer, Generator, default_generator
+from ragkit.generation.generator import DEFAULT, Answer, Generator, default_generator
 from ragkit.retrieval.corpus import DATA, Hit, check_query, ranked
 from ragkit.retrieval.encoder import Encoder
 from ragkit.retrieval.library import Library, check_encoder, hybrid_search
@@ -60,14 +61,20 @@ class Assistant:
         `generator` (default: smollm2-reader, or tiny-rag-lm where that is not installed) and `reranker`: a
         name or a folder.
         """
-        built = Encoder(encoder or encoder_of(library))
-        trained = None
-        if reranker is not None:
-            from ragkit.reranking.reranker import Reranker
+        encoder = encoder or encoder_of(library)
+        with ThreadPoolExecutor(1) as beside:
+            # The generator is made beside the rest. Of the time until the first answer most goes into its
+            # weights (checked, merged, packed), and there no thread waits for Python's lock.
+            answering = beside.submit(Generator, generator or DEFAULT)
+            built, trained = Encoder(encoder), None
+            if reranker is not None:
+                from ragkit.reranking.reranker import Reranker
 
-            trained = Reranker.load(reranker, built)
-        answering = Generator(generator, built) if generator else default_generator(built)
-        return cls(built, load_library(library, built), answering, trained)
+                trained = Reranker.load(reranker, built)
+            passages = load_library(library, built)
+            made = answering.result() if generator else default_generator(built, answering.result)
+        made.encoder = built
+        return cls(built, passages, made, trained)
 
     def find(
         self,

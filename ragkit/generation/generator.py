@@ -17,7 +17,15 @@ from ragkit.generation.prompt import Evidence, Prompt, build_prompt, check_style
 from ragkit.generation.reader import Adapter, Reader, is_reader, merged_model, reader_settings
 from ragkit.generation.smollm2 import base_folder
 from ragkit.retrieval.corpus import DATA, Hit, check_hits, check_query
-from ragkit.retrieval.encoder import NO_CODE, SAFE, Encoder, check_weights, default_device, loading
+from ragkit.retrieval.encoder import (
+    NO_CODE,
+    SAFE,
+    Encoder,
+    check_weights,
+    default_device,
+    loading,
+    without_bars,
+)
 
 SMALL, DEFAULT = SHIPPED = "tiny-rag-lm", "smollm2-reader"  # the small one needs no package
 ABSTENTION = "I don't know: the passages found do not answer this."
@@ -66,7 +74,6 @@ class Generator:
         device: str | None = None,
     ):
         import torch
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
         self.name, self.grounded, self.encoder = name, grounded, encoder
         path = DATA / name if name in SHIPPED else Path(name).expanduser()
@@ -88,8 +95,10 @@ class Generator:
                 self.reader = Reader.load(self._base, self.adapter)
             self.tokenizer, limits = self.reader.tokenizer, [self.reader.llama.window]
         else:
+            from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
             dtype = torch.float32 if self.device.type == "cpu" else "auto"
-            with loading("generator", name, SMALL):
+            with loading("generator", name, SMALL), without_bars():
                 self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local, **NO_CODE)
                 config = AutoConfig.from_pretrained(source, local_files_only=local, **NO_CODE)
                 kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
@@ -408,10 +417,15 @@ def _finite(settings: dict, name: str, default: float) -> float:
     return value
 
 
-def default_generator(encoder: Encoder | None = None) -> Generator:
-    """smollm2-reader; where its base is not installed or cannot be kept, tiny-rag-lm, with a warning."""
+def default_generator(
+    encoder: Encoder | None = None, make: Callable[[], Generator] | None = None
+) -> Generator:
+    """smollm2-reader; where its base is not installed or cannot be kept, tiny-rag-lm, with a warning.
+
+    `make`: gives smollm2-reader, for whoever has begun to make one.
+    """
     try:
-        return Generator(DEFAULT, encoder)
+        return make() if make else Generator(DEFAULT, encoder)
     except OSError as error:
         warnings.warn(f"{SMALL} answers instead of {DEFAULT}: {error}", stacklevel=3)
         return Generator(SMALL, encoder)

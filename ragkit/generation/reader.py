@@ -139,13 +139,14 @@ class Reader:
 
     @classmethod
     def load(cls, base: Path, adapter: Adapter) -> "Reader":
-        from transformers import PreTrainedTokenizerFast
-
         # Not by AutoConfig and AutoTokenizer, which ask LlamaConfig: that imports what transformers' models
         # need, torch's compiler too, for two seconds.
         config = SimpleNamespace(**json.loads((base / "config.json").read_text(encoding="utf-8")))
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(base, local_files_only=True)
-        return cls(Llama(config, Merged(base, adapter)), tokenizer)
+        llama = Llama(config, Merged(base, adapter))
+        # After the weights, which need no transformers: another thread may import it meanwhile.
+        from transformers import PreTrainedTokenizerFast
+
+        return cls(llama, PreTrainedTokenizerFast.from_pretrained(base, local_files_only=True))
 
     def prompt(self, query: str, evidence: list[Evidence], style: str) -> Prompt:
         ids, _ = self.format.evidence_ids(query, [piece.text for piece in evidence])

@@ -130,12 +130,12 @@ def _floored(variance: np.ndarray) -> np.ndarray:
 def signs_of(lists) -> dict[str, np.ndarray]:
     """What can be said of each list alone, (L, …): its own signs, the `mean` of its documents' vectors, the
     same of length 1, `toward`, and the query's vector, `asked`."""
-    starts, means = _starts(lists.of_list), list_means(lists.features, lists.of_list)[0]
+    means = list_means(lists.features, lists.of_list)[0]
     texts = [query.strip() for query in lists.queries]
     question = [[np.log1p(len(q.split())), q.endswith("?"), bool(ASKS.match(q))] for q in texts]
     vectors = list_means(lists.vectors, lists.of_list)[0]
     toward = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
-    asked = np.broadcast_to(lists.asked, lists.vectors.shape)[starts]
+    asked = lists.asked.reshape(len(texts), -1)
     kinds = {kind: means[:, [NAMES.index(name) for name in names]] for kind, names in READ.items()}
     own = {"question": np.array(question, dtype=float)} | kinds
     return own | {"mean": vectors, "toward": toward, "asked": asked}

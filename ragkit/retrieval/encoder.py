@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from sys import getsizeof
-from threading import Lock
+from threading import Lock, RLock
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -27,6 +28,7 @@ TOKENS_PER_BATCH = {"cpu": 512, "cuda": 8192}
 NO_CODE = {"trust_remote_code": False}
 SAFE = NO_CODE | {"use_safetensors": True, "output_loading_info": True}
 DTYPES = ("float32", "bfloat16")
+_ONE_AT_A_TIME = RLock()
 MEMORY = 2**28  # bytes: some 140,000 sentences at 384 dimensions
 _ENTRY = 200  # bytes that Python needs for one of them beside text and numbers
 
@@ -59,7 +61,6 @@ class Encoder:
         dtype: str = "float32",
     ):
         import torch
-        from transformers import AutoConfig, AutoTokenizer
 
         from ragkit.retrieval.bert import supported
 
@@ -77,8 +78,7 @@ class Encoder:
         local = path.is_dir()
         source = path if local else name
         with loading("encoder", name, DEFAULT):
-            self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local, **NO_CODE)
-            config = AutoConfig.from_pretrained(source, local_files_only=local, **NO_CODE)
+            self.tokenizer, config = _described(source, local, known=name == DEFAULT)
             modules = _sidecar(source, "modules.json") or []
             layers = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in modules}
             pooling = _sidecar(source, f"{layers.get('Pooling', '1_Pooling')}/config.json")
@@ -110,7 +110,7 @@ class Encoder:
         takes two seconds, and `Bert` computes the same from its checked file."""
         from transformers import AutoModel
 
-        with loading("encoder", self.name, DEFAULT):
+        with loading("encoder", self.name, DEFAULT), without_bars():
             local = isinstance(self._source, Path)
             model, told = AutoModel.from_pretrained(self._source, local_files_only=local, **SAFE)
         check_weights(model, told, f"encoder {self.name!r}")
@@ -363,11 +363,26 @@ def default_device() -> str:
 
 def default_tokenizer():
     """The default encoder's tokenizer, for splitting texts without loading the model."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(default_folder())
+    tokenizer, _ = _described(default_folder(), local=True, known=True)
     tokenizer.model_max_length = 256  # the encoder's window; the tokenizer's own file says 512
     return tokenizer
+
+
+def _described(source: Path | str, local: bool, *, known: bool) -> tuple:
+    """A model's tokenizer and its config. `known`: the default one's, whose kind nobody has to look up: for
+    that, AutoTokenizer and AutoConfig read through all models of transformers, for a third of a second."""
+    if known:
+        from transformers import PreTrainedTokenizerFast
+
+        names = ["input_ids", "token_type_ids", "attention_mask"]
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(
+            source, local_files_only=True, model_input_names=names
+        )
+        return tokenizer, SimpleNamespace(**_sidecar(source, "config.json"))
+    from transformers import AutoConfig, AutoTokenizer
+
+    settings = {"local_files_only": local, **NO_CODE}
+    return AutoTokenizer.from_pretrained(source, **settings), AutoConfig.from_pretrained(source, **settings)
 
 
 def _checked_weights(path: Path) -> str:
@@ -407,8 +422,7 @@ def check_weights(model, told: dict, name: str) -> None:
 def loading(kind: str, name: str, default: str):
     """Around the loading of a transformers model: any failure becomes an OSError that says what to do."""
     try:
-        with without_bars():
-            yield
+        yield
     except Exception as error:  # of many kinds, by what is missing, damaged or unknown
         raise OSError(
             f"no {kind} {name!r}: it is neither a folder with a transformers model nor a model "
@@ -418,16 +432,18 @@ def loading(kind: str, name: str, default: str):
 
 @contextmanager
 def without_bars():
-    """transformers shows no progress of its own inside (a bar for downloads stays)."""
+    """transformers shows no progress of its own inside (a bar for downloads stays); and one thread at a time
+    loads a model by it, since such settings of it are everybody's."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+    with _ONE_AT_A_TIME:
+        shown = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            if shown:
+                logging.enable_progress_bar()
 
 
 def token_rows(tokenizer, window: int, *texts: list[str]) -> tuple[list[dict[str, list[int]]], list[int]]:
