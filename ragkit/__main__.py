@@ -111,8 +111,8 @@ def _sources(turn) -> str:
 
 def _cited(answer) -> str:
     """The answer's citations that its text does not hold already; a document's own [n] is none."""
+    from ragkit.generation.answer import citations_in
     from ragkit.generation.citing import marks_of
-    from ragkit.generation.generator import citations_in
 
     held = [int(mark[1]) for mark in marks_of(answer)]
     if answer.marks is None:  # written freely, in forms that other models use, too

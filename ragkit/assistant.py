@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ragkit.generation.generator import DEFAULT, Answer, Generator, default_generator
+from ragkit.generation.answer import Answer
+from ragkit.generation.generator import DEFAULT, Generator, default_generator
 from ragkit.retrieval.corpus import DATA, Hit, check_query, ranked
 from ragkit.retrieval.encoder import Encoder
 from ragkit.retrieval.library import Library, check_encoder, hybrid_search

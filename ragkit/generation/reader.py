@@ -107,7 +107,7 @@ class Merged(Mapping):
         if (a := self._adapter.weights.get(f"{part}.lora_A.weight")) is None:
             return weight
         b = self._adapter.weights[f"{part}.lora_B.weight"]
-        return weight.float() + self._adapter.scale * (b.float() @ a.float())
+        return (b.float() @ a.float()).mul_(self._adapter.scale).add_(weight)
 
     def __iter__(self):
         with self._open() as file:
