@@ -76,7 +76,7 @@ def _check_k(k: int) -> None:
 
 
 def _assistant(arguments):
-    from ragkit.assistant import Assistant
+    from ragkit import Assistant
 
     _check_k(arguments.k)
     return Assistant.load(arguments.library, arguments.generator, reranker=arguments.reranker)

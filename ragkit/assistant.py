@@ -64,18 +64,22 @@ class Assistant:
         """
         encoder = encoder or encoder_of(library)
         with ThreadPoolExecutor(1) as beside:
-            # The generator is made beside the rest. Of the time until the first answer most goes into its
-            # weights (checked, merged, packed), and there no thread waits for Python's lock.
-            answering = beside.submit(Generator, generator or DEFAULT)
-            built, trained = Encoder(encoder), None
-            if reranker is not None:
-                from ragkit.reranking.reranker import Reranker
-
-                trained = Reranker.load(reranker, built)
+            # The reader is made beside the rest. Of the time until the first answer most goes into its
+            # weights (checked, merged, packed), and there no thread waits for Python's lock. Other models
+            # are loaded by transformers, which one thread at a time can do.
+            reader = beside.submit(Generator, DEFAULT) if generator in (None, DEFAULT) else None
+            built = Encoder(encoder)
             passages = load_library(library, built)
-            made = answering.result() if generator else default_generator(built, answering.result)
-        made.encoder = built
-        return cls(built, passages, made, trained)
+            if generator is None:
+                answering = default_generator(built, reader.result)
+            else:
+                answering = reader.result() if reader else Generator(generator, built)
+        answering.encoder, trained = built, None
+        if reranker is not None:
+            from ragkit.reranking.reranker import Reranker
+
+            trained = Reranker.load(reranker, built)
+        return cls(built, passages, answering, trained)
 
     def find(
         self,

@@ -144,9 +144,11 @@ class Reader:
         config = SimpleNamespace(**json.loads((base / "config.json").read_text(encoding="utf-8")))
         llama = Llama(config, Merged(base, adapter))
         # After the weights, which need no transformers: another thread may import it meanwhile.
-        from transformers import PreTrainedTokenizerFast
+        with without_bars():
+            from transformers import PreTrainedTokenizerFast
 
-        return cls(llama, PreTrainedTokenizerFast.from_pretrained(base, local_files_only=True))
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(base, local_files_only=True)
+        return cls(llama, tokenizer)
 
     def prompt(self, query: str, evidence: list[Evidence], style: str) -> Prompt:
         ids, _ = self.format.evidence_ids(query, [piece.text for piece in evidence])

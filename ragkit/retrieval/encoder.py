@@ -77,7 +77,7 @@ class Encoder:
         self._weights_sha = _checked_weights(path / "model.safetensors") if name == DEFAULT else ""
         local = path.is_dir()
         source = path if local else name
-        with loading("encoder", name, DEFAULT):
+        with loading("encoder", name, DEFAULT), without_bars():
             self.tokenizer, config = _described(source, local, known=name == DEFAULT)
             modules = _sidecar(source, "modules.json") or []
             layers = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in modules}
@@ -433,10 +433,10 @@ def loading(kind: str, name: str, default: str):
 @contextmanager
 def without_bars():
     """transformers shows no progress of its own inside (a bar for downloads stays); and one thread at a time
-    loads a model by it, since such settings of it are everybody's."""
-    from transformers.utils import logging
-
+    is inside, and imports it there: where two do, one of them gets half a module."""
     with _ONE_AT_A_TIME:
+        from transformers.utils import logging
+
         shown = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()
         try:
