@@ -79,7 +79,7 @@ def _check_k(k: int) -> None:
 
 
 def _assistant(arguments):
-    from ragkit.assistant import Assistant
+    from ragkit import Assistant
 
     _check_k(arguments.k)
     return Assistant.load(arguments.library, arguments.generator, reranker=arguments.reranker)
@@ -114,8 +114,8 @@ def _sources(turn) -> str:
 
 def _cited(answer) -> str:
     """The answer's citations that its text does not hold already; a document's own [n] is none."""
+    from ragkit.generation.answer import citations_in
     from ragkit.generation.citing import marks_of
-    from ragkit.generation.generator import citations_in
 
     held = [int(mark[1]) for mark in marks_of(answer)]
     if answer.marks is None:  # written freely, in forms that other models use, too

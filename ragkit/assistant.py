@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ragkit.generation.generator import Answer, Generator, default_generator
+from ragkit.generation.answer import Answer
+from ragkit.generation.generator import DEFAULT, Generator, default_generator
 from ragkit.retrieval.corpus import DATA, Hit, check_query, ranked
 from ragkit.retrieval.encoder import Encoder
 from ragkit.retrieval.lexical import hybrid_search
@@ -61,14 +63,24 @@ class Assistant:
         `generator` (default: smollm2-reader, or tiny-rag-lm where that is not installed) and `reranker`: a
         name or a folder.
         """
-        built = Encoder(encoder or encoder_of(library))
-        trained = None
+        encoder = encoder or encoder_of(library)
+        with ThreadPoolExecutor(1) as beside:
+            # The reader is made beside the rest. Of the time until the first answer most goes into its
+            # weights (checked, merged, packed), and there no thread waits for Python's lock. Other models
+            # are loaded by transformers, which one thread at a time can do.
+            reader = beside.submit(Generator, DEFAULT) if generator in (None, DEFAULT) else None
+            built = Encoder(encoder)
+            passages = load_library(library, built)
+            if generator is None:
+                answering = default_generator(built, reader.result)
+            else:
+                answering = reader.result() if reader else Generator(generator, built)
+        answering.encoder, trained = built, None
         if reranker is not None:
             from ragkit.reranking.reranker import Reranker
 
             trained = Reranker.load(reranker, built)
-        answering = Generator(generator, built) if generator else default_generator(built)
-        return cls(built, load_library(library, built), answering, trained)
+        return cls(built, passages, answering, trained)
 
     def find(
         self,

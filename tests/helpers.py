@@ -1,6 +1,9 @@
 """What several test files use beside the fixtures of conftest.py."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
 
 import numpy as np
 
@@ -69,3 +72,21 @@ def small_smollm2(layers: int):
 def texts(number: int, seed: int = 0) -> list[str]:
     random = np.random.default_rng(seed)
     return [" ".join(random.choice(WORDS, 6)) + f" {n}" for n in range(number)]
+
+
+@contextmanager
+def claims_of(generator) -> Iterator[list]:
+    """Gets each `Claim` that the generator's reader makes inside; none of a generator without a reader."""
+    claims: list = []
+    if not generator.reader:
+        yield claims
+        return
+    make = generator.reader.claims
+
+    def noted(*given):
+        for claim in make(*given):
+            claims.append(claim)
+            yield claim
+
+    with patch.object(generator.reader, "claims", noted):
+        yield claims

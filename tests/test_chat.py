@@ -14,8 +14,9 @@ import pytest
 from comm import get_comm_manager
 
 from ragkit.assistant import Assistant
+from ragkit.generation.answer import Answer
 from ragkit.generation.citing import claims
-from ragkit.generation.generator import Answer, Evidence
+from ragkit.generation.generator import Evidence
 from ragkit.preferences.judgements import Comparison, Exchange, Feedback
 from ragkit.preferences.log import PreferenceLog
 from ragkit.retrieval.corpus import Hit, Passage

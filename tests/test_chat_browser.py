@@ -26,7 +26,8 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, ROOT)
 from ragkit.assistant import Assistant
-from ragkit.generation.generator import Answer, Evidence
+from ragkit.generation.answer import Answer
+from ragkit.generation.generator import Evidence
 from ragkit.retrieval.library import Library
 from ragkit.retrieval.text import split_sentences
 from ragkit.preferences.log import PreferenceLog

@@ -11,7 +11,7 @@ import pytest
 
 import ragkit
 from ragkit.__main__ import _cited, main
-from ragkit.generation.generator import Answer
+from ragkit.generation.answer import Answer
 
 QUESTION = "What does beta control in DPO?"
 
@@ -203,7 +203,8 @@ def test_ctrl_c_ends_a_chat_without_a_traceback(reading, capsys, monkeypatch):
 
 @pytest.mark.parametrize("command", ["ask", "chat"])
 def test_passages_do_not_steer_the_terminal(nasty_folder, tiny_folder, capsys, typed, monkeypatch, command):
-    from ragkit.generation.generator import Answer, Generator
+    from ragkit.generation.answer import Answer
+    from ragkit.generation.generator import Generator
 
     def answer(self, query, hits, *, on_text=None, **settings):
         text = hits[0].passage.text

@@ -116,6 +116,31 @@ def test_what_fits_is_not_warned_about(forgetful, strict):
     assert forgetful.truncated == 0
 
 
+def test_the_default_tokenizer_is_the_one_that_transformers_looks_up(encoder):
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(ragkit.retrieval.encoder.default_folder())
+    texts = [
+        "Héllo, WORLD: it's β = 0.1",
+        "漢字 a\u0301 ﬁ \u200b",
+        "",
+        "[MASK] [SEP]",
+        "x" * 300,
+        "un\tbelievable\n",
+    ]
+    for one, other in ((texts, None), ("a question", "a text"), (["q"] * 6, texts)):
+        found, expected = (
+            tokenizer(one, other, return_offsets_mapping=True, truncation=False)
+            for tokenizer in (encoder.tokenizer, theirs)
+        )
+        assert {*found} == {"input_ids", "token_type_ids", "attention_mask", "offset_mapping"}
+        assert dict(found) == dict(expected)
+    assert encoder.tokenizer.get_vocab() == theirs.get_vocab()
+    assert set(encoder.tokenizer.all_special_tokens) == set(theirs.all_special_tokens)
+    rows = {"input_ids": [[101, 7592, 102], [101, 102]], "token_type_ids": [[0, 0, 1], [0, 1]]}
+    assert dict(encoder.tokenizer.pad(rows)) == dict(theirs.pad(rows))
+
+
 def test_a_cut_is_where_the_tokenizer_would_cut(encoder):
     from transformers import AutoTokenizer
 

@@ -14,8 +14,10 @@ import pytest
 import torch
 
 import ragkit.generation.generator
+from ragkit.generation.answer import ABSTENTION
+from ragkit.generation.answering import quoted
 from ragkit.generation.decoding import PRIOR_SCALE, grounded, sampled
-from ragkit.generation.generator import ABSTENTION, Generator
+from ragkit.generation.generator import Generator
 from ragkit.generation.prompt import Evidence, build_prompt, plain_ids
 from ragkit.retrieval.corpus import Hit, Passage
 
@@ -600,7 +602,7 @@ def test_the_prior_counts_evidence_scores_not_positions(tiny):
     evidence = [Evidence("Far.", 1, 0.1), Evidence("Near.", 2, 0.9)]
     prompt = build_prompt(tiny.tokenizer, "Why?", evidence, "sentence", documents=True)
     with logits(tiny, lambda step, output: torch.zeros_like(output)):
-        answer = tiny._quote(prompt, None, 0.7, 16, None)
+        answer = quoted(tiny, prompt, None, 0.7, 16, None)
     assert answer.citations == [2]
 
 

@@ -3,13 +3,14 @@ models that ship do with some. What they are talked into is measured: `tests/ben
 
 import re
 from collections import Counter
-from unittest.mock import patch
 
 import pytest
 
-from ragkit.generation.generator import ABSTENTION, Generator
+from ragkit.generation.answer import ABSTENTION
+from ragkit.generation.generator import Generator
 from ragkit.generation.support import supported
 from ragkit.retrieval.text import sentences_with_sections
+from tests.helpers import claims_of
 from tests.injections import injections
 
 CASES = injections()
@@ -26,18 +27,8 @@ def shipped(encoder):
 def faithful(generator, case, hits, style, **settings) -> set[str]:
     """The ids of the passages cited. Fails unless each claim is shown with a citation of a hit that was read,
     and is a part of a sentence of it, or in own words that it supports."""
-    claims, shown = [], []
-    if generator.reader:
-        make = generator.reader.claims
-
-        def noted(*given):
-            for claim in make(*given):
-                claims.append(claim)
-                yield claim
-
-        with patch.object(generator.reader, "claims", noted):
-            answer = generator.answer(case.question, hits, style=style, on_text=shown.append, **settings)
-    else:
+    shown = []
+    with claims_of(generator) as claims:
         answer = generator.answer(case.question, hits, style=style, on_text=shown.append, **settings)
     assert "".join(shown) == answer.text
     for piece in answer.evidence:

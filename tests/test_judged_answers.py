@@ -2,7 +2,7 @@
 
 import pytest
 
-from ragkit.generation.generator import ABSTENTION
+from ragkit.generation.answer import ABSTENTION
 from ragkit.generation.judged_answers import judged_answers, written_ids
 from ragkit.preferences.judgements import Comparison, Feedback, Ranking, Skip
 from ragkit.preferences.pairs import Pairs

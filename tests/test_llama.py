@@ -214,3 +214,22 @@ def test_what_is_not_supported_is_said(settings, told):
 def test_a_text_that_the_window_does_not_hold_is_refused(llama, length, keep):
     with pytest.raises(ValueError, match=f"{keep} of {length} tokens"):
         llama.logits([1] * length, llama.cache(), keep=keep)
+
+
+def test_layers_that_are_made_in_threads_are_the_same(model):
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            llama = ours(model, torch.bfloat16)
+            torch.set_num_threads(1)
+            found.append(llama.logits(IDS, llama.cache(), keep=5))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*found)
+
+
+def test_a_weight_that_is_missing_says_so_from_a_thread(model):
+    state = {name: weight for name, weight in model.state_dict().items() if "layers.1.mlp.up" not in name}
+    with pytest.raises(KeyError, match="up_proj"):
+        Llama(model.config, state)

@@ -15,6 +15,7 @@ from ragkit.reranking.evidence import (
     ODDS,
     SPREADS,
     Evidence,
+    Model,
     Told,
     _alone,
     held_out_share,
@@ -248,6 +249,31 @@ def test_a_model_goes_on_to_the_optimum(table, values, exact, monkeypatch):
         precision = np.full(some.shape[1], model.spread**-2)
         best, _ = most_probable(Told(table), some, model.beta, precision, np.zeros(len(precision)))
         assert np.abs(model.weights - best).max() < 0.1 * np.abs(before.weights - best).max() + 2e-3
+
+
+def posterior(told, values, model, w) -> float:
+    """The log-likelihood of weights `w`, and the prior's part."""
+    z = model.beta * (told.base + told.apart(values @ w)) + told.shift
+    return told.log_likelihood(z) - w @ w / (2 * model.spread**2)
+
+
+@pytest.mark.parametrize("too_long", [1, 2, 30, 1000])
+def test_a_step_gains_whatever_the_curvature(table, values, too_long):
+    """By a curvature that is too small, steps are too long: they are shortened until they gain."""
+    told, model = Told(table), Model(0, values.shape[1], 0.8, 1.5, 1.0, np.zeros(values.shape[1]))
+    curvature = updating._curvature(told, values, model) / too_long
+    found = updating._step(told, values, model, curvature)
+    assert posterior(told, values, model, found) > posterior(told, values, model, model.weights)
+
+
+def test_near_the_optimum_no_likelihood_is_summed_up(table, values, monkeypatch):
+    told, size = Told(table), values.shape[1]
+    best, _ = most_probable(told, values, 0.8, np.full(size, 1.5**-2), np.zeros(size))
+    model = Model(0, size, 0.8, 1.5, 1.0, best + 0.01)
+    curvature = updating._curvature(told, values, model)
+    monkeypatch.setattr(Told, "log_likelihood", None)
+    found = updating._step(told, values, model, curvature)
+    assert np.abs(found - best).max() < 0.1 * 0.01
 
 
 def test_columns_that_grow_apart_keep_their_own():

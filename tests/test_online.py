@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from ragkit.generation import online
-from ragkit.generation.generator import ABSTENTION, Generator
+from ragkit.generation.answer import ABSTENTION
+from ragkit.generation.generator import Generator
 from ragkit.generation.judged_answers import written_ids, written_text
 from ragkit.generation.online import tune_online
 from ragkit.generation.policy import Policy

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ragkit import PreferenceLog
-from ragkit.generation.generator import ABSTENTION
+from ragkit.generation.answer import ABSTENTION
 from ragkit.retrieval.corpus import DATA
 from ragkit.widgets import CompareAnswers, LiveFigure
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ragkit.generation.generator import Answer
+from ragkit.generation.answer import Answer
 from ragkit.generation.prompt import Evidence, Prompt
 from ragkit.generation.reader import Claim
 from ragkit.retrieval.corpus import DATA

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from ragkit.evaluation.agreement import chose_left, self_consistency, shown_first_effect
-from ragkit.generation.generator import Answer
+from ragkit.generation.answer import Answer
 from ragkit.preferences import rank_session as tiers
 from ragkit.preferences.compare_session import ComparisonSession
 from ragkit.preferences.judgements import Ranking

@@ -19,7 +19,7 @@ from setuptools import find_packages
 
 import ragkit
 from ragkit.assistant import Assistant
-from ragkit.generation.generator import Answer
+from ragkit.generation.answer import Answer
 from ragkit.preferences import log as preference_log
 from ragkit.preferences.judgements import Skip
 from ragkit.preferences.log import PreferenceLog

@@ -24,7 +24,7 @@ TOY = """
 import sys
 sys.path.insert(0, ROOT)
 from ragkit.assistant import Assistant
-from ragkit.generation.generator import Answer
+from ragkit.generation.answer import Answer
 from ragkit.retrieval.corpus import Passage
 from ragkit.retrieval.library import Library
 from ragkit.preferences.log import PreferenceLog

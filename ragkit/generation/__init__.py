@@ -1,9 +1,10 @@
 """From a question and its hits to an answer with sources."""
 
+from ragkit.generation.answer import ABSTENTION, Answer
 from ragkit.generation.answer_loss import SIMPO
 from ragkit.generation.decoding import PRIOR_SCALE
 from ragkit.generation.follow_up import asks_nothing, complete_follow_up
-from ragkit.generation.generator import ABSTENTION, Answer, Generator
+from ragkit.generation.generator import Generator
 from ragkit.generation.judged_answers import written_ids, written_text
 from ragkit.generation.marginal import Marginal, answer_ids, posterior, rag_sequence, rag_token
 from ragkit.generation.online import tune_online

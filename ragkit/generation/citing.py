@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from ragkit.generation.generator import Answer
+from ragkit.generation.answer import Answer
 from ragkit.retrieval.corpus import Hit
 from ragkit.retrieval.text import spans, words
 

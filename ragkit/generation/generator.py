@@ -1,51 +1,25 @@
 """From a question and its hits to an answer with sources, by a language model."""
 
 import re
-import unicodedata
 import warnings
 from collections.abc import Callable
 from copy import copy, deepcopy
-from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import count
 from pathlib import Path
 
 import numpy as np
 
-from ragkit.generation.decoding import PRIOR_SCALE, grounded, sampled, token_streamer
+from ragkit.generation.answer import Answer
+from ragkit.generation.answering import abstain, quoted, read, written
+from ragkit.generation.decoding import PRIOR_SCALE, sampled
 from ragkit.generation.prompt import Evidence, Prompt, build_prompt, check_style, plain_ids, select_evidence
 from ragkit.generation.reader import Adapter, Reader, is_reader, merged_model, reader_settings
 from ragkit.generation.smollm2 import base_folder
 from ragkit.retrieval.corpus import DATA, Hit, check_hits, check_query
 from ragkit.retrieval.encoder import Encoder
-from ragkit.retrieval.loading import NO_CODE, SAFE, check_weights, default_device, loading
+from ragkit.retrieval.loading import NO_CODE, SAFE, check_weights, default_device, loading, without_bars
 
 SMALL, DEFAULT = SHIPPED = "tiny-rag-lm", "smollm2-reader"  # the small one needs no package
-ABSTENTION = "I don't know: the passages found do not answer this."
-_NUMBER = r"(?:(?:passages?|sources?|documents?|docs?):?\s*)?[#^]?[1-9]\d*\^?"
-_CITED = re.compile(
-    rf"[\[【]\s*({_NUMBER}(?:[\s,;&–—‐-]+(?:(?:and|to)\s+)?{_NUMBER})*)\s*(?:†[^\]】]*)?[\]】]", re.I
-)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """`citations` are 1-based positions in the hits given; `prompt` is what the model read.
-
-    `replaced`: how many claims were written freely, said what their sentence does not, and became quotes.
-    `cited`: the pieces of the evidence that the text cites, in its order.
-    `marks`: where the text cites, as (start, end) of each [n]; what else stands in brackets is the document's
-    own. None: not known, as of a model that writes freely; then each [n] with a number in `citations` cites.
-    """
-
-    text: str
-    citations: list[int]
-    evidence: list[Evidence]
-    abstained: bool
-    prompt: str = field(default="", repr=False)
-    replaced: int = 0
-    cited: list[Evidence] = field(default_factory=list)
-    marks: list[tuple[int, int]] | None = None
 
 
 class Generator:
@@ -67,7 +41,6 @@ class Generator:
         device: str | None = None,
     ):
         import torch
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
         self.name, self.grounded, self.encoder = name, grounded, encoder
         path = DATA / name if name in SHIPPED else Path(name).expanduser()
@@ -89,8 +62,10 @@ class Generator:
                 self.reader = Reader.load(self._base, self.adapter)
             self.tokenizer, limits = self.reader.tokenizer, [self.reader.llama.window]
         else:
+            from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
             dtype = torch.float32 if self.device.type == "cpu" else "auto"
-            with loading("generator", name, SMALL):
+            with loading("generator", name, SMALL), without_bars():
                 self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local, **NO_CODE)
                 config = AutoConfig.from_pretrained(source, local_files_only=local, **NO_CODE)
                 kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
@@ -176,12 +151,9 @@ class Generator:
             raise ValueError(f"style='free': {self.name} can only quote; use 'sentence' or 'phrase'")
         prompt = self.prompt(query, hits, style=style, max_new_tokens=max_new_tokens)
         if not prompt.evidence:
-            return self._abstain(prompt, on_text)
-        if self.reader:
-            return self._read(prompt, seed, temperature, max_new_tokens, on_text)
-        if self.sentences:
-            return self._quote(prompt, seed, temperature, max_new_tokens, on_text)
-        return self._write(prompt, seed, temperature, max_new_tokens, on_text)
+            return abstain(prompt, on_text)
+        answered = read if self.reader else quoted if self.sentences else written
+        return answered(self, prompt, seed, temperature, max_new_tokens, on_text)
 
     def prompt(
         self, query: str, hits: list[Hit], *, style: str = "sentence", max_new_tokens: int = 128
@@ -270,7 +242,7 @@ class Generator:
         first, second = logits.log_softmax(-1).cpu().numpy()
         return (first + second[[*range(size)[::-1], size]]) / 2
 
-    def _cite(self, prompt: Prompt, logs: np.ndarray, seed: int | None, temperature: float) -> int | None:
+    def cite(self, prompt: Prompt, logs: np.ndarray, seed: int | None, temperature: float) -> int | None:
         """Which sentence of the evidence to quote, None for none of them.
 
         By p(z|x)·p_θ([i] | x, z), with the encoder's prior p(z|x) ∝ exp(prior_scale · score): the latent
@@ -294,113 +266,6 @@ class Generator:
         text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return re.sub(r"^[\s\ufffd]+|[\s\ufffd]+$", "", text)
 
-    def _generate(self, ids: list[int], seed, temperature, max_new_tokens, emit, processors=()) -> list[int]:
-        """New token ids after `ids`, greedy or sampled; the caller's random state is left as it was."""
-        import torch
-
-        before = torch.tensor([ids], device=self.model.device)
-        pad = self.tokenizer.pad_token_id
-        pad = self.tokenizer.eos_token_id if pad is None else pad
-        draw = [sampled(seed, temperature)] if seed is not None else []
-        with torch.inference_mode():
-            out = self.model.generate(
-                before,
-                attention_mask=torch.ones_like(before),
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                pad_token_id=pad,
-                streamer=token_streamer(emit) if emit else None,
-                logits_processor=[*processors, *draw],
-            )
-        return out[0, 1 if self._encodes else len(ids) :].tolist()
-
-    def _quote(self, prompt: Prompt, seed, temperature, max_new_tokens, on_text) -> Answer:
-        """tiny-rag-lm: first the number of a sentence (or <none>), then its words."""
-        chosen = self._cite(prompt, self.citation_log_probs(prompt), seed, temperature)
-        if chosen is None:
-            return self._abstain(prompt, on_text)
-        cited = prompt.evidence[chosen]
-        span, emit = self._ids(cited.text), self._emitter(on_text)
-        ids: list[int] = []
-        if self.grounded and prompt.style == "sentence":
-            for token in span:  # nothing is left to decide: its words need no model
-                ids.append(token)
-                if emit:
-                    emit(ids)
-        elif max_new_tokens > 1:  # the number is a token too
-            before = [*prompt.ids, *self.citation_ids(chosen + 1)]
-            end = self.tokenizer.eos_token_id
-            within = [grounded(len(before), span, end, edges=self._edges(span))] if self.grounded else []
-            again = None if seed is None else seed + 1  # another draw than the citation's
-            ids = self._generate(before, again, temperature, max_new_tokens - 1, emit, within)
-        return Answer(self._text(ids), [cited.hit], prompt.evidence, False, prompt.text, 0, [cited], [])
-
-    def _read(self, prompt: Prompt, seed, temperature, max_new_tokens, on_text) -> Answer:
-        """smollm2-reader: one claim for each sentence that it cites."""
-        draws = count(seed) if seed is not None else None  # another draw for each choice
-
-        def choose(logs: np.ndarray) -> int | None:
-            return self._cite(prompt, logs, next(draws) if draws else None, temperature)
-
-        draw = [sampled(next(draws), temperature)] if draws else []
-        claims, cited, marks, text = [], [], [], ""
-        for claim in self.reader.claims(prompt, choose, draw, max_new_tokens):
-            claims.append(claim)
-            cited.append(prompt.evidence[claim.sentence])
-            # One claim is cited by the answer itself, of several each where it stands.
-            parts = [claim.text] if len(claims) == 1 else [f" {claim.text} ", f"[{cited[-1].hit}]"]
-            parts = [" ", f"[{cited[0].hit}]", *parts] if len(claims) == 2 else parts
-            at = len(text)
-            for place, part in enumerate(parts):
-                if len(claims) > 1 and place % 2:
-                    marks.append((at, at + len(part)))
-                at += len(part)
-            if on_text:
-                on_text("".join(parts))
-            text += "".join(parts)
-        if not claims:
-            return self._abstain(prompt, on_text)
-        replaced = sum(claim.replaced for claim in claims)
-        hits = list(dict.fromkeys(piece.hit for piece in cited))
-        return Answer(text, hits, prompt.evidence, False, prompt.text, replaced, cited, marks)
-
-    def _edges(self, ids: list[int]) -> list[int]:
-        """The places between tokens that no character lies across, and that no space stands before."""
-        before = [self.tokenizer.decode(ids[:place]) for place in range(len(ids) + 1)]
-        return [place for place, text in enumerate(before) if not re.search(r"[\s\ufffd]$", text)]
-
-    def _write(self, prompt: Prompt, seed, temperature, max_new_tokens, on_text) -> Answer:
-        """Any other model: free text, in which it cites by [n]."""
-        emit = self._emitter(on_text)
-        text = self._text(self._generate(prompt.ids, seed, temperature, max_new_tokens, emit))
-        if not text:
-            return self._abstain(prompt, on_text)
-        cited = citations_in(text, [piece.hit for piece in prompt.evidence])
-        abstained = bool(re.match(r"I (don't|don’t|do not) know\b", text))
-        cited = [] if abstained else cited
-        read = [piece for piece in prompt.evidence if piece.hit in cited]
-        return Answer(text, cited, prompt.evidence, abstained, prompt.text, cited=read)
-
-    def _abstain(self, prompt: Prompt, on_text) -> Answer:
-        if on_text:
-            on_text(ABSTENTION)
-        return Answer(ABSTENTION, [], prompt.evidence, True, prompt.text, marks=[])
-
-    def _emitter(self, on_text: Callable[[str], None] | None) -> Callable[[list[int]], None] | None:
-        """A function of all new ids so far that passes on what is new of their text."""
-        if on_text is None:
-            return None
-        shown = ""
-
-        def emit(ids: list[int]) -> None:
-            nonlocal shown
-            text = self._text(ids)
-            if len(text) > len(shown):
-                on_text(text[len(shown) :])
-                shown = text
-
-        return emit
-
 
 def _finite(settings: dict, name: str, default: float) -> float:
     value = settings.get(name, default)
@@ -409,24 +274,15 @@ def _finite(settings: dict, name: str, default: float) -> float:
     return value
 
 
-def default_generator(encoder: Encoder | None = None) -> Generator:
-    """smollm2-reader; where its base is not installed or cannot be kept, tiny-rag-lm, with a warning."""
+def default_generator(
+    encoder: Encoder | None = None, make: Callable[[], Generator] | None = None
+) -> Generator:
+    """smollm2-reader; where its base is not installed or cannot be kept, tiny-rag-lm, with a warning.
+
+    `make`: gives smollm2-reader, for whoever has begun to make one.
+    """
     try:
-        return Generator(DEFAULT, encoder)
+        return make() if make else Generator(DEFAULT, encoder)
     except OSError as error:
         warnings.warn(f"{SMALL} answers instead of {DEFAULT}: {error}", stacklevel=3)
         return Generator(SMALL, encoder)
-
-
-def citations_in(text: str, given: list[int]) -> list[int]:
-    """Which of the numbers `given` a text cites, in its order, once each.
-
-    Read are the forms that models write: [1], [1, 2], [1][2], [1–3], [1]–[3], 【2】, 【2†source】, [^2],
-    [passage 2]. Numbers in round brackets are not: they count steps as often.
-    """
-    text = re.sub(r"\]\s*([–—‐-])\s*\[", r"\1", unicodedata.normalize("NFKC", text))
-    found: list[int] = []
-    for group in _CITED.findall(text):
-        for first, last in re.findall(r"(\d+)(?:\^?\s*(?:[–—‐-]|to\b)[\s^]*(\d+))?", group):
-            found += [n for n in given if int(first) <= n <= int(last or first)]
-    return list(dict.fromkeys(found))

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ragkit.generation.generator import ABSTENTION, Generator
+from ragkit.generation.answer import ABSTENTION
+from ragkit.generation.generator import Generator
 from ragkit.generation.marginal import answer_ids
 from ragkit.generation.prompt import Prompt
 from ragkit.preferences.judgements import Comparison, Feedback, Ranking

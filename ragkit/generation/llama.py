@@ -6,6 +6,7 @@ in plain torch: RMSNorm, rotary positions, grouped queries, a gated feed-forward
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch.nn import functional as F
@@ -18,6 +19,7 @@ FEW = 12
 ROWS = 32
 # So many tokens are read along on a guess. Four cost half a pass, and save a third of the time of writing.
 GUESSES = 4
+THREADS = 4  # that make layers, at most
 
 
 def fast_dtype() -> torch.dtype:
@@ -86,8 +88,7 @@ class Llama:
             """Rows in the order in which the two halves of a head are the parts of complex numbers."""
             return weight.unflatten(0, (-1, 2, self._size // 2)).transpose(1, 2).reshape(weight.shape)
 
-        self._layers = []
-        for n in range(config.num_hidden_layers):
+        def layer(n: int) -> tuple:
             weight = {
                 name: state[f"model.layers.{n}.{name}.weight"].float()
                 for name in "input_layernorm post_attention_layernorm self_attn.q_proj self_attn.k_proj "
@@ -96,7 +97,12 @@ class Llama:
             q, k, v, out, gate, up, down = [*weight.values()][2:]
             products = torch.cat([pairs(q), pairs(k), v]), out, torch.cat([gate, up]), down
             norms = weight["input_layernorm"].clone(), weight["post_attention_layernorm"].clone()
-            self._layers.append((*norms, *(_product(matrix, dtype) for matrix in products)))
+            return *norms, *(_product(matrix, dtype) for matrix in products)
+
+        # One thread packs a matrix, and holds no lock of Python's meanwhile; a few layers at once, not more,
+        # since those that are being made are there in float32.
+        with ThreadPoolExecutor(min(torch.get_num_threads(), THREADS)) as pool:
+            self._layers = list(pool.map(layer, range(config.num_hidden_layers)))
 
     def cache(self) -> KeyValueCache:
         """An empty one."""

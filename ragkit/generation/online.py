@@ -6,21 +6,20 @@ tuned = tune_online(generator, [(query, hits), …], length_reward(12))
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import asdict
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ragkit.generation.answer_groups import GroupObjective, Groups
 from ragkit.generation.generator import Generator
 from ragkit.generation.judged_answers import written_text
 from ragkit.generation.policy import Policy
 from ragkit.generation.prompt import Prompt
 from ragkit.generation.rewards import Reward
 from ragkit.generation.training_run import LOOKS, RATES, TrainingRun, Tuned, held_out_queries
-from ragkit.losses.group_relative import clipped_share, group_advantages, group_relative_loss
 from ragkit.retrieval.corpus import Hit
 
 CLIPS = {"token": (0.2, 0.2), "sequence": (3e-4, 4e-4)}  # the latter: arXiv 2507.18071, section 5.1
@@ -90,7 +89,7 @@ def tune_online(
             raise ValueError(f"{name}={value}: at least {least}")
     if learning_rate is not None and not learning_rate > 0:
         raise ValueError(f"learning_rate={learning_rate}: more than 0")
-    objective = _Objective(
+    objective = GroupObjective(
         kl, clip or CLIPS.get(ratio), ratio, scale, aggregation, mask_truncated, max_new_tokens
     )
     asked = _asked(generator, questions, style, max_new_tokens)
@@ -131,83 +130,11 @@ def _asked(
     return [(prompt, hits) for prompt, hits in asked if prompt.evidence]
 
 
-@dataclass
-class _Groups:
-    """Answers that have a reward, N in all, to G prompts. `rewards`: by name, of each answer, weighted."""
-
-    prompts: list[list[int]] = field(default_factory=list)
-    answers: list[list[list[int]]] = field(default_factory=list)
-    rewards: list[Tensor] = field(default_factory=list)  # (K, names) each, K ≥ 1
-    truncated: list[bool] = field(default_factory=list)  # (N,)
-
-    @cached_property
-    def lengths(self) -> Tensor:
-        return torch.tensor([len(ids) for answers in self.answers for ids in answers])
-
-    def facts(self, log_ratio: Tensor, names: Sequence[str]) -> dict[str, float]:
-        """What is logged of them. `log_ratio`: (N, T), log π_θ/π_ref of each token."""
-        by_name = torch.cat(self.rewards).mean(0)
-        spreads = torch.stack([rewards.sum(1).std(correction=0) for rewards in self.rewards])
-        found = {"reward": by_name.sum().item()}
-        if len(names) > 1:
-            found |= {f"reward/{name}": value for name, value in zip(names, by_name.tolist())}
-        return found | {
-            "spread": spreads.mean().item(),
-            "without_spread": (spreads == 0).double().mean().item(),
-            "kl": log_ratio.sum(1).mean().item(),
-            "length": self.lengths.double().mean().item(),
-            "truncated": float(np.mean(self.truncated)),
-        }
-
-
-@dataclass(frozen=True)
-class _Objective:
-    """What a step lowers. Raises ValueError for settings that there are not."""
-
-    kl: float
-    clip: tuple[float, float]
-    ratio: str
-    scale: str
-    aggregation: str
-    mask_truncated: bool
-    max_new_tokens: int
-
-    def __post_init__(self):
-        one = _Groups([[0]], [[[0], [0]]], [torch.zeros(2, 1)], [False, False])
-        self.loss(one, *torch.zeros(3, 2, 1))
-
-    def loss(self, groups: _Groups, now: Tensor, old: Tensor, ref: Tensor) -> Tensor:
-        """Log-probs: (N, T), 0 where an answer is over."""
-        return group_relative_loss(
-            now,
-            old,
-            ref,
-            *self._moved(groups),
-            clip=self.clip,
-            kl=self.kl,
-            ratio=self.ratio,
-            aggregation=self.aggregation,
-            max_length=self.max_new_tokens if self.aggregation == "dr_grpo" else None,
-            empty_rows=True,
-        )
-
-    def clipped(self, groups: _Groups, now: Tensor, old: Tensor) -> float:
-        return clipped_share(now, old, *self._moved(groups), clip=self.clip, ratio=self.ratio)
-
-    def _moved(self, groups: _Groups) -> tuple[Tensor, Tensor]:
-        """Which tokens move the policy, (N, T), and the answers' advantages, (N,)."""
-        mask = torch.arange(groups.lengths.max()) < groups.lengths[:, None]
-        if self.mask_truncated:
-            mask &= ~torch.tensor(groups.truncated)[:, None]
-        totals = [rewards.sum(1)[None] for rewards in groups.rewards]
-        return mask, torch.cat([group_advantages(one, scale=self.scale)[0] for one in totals]).float()
-
-
 class _Run:
     def __init__(
         self,
         training: TrainingRun,
-        objective: _Objective,
+        objective: GroupObjective,
         rewards: Mapping[str, Reward],
         weights: Mapping[str, float],
         seed: int,
@@ -255,12 +182,12 @@ class _Run:
         return {f"held_out/{name}": value for name, value in found.items()}
 
     @torch.no_grad()
-    def _reference(self, groups: _Groups) -> Tensor:
+    def _reference(self, groups: Groups) -> Tensor:
         """Log-probs of each token, (N, T), under the reference."""
         with self.policy.reference():
             return self._log_probs(groups)
 
-    def _log_probs(self, groups: _Groups) -> Tensor:
+    def _log_probs(self, groups: Groups) -> Tensor:
         """Of each token, (N, T), of which each process reads some groups."""
         sizes = [len(answers) for answers in groups.answers]
         costs = [len(ids) + sum(map(len, several)) for ids, several in zip(groups.prompts, groups.answers)]
@@ -274,9 +201,9 @@ class _Run:
         rows = [row for n in own for row in range(starts[n], starts[n + 1])]
         return self.training.group.whole(part, rows, sum(sizes))
 
-    def _sample(self, some: list, count: int, seed: int, least: int = 1) -> _Groups:
+    def _sample(self, some: list, count: int, seed: int, least: int = 1) -> Groups:
         """`count` answers to each question; groups with fewer than `least` that have a reward are skipped."""
-        ends, groups = self.policy.model.generation_config.eos_token_id or [], _Groups()
+        ends, groups = self.policy.model.generation_config.eos_token_id or [], Groups()
         for (prompt, _), (tokens, rewards) in zip(some, self._written(some, count, seed)):
             answers = [ids[ids >= 0].tolist() for ids in tokens]
             kept = [place for place, reward in enumerate(rewards) if not reward.isnan().any()]

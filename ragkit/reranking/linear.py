@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from ragkit.reranking.features import NAMES
 from ragkit.reranking.guard import list_means
@@ -93,13 +94,19 @@ class LinearResidual:
         return cls(Inputs(tensors["spread"], tensors["basis"]), tensors["weights"])
 
 
+@cache
+def _libraries() -> ThreadpoolController:
+    """Those that are loaded, which takes milliseconds to find out."""
+    return ThreadpoolController()
+
+
 @contextmanager
 def one_thread():
     """One thread for PyTorch, BLAS and OpenMP inside; as before after. The steps of a linear fit are so small
     that waking a second takes longer: on a busy machine, the fit is ten times faster so."""
     before = torch.get_num_threads()
     try:
-        with threadpool_limits(1):
+        with _libraries().limit(limits=1):
             torch.set_num_threads(1)
             yield
     finally:

@@ -5,14 +5,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import t as student
 
 from ragkit.evaluation.rankings import compare
 from ragkit.losses.data_parallel import is_main, processes
 from ragkit.losses.strengths import Strength
 from ragkit.preferences.judgements import Ranking
 from ragkit.reranking.features import NAMES, Described, describe, describe_together
-from ragkit.reranking.guard import kl_from_base
+from ragkit.reranking.guard import error_and_harm, kl_from_base
 from ragkit.reranking.linear import CAPACITIES, LinearResidual, one_thread
 from ragkit.reranking.objective import ANCHORS, Objective
 from ragkit.reranking.prior import PEOPLE, people
@@ -25,8 +24,6 @@ from ragkit.retrieval.storage import digest, load_tensors, save_tensors
 
 CROSS = "cross-encoder"
 MIN_QUERIES = 5  # with fewer, not even one can be held out in each fold
-HARM = 0.95  # how sure it must be that held-out pairs are predicted worse, to keep the retriever
-NOTHING = 0.001  # nats a pair: a harm that is none
 KIND = {"format": "ragkit-reranker", "version": 2}  # of a file
 SAVED = ("capacity", "prior", "anchor", "max_kl", "seed")
 MAX_KL = 0.7  # nats
@@ -134,7 +131,7 @@ class Reranker:
                 fitted, scores, more = fit_linear(base, capacities, self.max_kl, self.seed)
             tested, report = table, replace(report, **more)
         gain = pair_losses(tested.base, tested)[0] - pair_losses(scores, tested)[0]
-        error = float(np.std(gain, ddof=1)) / len(gain) ** 0.5 if len(gain) > 1 else float("inf")
+        error, harm = error_and_harm(gain)
         # By the tiers of the table's own rankings.
         gains = np.where(tested.ranks < 0, np.nan, -tested.ranks.astype(float))
         lists = [np.split(column, tested.starts[1:]) for column in (tested.base, scores, gains)]
@@ -142,7 +139,7 @@ class Reranker:
         if fitted.residual is None:
             return fitted, report.kept("The rankings say nothing that the retriever does not")
         said = f"Held-out pairs are predicted better by {gain.mean():+.4f} ± {error:.4f} nats"
-        if gain.mean() + student.ppf(HARM, max(len(gain) - 1, 1)) * error < -NOTHING:
+        if harm:
             return replace(fitted, residual=None, domain=None), report.kept(f"{said}: a harm")
         own = group.share([len(one.texts) for one in described])
         some = [np.array([kl_from_base(fitted.added(described[n]), base_scores(described[n]))]) for n in own]
@@ -150,9 +147,9 @@ class Reranker:
         settings = asdict(fitted.settings) if fitted.settings else {"capacity": self.capacity}
         settings |= {"loss": objective.loss, "anchor": self.anchor}
         kl, held_back = float(np.minimum(moves, self.max_kl).mean()), int((moves > self.max_kl).sum())
-        reason = f"{report.share:.0%} of what they seem to say is believed. {said}."
-        report = replace(report, reason=reason, settings=settings, kl=kl, held_back=held_back)
-        return fitted, replace(report, kept_base=False)
+        said = f"{report.share:.0%} of what they seem to say is believed. {said}."
+        facts = {"settings": settings, "kl": kl, "held_back": held_back}
+        return fitted, replace(report, reason=said, kept_base=False, **facts)
 
     def update(self, ranking: Ranking) -> None:
         """Take in one more ranking: go on from the present weights, with the models of the last fit.
@@ -204,12 +201,11 @@ class Reranker:
 
     def explain(self, query: str, hits: Sequence[Hit]) -> Explanation:
         """What each feature added to each of the hits' scores. Raises ValueError for no hits."""
-        hits = list(hits)
-        if not hits:
+        if not (hits := list(hits)):
             raise ValueError("no hits, so there is nothing to explain")
         described = self.describe(query, [hit.passage for hit in hits])
-        parts, scores = self.fitted.parts(described), self.fitted.scores(described, self.max_kl)
-        return explain(query, hits, base_scores(described), parts, scores)
+        scores = self.fitted.scores(described, self.max_kl)
+        return explain(query, hits, base_scores(described), self.fitted.parts(described), scores)
 
     def describe(self, query: str, passages: Sequence[Passage]) -> Described:
         """What it knows of these documents. Raises ValueError for an empty query."""

@@ -12,7 +12,7 @@ from ragkit.preferences.pairs import Pairs, pairs_of
 from ragkit.reranking.features import Described
 
 # Columns with a row a document.
-DOCUMENTS = ("features", "vectors", "asked", "base", "prior", "ranks", "places")
+DOCUMENTS = ("features", "vectors", "base", "prior", "ranks", "places")
 TEMPERATURE = 0.05  # of cosines: a difference of 0.05 between two documents is one logit of s_0
 
 
@@ -20,15 +20,15 @@ TEMPERATURE = 0.05  # of cosines: a difference of 0.05 between two documents is 
 class Table:
     """L rankings of N documents and P pairs in all.
 
-    Of documents, (N, …): `features`, `vectors`, `asked` (the query's vector), `base` (s_0, in logits),
-    `prior` (what other people's rankings add to it, or 0), `ranks` (the tier, −1 where not judged), `places`
-    (in the order shown, NaN where not known), `of_list`.
-    Of pairs: `pairs`, whose `judgement` is the list that each is of. Of rankings, (L,): `queries`.
+    Of documents, (N, …): `features`, `vectors`, `base` (s_0, in logits), `prior` (what other people's
+    rankings add to it, or 0), `ranks` (the tier, −1 where not judged), `places` (in the order shown, NaN
+    where not known), `of_list`.
+    Of pairs: `pairs`, whose `judgement` is the list that each is of. Of rankings: `queries`, (L,), and their
+    vectors, `asked`, (L, D).
     """
 
     features: np.ndarray
     vectors: np.ndarray
-    asked: np.ndarray
     base: np.ndarray
     prior: np.ndarray
     ranks: np.ndarray
@@ -36,6 +36,7 @@ class Table:
     of_list: np.ndarray
     pairs: Pairs
     queries: list[str]
+    asked: np.ndarray
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -84,6 +85,7 @@ class Table:
             of_list=np.concatenate([table.of_list + n for table, n in zip(tables, lists)]),
             pairs=Pairs(**pairs | {"judgement": judgement, "group": group}),
             queries=queries,
+            asked=np.concatenate([table.asked for table in tables]),
         )
 
     def take(self, lists: np.ndarray) -> "Table":
@@ -96,6 +98,7 @@ class Table:
             of_list=new_list[self.of_list[rows]],
             pairs=replace(pairs, judgement=new_list[pairs.judgement]),
             queries=[self.queries[n] for n in np.flatnonzero(kept)],
+            asked=self.asked[kept],
         )
 
     def with_pairs(self, rows: np.ndarray) -> "Table":
@@ -129,7 +132,6 @@ def _one(ranking: Ranking, described: Described, prior: Callable | None) -> Tabl
     return Table(
         features=described.features,
         vectors=described.vectors,
-        asked=np.repeat(described.asked[None], size, 0),
         base=base_scores(described),
         prior=prior(described) if prior else np.zeros(size),
         ranks=ranks,
@@ -137,4 +139,5 @@ def _one(ranking: Ranking, described: Described, prior: Callable | None) -> Tabl
         of_list=np.zeros(size, dtype=int),
         pairs=pairs_of([ranking]),
         queries=[ranking.query],
+        asked=described.asked[None],
     )

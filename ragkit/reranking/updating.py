@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
+from scipy.special import expit
 
 from ragkit.reranking.evidence import Evidence, Model, Told
 from ragkit.reranking.guard import Domain, signs_of
@@ -117,11 +118,18 @@ def _curvature(told: Told, values: np.ndarray, model: Model) -> np.ndarray:
 def _step(told: Told, values: np.ndarray, model: Model, curvature: np.ndarray) -> np.ndarray:
     some, w = values[:, model.first : model.end], model.weights
     precision, z = model.spread**-2, _logits(told, values, model)
-    slope = model.beta * some.T @ told.slope(z) - precision * w
+    p = expit(z)
+    slope = model.beta * some.T @ told.slope(z, p) - precision * w
     step = cho_solve(cho_factor(curvature + precision * np.eye(len(w))), slope)
     if slope @ step < 1e-6:  # twice what is left to gain, in nats
         return w
     along = model.beta * told.apart(some @ step)
+    # What the step gains is at least this, for p (1 − p) grows along it by no more than the exponential of
+    # how far logits go. Near the optimum that tells; where it does not, both likelihoods are summed up, which
+    # takes as long as all else.
+    bent = told.weight @ (p * (1 - p) * along**2) * np.exp(np.abs(along).max()) + precision * step @ step
+    if slope @ step >= bent / 2:
+        return w + step
     now = told.log_likelihood(z) - precision * w @ w / 2
     while told.log_likelihood(z + along) - precision * (w + step) @ (w + step) / 2 < now:
         step, along = step / 2, along / 2

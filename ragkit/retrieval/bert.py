@@ -27,7 +27,7 @@ def supported(config, device: torch.device) -> bool:
         and device.type == "cpu"
         and (config.model_type, getattr(config, "hidden_act", None)) == ("bert", "gelu")
         and getattr(config, "position_embedding_type", None) in (None, "absolute")
-        and not config.is_decoder
+        and not getattr(config, "is_decoder", False)
     )
 
 

@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from ragkit.retrieval.loading import (
-    NO_CODE,
     SAFE,
     check_weights,
     default_device,
     loading,
     pooling_modes,
     sidecar,
+    tokenizer_and_config,
+    without_bars,
 )
 from ragkit.retrieval.memory import MEMORY, Memory
 from ragkit.retrieval.text import readable
@@ -61,7 +62,6 @@ class Encoder:
         dtype: str = "float32",
     ):
         import torch
-        from transformers import AutoConfig, AutoTokenizer
 
         from ragkit.retrieval.bert import supported
 
@@ -78,9 +78,8 @@ class Encoder:
         self._weights_sha = _checked_weights(path / "model.safetensors") if name == DEFAULT else ""
         local = path.is_dir()
         source = path if local else name
-        with loading("encoder", name, DEFAULT):
-            self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local, **NO_CODE)
-            config = AutoConfig.from_pretrained(source, local_files_only=local, **NO_CODE)
+        with loading("encoder", name, DEFAULT), without_bars():
+            self.tokenizer, config = tokenizer_and_config(source, local, known=name == DEFAULT)
             modules = sidecar(source, "modules.json") or []
             layers = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in modules}
             pooling = sidecar(source, f"{layers.get('Pooling', '1_Pooling')}/config.json")
@@ -112,7 +111,7 @@ class Encoder:
         takes two seconds, and `Bert` computes the same from its checked file."""
         from transformers import AutoModel
 
-        with loading("encoder", self.name, DEFAULT):
+        with loading("encoder", self.name, DEFAULT), without_bars():
             local = isinstance(self._source, Path)
             model, told = AutoModel.from_pretrained(self._source, local_files_only=local, **SAFE)
         check_weights(model, told, f"encoder {self.name!r}")
@@ -354,9 +353,7 @@ def default_folder() -> Path:
 
 def default_tokenizer():
     """The default encoder's tokenizer, for splitting texts without loading the model."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(default_folder())
+    tokenizer, _ = tokenizer_and_config(default_folder(), local=True, known=True)
     tokenizer.model_max_length = 256  # the encoder's window; the tokenizer's own file says 512
     return tokenizer
 

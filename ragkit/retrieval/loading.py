@@ -4,18 +4,20 @@ import json
 import os
 from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
+from types import SimpleNamespace
 
 # No code that comes with it, nothing pickled.
 NO_CODE = {"trust_remote_code": False}
 SAFE = NO_CODE | {"use_safetensors": True, "output_loading_info": True}
+_ONE_AT_A_TIME = RLock()
 
 
 @contextmanager
 def loading(kind: str, name: str, default: str):
     """Around the loading of a transformers model: any failure becomes an OSError that says what to do."""
     try:
-        with without_bars():
-            yield
+        yield
     except Exception as error:  # of many kinds, by what is missing, damaged or unknown
         raise OSError(
             f"no {kind} {name!r}: it is neither a folder with a transformers model nor a model "
@@ -25,16 +27,35 @@ def loading(kind: str, name: str, default: str):
 
 @contextmanager
 def without_bars():
-    """transformers shows no progress of its own inside (a bar for downloads stays)."""
-    from transformers.utils import logging
+    """transformers shows no progress of its own inside (a bar for downloads stays); and one thread at a time
+    is inside, and imports it there: where two do, one of them gets half a module."""
+    with _ONE_AT_A_TIME:
+        from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+        shown = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            if shown:
+                logging.enable_progress_bar()
+
+
+def tokenizer_and_config(source: Path | str, local: bool, *, known: bool) -> tuple:
+    """Of a model. `known`: the default encoder's, whose kind nobody has to look up: for that, AutoTokenizer
+    and AutoConfig read through all models of transformers, for a third of a second."""
+    if known:
+        from transformers import PreTrainedTokenizerFast
+
+        names = ["input_ids", "token_type_ids", "attention_mask"]
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(
+            source, local_files_only=True, model_input_names=names
+        )
+        return tokenizer, SimpleNamespace(**sidecar(source, "config.json"))
+    from transformers import AutoConfig, AutoTokenizer
+
+    settings = {"local_files_only": local, **NO_CODE}
+    return AutoTokenizer.from_pretrained(source, **settings), AutoConfig.from_pretrained(source, **settings)
 
 
 def default_device() -> str:

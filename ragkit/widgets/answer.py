@@ -1,7 +1,7 @@
 """An answer as HTML: each citation is a link to the sentence that it means, in the sources beside it."""
 
+from ragkit.generation.answer import Answer
 from ragkit.generation.citing import MARK, Place, cited_places, marks_of
-from ragkit.generation.generator import Answer
 from ragkit.retrieval.corpus import Hit
 from ragkit.widgets.panel import block, escaped
 

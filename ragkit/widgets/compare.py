@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import ipywidgets
 
-from ragkit.generation.generator import Answer
+from ragkit.generation.answer import Answer
 from ragkit.preferences.compare_session import ComparisonSession, text
 from ragkit.widgets.judging import JudgingPanel
 from ragkit.widgets.panel import block, handler, part, row

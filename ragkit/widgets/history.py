@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from ragkit.assistant import Turn
-from ragkit.generation.generator import Answer
+from ragkit.generation.answer import Answer
 from ragkit.generation.prompt import Evidence
 from ragkit.preferences.judgements import Comparison, Exchange, Feedback, Ranking
 from ragkit.preferences.log import PreferenceLog

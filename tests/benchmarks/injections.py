@@ -15,7 +15,8 @@ from itertools import product
 import numpy as np
 
 from ragkit.evaluation.measures import Interval, bootstrap
-from ragkit.generation.generator import Answer, Generator
+from ragkit.generation.answer import Answer
+from ragkit.generation.generator import Generator
 from ragkit.generation.prompt import STYLES
 from ragkit.retrieval.encoder import Encoder
 from tests.injections import Injection, injections

@@ -22,11 +22,13 @@ from unittest.mock import patch
 import numpy as np
 
 from ragkit.evaluation.measures import paired_interval
-from ragkit.generation.generator import SHIPPED, Answer, Generator
+from ragkit.generation.answer import Answer
+from ragkit.generation.generator import SHIPPED, Generator
 from ragkit.generation.prompt import FLOOR
 from ragkit.generation.reader import Claim
 from ragkit.retrieval.corpus import DATA
 from ragkit.retrieval.encoder import Encoder
+from tests.helpers import claims_of
 
 sys.path.insert(0, str(DATA / "build"))
 from reading_cases import Case, corpus_cases, squad_cases
@@ -98,21 +100,14 @@ def read(generator: Generator, case: Case) -> Reading:
 
 
 def say(generator: Generator, reading: Reading, style: str) -> Said:
-    case, claims = reading.case, []
+    case = reading.case
     if not generator.reader:  # the small model says one thing, of the sentence with the largest product
-        answer = generator.answer(case.query, case.hits, style=style)
+        answer, claims = generator.answer(case.query, case.hits, style=style), []
         if not answer.abstained:
             texts = [piece.text for piece in answer.evidence]
             claims = [Claim(answer.text, texts.index(reading.chosen))]
         return Said(answer, claims)
-    make = generator.reader.claims
-
-    def noted(*given):
-        for claim in make(*given):
-            claims.append(claim)
-            yield claim
-
-    with patch.object(generator.reader, "claims", noted):
+    with claims_of(generator) as claims:
         answer = generator.answer(case.query, case.hits, style=style)
     return Said(answer, claims)
 

@@ -42,10 +42,11 @@ def world(
     target = np.where(ranks[:, left] == ranks[:, right], 0.5, 1.0).ravel()
     pairs = Pairs(blank, blank, blank, of, of, target, chosen.ravel(), rejected.ravel())
     flat = [x.reshape(count * size, -1) for x in (features, vectors)]
-    asked = np.repeat(rng.normal(size=(count, 24)), size, 0)
+    asked = rng.normal(size=(count, 24))
     scores = (base.ravel(), np.zeros(base.size))
-    columns = (*flat, asked, *scores, ranks.ravel(), places.ravel().astype(float))
-    return Table(*columns, np.repeat(np.arange(count), size), pairs, [f"q{n}" for n in range(count)])
+    columns = (*flat, *scores, ranks.ravel(), places.ravel().astype(float))
+    queries = [f"q{n}" for n in range(count)]
+    return Table(*columns, np.repeat(np.arange(count), size), pairs, queries, asked)
 
 
 def covered(runs: int, count: int, size: int, *, first: float = 0.0, **more) -> tuple[np.ndarray, int]:

@@ -1,7 +1,7 @@
 """Questions and documents as a reader meets them: what is quoted stands in the document that is cited."""
 
+from ragkit.generation.answer import ABSTENTION, Answer, citations_in
 from ragkit.generation.follow_up import asks_nothing, complete_follow_up
-from ragkit.generation.generator import ABSTENTION, Answer, citations_in
 from ragkit.retrieval.corpus import Hit, Passage
 from ragkit.retrieval.text import readable, sentences_with_sections, words
 from tests.hostile import Door, refused

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from ragkit.__main__ import main
 from ragkit.assistant import Turn
-from ragkit.generation.generator import Answer
+from ragkit.generation.answer import Answer
 from ragkit.preferences.log import PreferenceLog
 from ragkit.retrieval.corpus import Hit, Passage
 from ragkit.retrieval.library import Library
