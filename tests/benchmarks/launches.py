@@ -34,6 +34,8 @@ def index(folder: str):
 
 
 def tune(folder: str):
+    import torch
+
     from ragkit import Comparison, Encoder, Generator, Hit, Passage, tune
     from ragkit.losses.data_parallel import processes
 
@@ -44,7 +46,7 @@ def tune(folder: str):
         hits = [Hit(Passage(str(n), text), 1.0, 1)]
         query = f"Who built the bridge of {1800 + n}?"
         given.append(Comparison(query, "the people", text[:61], -1, hits=hits))
-    processes()
+    processes().sum(torch.zeros(1))  # they have found each other
     settings = {"epochs": 1, "batch": 16, "held_out": 0.1, "looks": 1, "progress": False}
     return lambda: tune(generator, given, **settings)
 
