@@ -129,9 +129,24 @@ def test_equal_scores_keep_the_order_of_the_library(tmp_path):
         for k in (1, 2, 10, 99, 101, 343, 400):
             ours, theirs = (retrieve(each, query, k) for each in (there, faiss))
             assert [hit.passage for hit in ours] == [hit.passage for hit in theirs]
+            both = np.array([query, query[::-1]])
+            assert retrieve(there, both, k) == [retrieve(there, vector, k) for vector in both]
             ours, theirs = (hybrid_search(each, "beta 3", query, k) for each in (there, faiss))
             assert [hit.passage for hit in ours] == [hit.passage for hit in theirs]
         there.close()
+
+
+def test_many_queries_go_in_requests_that_have_room(library, encoder, monkeypatch):
+    asked = encoder.encode_passages([f"query {n}" for n in range(30)])
+    found = [retrieve(library, vector, 4) for vector in asked]
+    sent, call = [], library._collection.call
+    monkeypatch.setattr(
+        library._collection, "call", lambda name, **told: sent.append(len(told["data"])) or call(name, **told)
+    )
+    assert retrieve(library, asked, 4) == found and sent == [30]
+    monkeypatch.setattr(milvus, "ANSWER", 300_000)
+    assert retrieve(library, asked, 4) == found and sent[1:] == [14, 14, 2]
+    assert retrieve(library, asked[:0], 4) == []
 
 
 def test_hybrid_search_finds_what_words_alone_bring_up(encoder, place):

@@ -18,6 +18,7 @@ from ragkit.retrieval.indexes import (
     set_search,
 )
 from ragkit.retrieval.library_files import library_facts, library_writers, read_library, refuse_broken
+from ragkit.retrieval.nearest import nearest
 from ragkit.retrieval.storage import LibraryFolder
 
 
@@ -30,7 +31,7 @@ class Library:
     is exact, or has been changed since).
     """
 
-    index, recall, _mapped = FLAT, None, False
+    index, recall, _mapped, _norm = FLAT, None, False, None
 
     def __init__(
         self, encoder_name: str, fingerprint: str, dimension: int, *, index: str = FLAT, encoder=None
@@ -69,7 +70,7 @@ class Library:
         vectors = library._added(passages, None, progress)
         if index != FLAT and len(library) and (queries is None or len(queries)):
             own = sample_rows(len(vectors), 200) if queries is None else None
-            asked = vectors[own] if queries is None else _checked_queries(library, queries)
+            asked = vectors[own] if queries is None else checked_vectors(library, queries)
             library.recall = recall(library._index, index, [vectors], asked, own)
             if progress and library.recall:
                 print(library.recall, file=sys.stderr)
@@ -242,27 +243,20 @@ class Library:
             self._index.reconstruct_batch(np.array(numbers, dtype=np.int64), vectors)
         return vectors
 
-    def _nearest(self, vector: np.ndarray, k: int) -> list[tuple[Passage, float]]:
-        scores, numbers = self._found(vector, min(k, len(self)))
-        return [(self._passages[n], score) for n, score in zip(numbers.tolist(), scores.tolist())]
+    def _nearest(self, vectors: np.ndarray, k: int) -> list[list[tuple[Passage, float]]]:
+        """Of each of the vectors, (Q, D), the k best passages and their scores."""
+        found = zip(*(part.tolist() for part in self._found(vectors, k)))
+        return [[(self._passages[n], score) for score, n in zip(*one) if n >= 0] for one in found]
 
-    def _found(self, vector: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """(scores, numbers) of the k best, (k,), or fewer where the index finds no more; equals in order."""
-        if k == 0:
-            return np.empty(0, np.float32), np.empty(0, np.int64)
-        width = k
-        while True:
-            # FAISS takes any of those that tie for the last place: look on until the tie is seen whole.
-            width = min(width + 1, len(self))
-            scores, numbers = self._index.search(vector[None], width)  # (1, width) each
-            scores, numbers = scores[0], numbers[0]
-            if width == len(self) or scores[-1] < scores[k - 1] or numbers[-1] < 0:
-                break
-            width *= 2
-        there = numbers >= 0  # −1: a graph or the cells looked into had no more
-        scores, numbers = scores[there], numbers[there]
-        best = np.lexsort((numbers, -scores))[:k]
-        return scores[best], numbers[best]
+    def _found(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        return nearest(self._index, vectors, min(k, len(self)), self._largest_norm)
+
+    def _largest_norm(self) -> float:
+        """No vector of a flat index has a larger one."""
+        if self._norm is None:
+            rows = flat_rows(self._index)
+            self._norm = float(np.einsum("nd,nd->n", rows, rows).max(initial=0.0)) ** 0.5
+        return self._norm
 
     def _cosines(self, vector: np.ndarray, weight: float, added: np.ndarray, k: int) -> np.ndarray:
         """Cosines, (N,), by which the k best are found of weight · cosine + added; `added`: (N,).
@@ -277,7 +271,9 @@ class Library:
         if k == 0 or len(self) == 0:
             return cosines
         order = np.fromiter(self._passages, np.int64, len(self))  # numbers grow
-        scores, numbers = self._found(vector, min(max(2 * k, 100), len(self)))
+        scores, numbers = (part[0] for part in self._found(vector[None], max(2 * k, 100)))
+        there = numbers >= 0
+        scores, numbers = scores[there], numbers[there]
         cosines[np.searchsorted(order, numbers)] = scores
         floor = scores[-1] if len(scores) else np.inf
         rest = undecided(weight * cosines, added, weight * floor, k)
@@ -292,7 +288,7 @@ class Library:
         for number, passage in enumerate(passages, first):
             self._passages[number] = passage
             self._numbers[passage.id] = number
-        self._bm25 = self.recall = None
+        self._bm25 = self.recall = self._norm = None
 
 
 def undecided(known: np.ndarray, added: np.ndarray, floor: float, k: int) -> np.ndarray:
@@ -304,41 +300,53 @@ def undecided(known: np.ndarray, added: np.ndarray, floor: float, k: int) -> np.
     return np.flatnonzero(~there & (floor + added >= worst))
 
 
-def _checked_queries(library: Library, queries: np.ndarray) -> np.ndarray:
-    return np.stack([checked_vector(library, query) for query in queries])
-
-
-def retrieve(library: Library, query_vector: np.ndarray, k: int) -> list[Hit]:
+def retrieve(library: Library, query_vector: np.ndarray, k: int) -> list[Hit] | list[list[Hit]]:
     """The k passages with the largest inner product with the query vector, best first.
 
-    This is f(library, query vector, k). `query_vector`: (D,), as `Encoder.encode_query` gives it. Fewer
-    than k hits come back from a smaller library; none from an empty one. Equal scores keep the library's
-    order. What an index that is not exact misses: `Library.recall`.
+    This is f(library, query vector, k). `query_vector`: (D,), as `Encoder.encode_query` gives it; or many,
+    (Q, D), searched at once, which takes a fraction of the time of one by one: then a list of hits for each,
+    the same to the bit. Fewer than k hits come back from a smaller library; none from an empty one. Equal
+    scores keep the library's order. What an index that is not exact misses: `Library.recall`.
     Raises ValueError for a vector of another dimension or with NaN or infinity in it, or for k < 0.
     """
-    vector = checked_vector(library, query_vector)
-    return ranked(library._nearest(vector, check_k(k)))
+    vectors = checked_vectors(library, query_vector)
+    found = library._nearest(np.atleast_2d(vectors), check_k(k))
+    return [ranked(one) for one in found] if vectors.ndim == 2 else ranked(found[0])
 
 
 def checked_vector(library: Library, query_vector: np.ndarray) -> np.ndarray:
+    """One query vector, (D,), also of a row, (1, D)."""
+    vectors = checked_vectors(library, query_vector)
+    if vectors.ndim == 2 and len(vectors) != 1:
+        raise _shaped(library, vectors)
+    return vectors.reshape(-1)
+
+
+def checked_vectors(library: Library, query_vectors: np.ndarray) -> np.ndarray:
+    """One query vector, (D,), or many, (Q, D), as float32."""
     try:
-        vector = np.asarray(query_vector, dtype=np.float32)
+        vectors = np.asarray(query_vectors, dtype=np.float32)
     except (TypeError, ValueError, RuntimeError) as error:  # a text, or a tensor with its gradient
         raise ValueError(
-            f"query_vector={shortened(query_vector)}: a vector of {library.dimension} numbers, as "
+            f"query_vector={shortened(query_vectors)}: a vector of {library.dimension} numbers, as "
             f"encode_query gives it ({error})"
         ) from error
-    if vector.shape == (1, library.dimension):
-        vector = vector[0]
-    if vector.shape != (library.dimension,):
+    if vectors.ndim not in (1, 2) or vectors.shape[-1] != library.dimension:
+        raise _shaped(library, vectors)
+    if not np.isfinite(vectors).all():
+        bad = tuple(np.argwhere(~np.isfinite(vectors))[0].tolist())
         raise ValueError(
-            f"the query vector has shape {vector.shape}, the library's vectors have ({library.dimension},): "
-            f"encode the query with {library.encoder_name!r}"
+            f"query_vector[{', '.join(map(str, bad))}] is {vectors[bad]}; a query vector holds finite "
+            "numbers only"
         )
-    if not np.isfinite(vector).all():
-        bad = int(np.argmin(np.isfinite(vector)))
-        raise ValueError(f"query_vector[{bad}] is {vector[bad]}; a query vector holds finite numbers only")
-    return vector
+    return vectors
+
+
+def _shaped(library: Library, vectors: np.ndarray) -> ValueError:
+    return ValueError(
+        f"the query vector has shape {vectors.shape}, the library's vectors have ({library.dimension},): "
+        f"encode the query with {library.encoder_name!r}"
+    )
 
 
 def check_encoder(encoder, fingerprint: str, encoder_name: str) -> None:

@@ -14,6 +14,8 @@ from ragkit.retrieval.milvus_collection import BYTES, FIELDS, Collection, is_mil
 
 MOST = 16_384  # hits of one search, a limit of Milvus servers
 REQUEST = 8 * 2**20  # bytes of a request; a server takes 64 MB
+ANSWER = 32 * 2**20  # bytes of an answer, more or less: as many queries as it has room for go at once
+TEXT = 4_096  # bytes of a row's texts, as a rule
 PAGE = 1_000  # rows that are asked for at once
 
 
@@ -137,16 +139,20 @@ class MilvusLibrary(Library):
 
     # --- what Library's searches ask for
 
-    def _nearest(self, vector: np.ndarray, k: int) -> list[tuple[Passage, float]]:
+    def _nearest(self, vectors: np.ndarray, k: int) -> list[list[tuple[Passage, float]]]:
         if k > MOST and (k := min(k, len(self))) > MOST:
             raise ValueError(f"k={k}: Milvus gives at most {MOST:,} hits for a question")
-        width = min(k + 1, MOST)
-        while k:
-            rows, scores, floor = self._search(vector, width)
-            if len(rows) < width or width == MOST or floor < scores[k - 1]:
-                return [(_passage(row), score) for row, score in zip(rows[:k], scores.tolist())]
-            width = min(2 * width, MOST)  # a tie for the last place is seen whole
-        return []
+        found: list[list] = [[] for _ in vectors]
+        left, width = list(range(len(vectors))), min(k + 1, MOST)
+        while k and left:
+            tied = []
+            for n, (rows, scores, floor) in zip(left, self._search(vectors[left], width)):
+                if len(rows) < width or width == MOST or floor < scores[k - 1]:
+                    found[n] = [(_passage(row), score) for row, score in zip(rows[:k], scores.tolist())]
+                else:
+                    tied.append(n)  # a tie for the last place is seen whole
+            left, width = tied, min(2 * width, MOST)
+        return found
 
     def _cosines(self, vector: np.ndarray, weight: float, added: np.ndarray, k: int) -> np.ndarray:
         """As in Library, but −inf where a passage can be none of the k best.
@@ -154,7 +160,9 @@ class MilvusLibrary(Library):
         Fagin's threshold algorithm: what is not among the nearest is no nearer than the last of them.
         """
         cosines = np.full(len(added), -np.inf)
-        rows, scores, floor = self._search(vector, min(max(2 * k, 100), MOST)) if k else ([], [], 0.0)
+        rows, scores, floor = [], [], 0.0
+        if k:
+            [(rows, scores, floor)] = self._search(vector[None], min(max(2 * k, 100), MOST))
         for row, score in zip(rows, scores):
             if (place := self._place_of.get(row["id"])) is not None:
                 cosines[place] = score
@@ -166,15 +174,22 @@ class MilvusLibrary(Library):
             cosines[there] = np.einsum("nd,d->n", vectors.reshape(-1, self.dimension), vector)
         return cosines
 
-    def _search(self, vector: np.ndarray, width: int) -> tuple[list[dict], np.ndarray, float]:
-        """(rows, scores, floor): the nearest rows, best first, and what no other row's score is above.
+    def _search(self, vectors: np.ndarray, width: int) -> Iterator[tuple[list[dict], np.ndarray, float]]:
+        """(rows, scores, floor) of each of the vectors, (Q, D): the nearest rows, best first, and what no
+        other row's score is above.
 
         Milvus may round the products of equal rows differently; they are multiplied again here, so that equal
         rows have equal scores, and the floor leaves room for that.
         """
         fields = ["number", *FIELDS, "vector"]
-        found = self._collection.call("search", data=[vector.tolist()], limit=width, output_fields=fields)[0]
-        rows = [dict(hit["entity"]) for hit in found]
+        step = max(ANSWER // (width * (4 * self.dimension + TEXT)), 1)
+        for start in range(0, len(vectors), step):
+            some = vectors[start : start + step]
+            found = self._collection.call("search", data=some.tolist(), limit=width, output_fields=fields)
+            for vector, one in zip(some, found):
+                yield self._scored(vector, [dict(hit["entity"]) for hit in one], one, width)
+
+    def _scored(self, vector: np.ndarray, rows: list[dict], found, width: int) -> tuple:
         vectors = np.array([_vector(row) for row in rows], np.float32).reshape(-1, self.dimension)
         scores = np.einsum("nd,d->n", vectors, vector)
         longest = np.linalg.norm(vectors.astype(float), axis=1).max(initial=0.0)

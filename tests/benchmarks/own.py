@@ -87,7 +87,7 @@ def search(threads: int, sizes: tuple[int, int], batch: int, turns: int) -> list
         found = in_turns(sides, turns)
         medians[size] = {name: median(taken) for name, taken in found.items()}
     many = {
-        "ragkit": lambda n: seconds(lambda: [retrieve(library, vector, 10) for vector in asked]),
+        "ragkit": lambda n: seconds(lambda: retrieve(library, asked, 10)),
         "faiss": lambda n: seconds(lambda: index.search(asked, 10)),
     }
     many = in_turns(many, 3)
@@ -96,7 +96,7 @@ def search(threads: int, sizes: tuple[int, int], batch: int, turns: int) -> list
     compared = (
         (f"{work}, one query", found, "faiss", 1.05, grows),
         (f"{work}, one query", found, "numpy", None, ""),
-        (f"{work}, {batch} queries, which ragkit takes one by one", many, "faiss", 1.05, ""),
+        (f"{work}, {batch} queries at once", many, "faiss", 1.05, ""),
     )
     for work, took, peer, target, grows in compared:
         factor = ratio(took["ragkit"], took[peer])
