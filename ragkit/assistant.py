@@ -94,8 +94,7 @@ class Assistant:
         count = k if self.reranker is None else max(k, candidates or k)
         hits = hybrid_search(self.library, query, query_vector, count)
         if hasattr(self.encoder, "remember"):  # the steps to come need not encode them again
-            vectors = self.library.vectors_of(hit.passage.id for hit in hits)
-            self.encoder.remember([hit.passage.full_text for hit in hits], vectors)
+            self.library.lend(self.encoder, [hit.passage for hit in hits])
         clock.append(time.perf_counter())
 
         # 3. A reranker, where there is one, puts them into the order that people prefer.

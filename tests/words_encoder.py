@@ -32,7 +32,9 @@ class WordsEncoder:
     def encode_passages(self, texts: list[str], *, progress: bool = True, warn: bool = True) -> np.ndarray:
         return self.encode(texts)
 
-    def encode_sentences(self, texts, spans, *, progress: bool = True) -> list[tuple[np.ndarray, np.ndarray]]:
+    def encode_sentences(
+        self, texts, spans, *, progress=True, warn=False
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
         sentences = [[text[start:end] for start, end in own] for text, own in zip(texts, spans)]
         self.encode([piece for text, own in zip(texts, sentences) for piece in (text, *own)])
         return [(self.encode([text]), self.encode(own)) for text, own in zip(texts, sentences)]

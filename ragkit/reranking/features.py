@@ -13,7 +13,8 @@ from scipy.stats import rankdata
 from ragkit.losses.data_parallel import Processes
 from ragkit.reranking.style import BOILERPLATE, style
 from ragkit.retrieval.lexical import K1, B
-from ragkit.retrieval.text import spans, words
+from ragkit.retrieval.sentences import sentence_places
+from ragkit.retrieval.text import words
 
 NAMES = (
     "similarity",  # of query and text, as far as the encoder's window goes
@@ -175,7 +176,7 @@ def _beaten(values: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=KEPT)
 def _read(text: str) -> _Text:
-    places = [(span.start, span.end) for span in spans(text)] or [(0, len(text))]
+    places = sentence_places(text)
     sentences = [text[start:end] for start, end in places]
     said = [tuple(map(intern, words(sentence))) for sentence in sentences]
     about_page = [bool(BOILERPLATE.search(sentence)) for sentence in sentences]

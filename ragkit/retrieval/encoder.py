@@ -155,7 +155,12 @@ class Encoder:
         return self.encode(texts, progress=progress, warn=warn)
 
     def encode_sentences(
-        self, texts: list[str], spans: list[list[tuple[int, int]]], *, progress: bool = True
+        self,
+        texts: list[str],
+        spans: list[list[tuple[int, int]]],
+        *,
+        progress: bool = True,
+        warn: bool = False,
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Passages and their sentences: vectors (W, D) and (S, D) of each text, float32, unit norm.
 
@@ -164,16 +169,21 @@ class Encoder:
         vector is the mean of its tokens' last states, so that it knows what stands around it (late chunking,
         arXiv 2409.04701). A model that pools by CLS has trained no other token's state: it runs each sentence
         alone, as far as its window goes. `spans`: where the S sentences of each text begin and end, in
-        characters, in order. Raises ValueError where there are not as many of them as texts.
+        characters, in order. With `warn`, texts of several windows count as cut: their own vector is that of
+        the first. Raises ValueError where there are not as many spans as texts.
         """
-        keys = [f"{self.passage_prefix}{text}\0{own}" for text, own in zip(texts, spans, strict=True)]
+        keys = self._sentence_keys(texts, spans)
         known = self._memory.get(keys)
         new = {key: n for n, key in enumerate(keys) if key not in known}
-        made = self._in_context([texts[n] for n in new.values()], [spans[n] for n in new.values()], progress)
-        self._memory.put(list(new), made)
-        self._memory.put([self.passage_prefix + texts[n] for n in new.values()], [one[0] for one in made])
-        known.update(zip(new, made))
+        if new:
+            some = [texts[n] for n in new.values()]
+            made = self._in_context(some, [spans[n] for n in new.values()], progress)
+            self._memory.put(list(new), made)
+            self._memory.put([self.passage_prefix + text for text in some], [one[0] for one in made])
+            known.update(zip(new, made))
         found = [known[key].copy() for key in keys]  # callers may change theirs
+        if warn and (cut := [n for n in new.values() if len(known[keys[n]]) > len(spans[n]) + 1]):
+            self._count_cut(texts[cut[0]], len(cut), len(texts))
         return [tuple(np.split(vectors, [len(vectors) - len(own)])) for vectors, own in zip(found, spans)]
 
     def remember(self, texts: list[str], vectors: np.ndarray) -> None:
@@ -188,6 +198,15 @@ class Encoder:
             )
         self._memory.put([self.passage_prefix + text for text in texts], np.asarray(vectors))
 
+    def remember_sentences(
+        self, texts: list[str], spans: list[list[tuple[int, int]]], vectors: list[np.ndarray]
+    ) -> None:
+        """What `encode_sentences` has made of texts already: of each, (W + S, D)."""
+        self._memory.put(self._sentence_keys(texts, spans), vectors)
+
+    def _sentence_keys(self, texts: list[str], spans: list[list[tuple[int, int]]]) -> list[str]:
+        return [f"{self.passage_prefix}{text}\0{own}" for text, own in zip(texts, spans, strict=True)]
+
     def __getstate__(self) -> dict:
         # A copy may be changed.
         return vars(self) | {"_memory": Memory(self._memory.limit), "_fast": None}
@@ -195,6 +214,8 @@ class Encoder:
     def _vectors(self, texts: list[str], progress: bool, warn: bool) -> np.ndarray:
         known = self._memory.get(texts)
         new = [text for text in dict.fromkeys(texts) if text not in known]
+        if texts and not new:
+            return np.stack([known[text] for text in texts])
         made = self._computed(new, progress, warn)
         self._memory.put(new, made)
         if len(new) == len(texts):
@@ -290,18 +311,21 @@ class Encoder:
         """Token ids of each text, special tokens included, cut at the window; the cut ones are counted."""
         rows, cut = token_rows(self.tokenizer, self.max_tokens, [readable(text) for text in texts])
         if cut:
-            with self._memory.lock:
-                warn = warn and not self._warned
-                self.truncated += len(cut)
-                self._warned |= warn
-            if warn:
-                warnings.warn(
-                    f"{len(cut)} of {len(texts)} texts are longer than the encoder's window of "
-                    f"{self.max_tokens} tokens; what lies beyond it was not encoded (the first begins "
-                    f"{texts[cut[0]][:40]!r}). This is said once; Encoder.truncated goes on counting",
-                    stacklevel=5,
-                )
+            self._count_cut(texts[cut[0]], len(cut), len(texts), warn, stacklevel=6)
         return [row["input_ids"] for row in rows]
+
+    def _count_cut(self, first: str, cut: int, of: int, warn: bool = True, stacklevel: int = 3) -> None:
+        with self._memory.lock:
+            warn = warn and not self._warned
+            self.truncated += cut
+            self._warned |= warn
+        if warn:
+            warnings.warn(
+                f"{cut} of {of} texts are longer than the encoder's window of {self.max_tokens} tokens; what "
+                f"lies beyond it was not encoded (the first begins {first[:40]!r}). This is said once; "
+                "Encoder.truncated goes on counting",
+                stacklevel=stacklevel,
+            )
 
 
 def default_folder() -> Path:

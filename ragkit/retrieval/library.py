@@ -19,6 +19,7 @@ from ragkit.retrieval.indexes import (
 )
 from ragkit.retrieval.library_files import library_facts, library_writers, read_library, refuse_broken
 from ragkit.retrieval.nearest import nearest
+from ragkit.retrieval.sentences import Read, Sentences, arrays_of, read, remind
 from ragkit.retrieval.storage import LibraryFolder
 
 
@@ -31,7 +32,7 @@ class Library:
     is exact, or has been changed since).
     """
 
-    index, recall, _mapped, _norm = FLAT, None, False, None
+    index, recall, _mapped, _norm, _sentences = FLAT, None, False, None, None
 
     def __init__(
         self, encoder_name: str, fingerprint: str, dimension: int, *, index: str = FLAT, encoder=None
@@ -54,6 +55,7 @@ class Library:
         index: str = FLAT,
         search: dict[str, float] | None = None,
         queries: np.ndarray | None = None,
+        sentences: bool = False,
         progress: bool = True,
     ) -> "Library":
         """A library of `passages`, encoded by `encoder`. Raises ValueError where two share an id.
@@ -63,10 +65,13 @@ class Library:
         nearest they find is measured, on `queries`, (Q, D), or else on 200 of the passages' own vectors; it
         is said on stderr (unless `progress` is False) and kept as `recall`. `search`: how hard they look,
         {"nprobe": 32} cells of an inverted file or {"efSearch": 64} candidates in a graph.
+        `sentences`: store what a reranker reads of passages, too (`lend`), some twenty times as much as their
+        vectors; it takes twice as long, and what is added later is stored in the same way.
         Raises ValueError for a name that FAISS does not know, and for passages too few to learn from.
         """
         library = cls(encoder.name, encoder.fingerprint, encoder.dimension, index=index, encoder=encoder)
         set_search(library._index, search or {})
+        library._sentences = Sentences() if sentences else None
         vectors = library._added(passages, None, progress)
         if index != FLAT and len(library) and (queries is None or len(queries)):
             own = sample_rows(len(vectors), 200) if queries is None else None
@@ -105,6 +110,27 @@ class Library:
         """A copy of some passages' vectors, (N, D). Raises KeyError for an id that is not here."""
         return self._reconstructed(self._numbers_of(passage_ids))
 
+    @property
+    def stores(self) -> bool:
+        """Whether vectors of sentences are stored beside those of passages."""
+        return self._sentences is not None
+
+    def lend(self, encoder, passages: Iterable[Passage]) -> None:
+        """Have `encoder` remember what is stored of some of the passages: nobody has to encode them again.
+
+        These are their vectors and, where sentences are stored, all that a reranker asks for: it then waits
+        for no document. `Assistant.find` does so. Raises KeyError for a passage that is not here.
+        """
+        passages = list(passages)
+        ids, texts = [p.id for p in passages], [p.full_text for p in passages]
+        encoder.remember(texts, self.vectors_of(ids))
+        if self.stores:
+            remind(encoder, texts, self.sentences_of(ids))
+
+    def sentences_of(self, passage_ids: Iterable[str]) -> list[Read]:
+        """What is stored of some passages' sentences. Raises KeyError for an id that is not here."""
+        return [self._sentences.of(number) for number in self._numbers_of(passage_ids)]
+
     def add(self, passages: Iterable[Passage], vectors=None, *, progress: bool = True) -> None:
         """Add new passages, with `vectors`, (N, D), where they are known.
 
@@ -118,20 +144,20 @@ class Library:
         if not passages:
             return np.empty((0, self.dimension), np.float32)
         check_enough(self._index, self.index, len(passages))  # before the work
-        if vectors is None:
-            vectors = self._encode(passages, progress)
-        else:
-            vectors = self._fitting(np.asarray(vectors, dtype=np.float32), passages)
-        self._insert(passages, vectors)
+        made, found = (
+            (None, None) if vectors is not None and not self.stores else self._read(passages, progress)
+        )
+        vectors = made if vectors is None else self._fitting(np.asarray(vectors, dtype=np.float32), passages)
+        self._insert(passages, vectors, found)
         return vectors
 
     def replace(self, passages: Iterable[Passage], *, progress: bool = True) -> None:
         """Give known passages new texts. Raises KeyError, and changes none, where an id is unknown."""
         self._check_writable()
         passages = self._checked(passages, known=True)
-        vectors = self._encode(passages, progress)  # first what can fail
+        vectors, found = self._read(passages, progress)  # first what can fail
         self.delete([passage.id for passage in passages])
-        self._insert(passages, vectors)
+        self._insert(passages, vectors, found)
 
     def delete(self, passage_ids: Iterable[str]) -> None:
         """Remove passages by id. Raises KeyError, and removes none, where an id is unknown.
@@ -145,6 +171,8 @@ class Library:
         remove(self._index, np.array(numbers, dtype=np.int64))
         for number in numbers:
             del self._numbers[self._passages.pop(number).id]
+        if self.stores:
+            self._sentences.drop(numbers)
         self._bm25 = self.recall = None
 
     def save(self, folder: str | Path) -> None:
@@ -152,10 +180,10 @@ class Library:
 
         Whoever loads the folder, at any moment, gets the old library or the new one.
         """
-        facts = library_facts(self.encoder_name, self.fingerprint, self.dimension, self.index, self.recall)
-        LibraryFolder(folder).write(
-            facts | {"passages": len(self)}, library_writers(self._index, self._passages)
-        )
+        whose = self.encoder_name, self.fingerprint, self.dimension
+        facts = library_facts(*whose, self.index, self.recall, self.stores)
+        writers = library_writers(self._index, self._passages, self._sentences)
+        LibraryFolder(folder).write(facts | {"passages": len(self)}, writers)
 
     @classmethod
     def load(cls, folder: str | Path, encoder=None, *, mmap: bool = False) -> "Library":
@@ -181,7 +209,7 @@ class Library:
     def _load(cls, versions: LibraryFolder, manifest: dict, encoder, mmap: bool) -> "Library":
         if encoder is not None:
             check_encoder(encoder, manifest["fingerprint"], manifest["encoder"])
-        index, passages, found = read_library(versions, manifest, mmap)
+        index, passages, found, sentences = read_library(versions, manifest, mmap)
         library = cls(
             *(manifest[key] for key in ("encoder", "fingerprint", "dimension")),
             index=manifest.get("index", FLAT),
@@ -189,7 +217,7 @@ class Library:
         )
         library._index, library._passages, library._mapped = index, passages, mmap
         library._numbers = {passage.id: number for number, passage in passages.items()}
-        library.recall = found
+        library.recall, library._sentences = found, sentences
         return library
 
     def _check_writable(self) -> None:
@@ -221,10 +249,13 @@ class Library:
         return passages
 
     def _encode(self, passages: list[Passage], progress: bool) -> np.ndarray:
+        encode = self._its_encoder().encode_passages
+        return self._fitting(encode([p.full_text for p in passages], progress=progress), passages)
+
+    def _its_encoder(self):
         if self._encoder is None:
             raise ValueError("this library was loaded without its encoder: Library.load(folder, encoder)")
-        vectors = self._encoder.encode_passages([p.full_text for p in passages], progress=progress)
-        return self._fitting(vectors, passages)
+        return self._encoder
 
     def _fitting(self, vectors: np.ndarray, passages: list[Passage]) -> np.ndarray:
         if vectors.shape != (len(passages), self.dimension):
@@ -280,11 +311,22 @@ class Library:
         cosines[rest] = np.einsum("nd,d->n", self._reconstructed(order[rest].tolist()), vector)
         return cosines
 
-    def _insert(self, passages: list[Passage], vectors: np.ndarray) -> None:
+    def _read(self, passages: list[Passage], progress: bool) -> tuple[np.ndarray, list[Read] | None]:
+        """Vectors of passages, and what is stored of their sentences."""
+        if not self.stores or not passages:
+            return self._encode(passages, progress), None
+        found = read(self._its_encoder(), [p.full_text for p in passages], progress=progress)
+        self._fitting(np.stack([one.inside.sum(0) + one.alone.sum(0) for one in found]), passages)
+        return self._fitting(np.stack([one.inside[0] for one in found]), passages), found
+
+    def _insert(self, passages: list[Passage], vectors: np.ndarray, found: list[Read] | None = None) -> None:
         first = max(self._passages, default=-1) + 1
         if not self._index.is_trained:
             self._index.train(vectors)
-        self._index.add_with_ids(vectors, np.arange(first, first + len(passages), dtype=np.int64))
+        numbers = range(first, first + len(passages))
+        self._index.add_with_ids(vectors, np.array(numbers, dtype=np.int64))
+        if found:
+            self._sentences.put(arrays_of(numbers, found))
         for number, passage in enumerate(passages, first):
             self._passages[number] = passage
             self._numbers[passage.id] = number

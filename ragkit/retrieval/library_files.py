@@ -1,4 +1,4 @@
-"""A library's two files: what is written into them, and what is checked when they are read."""
+"""A library's files: what is written into them, and what is checked when they are read."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -8,7 +8,8 @@ import numpy as np
 
 from ragkit.retrieval.corpus import Passage, read_jsonl
 from ragkit.retrieval.indexes import FLAT, Recall, flat_rows, new_index
-from ragkit.retrieval.storage import PASSAGES, VECTORS, LibraryFolder
+from ragkit.retrieval.sentences import Sentences, write_blocks
+from ragkit.retrieval.storage import PASSAGES, SENTENCES, VECTORS, LibraryFolder
 
 
 def passage_line(number: int, passage: Passage) -> str:
@@ -17,15 +18,20 @@ def passage_line(number: int, passage: Passage) -> str:
     return json.dumps(row | {"metadata": passage.metadata}, ensure_ascii=False) + "\n"
 
 
-def library_facts(encoder: str, fingerprint: str, dimension: int, index: str, found: Recall | None) -> dict:
-    """What a manifest says of a library: by which encoder, and of which kind of index."""
+def library_facts(
+    encoder: str, fingerprint: str, dimension: int, index: str, found: Recall | None, sentences: bool
+) -> dict:
+    """What a manifest says of a library: by which encoder, of which kind of index, whether with sentences."""
     facts = {"encoder": encoder, "fingerprint": fingerprint, "dimension": dimension}
+    facts |= {"sentences": True} if sentences else {}
     if index != FLAT:
         facts |= {"index": index, "recall": found.facts() if found else None}
     return facts
 
 
-def library_writers(index, passages: dict[int, Passage]) -> dict[str, Callable[[Path], None]]:
+def library_writers(
+    index, passages: dict[int, Passage], sentences: Sentences | None
+) -> dict[str, Callable[[Path], None]]:
     """What `LibraryFolder.write` writes its files with."""
     import faiss
 
@@ -33,11 +39,14 @@ def library_writers(index, passages: dict[int, Passage]) -> dict[str, Callable[[
         with open(path, "w", encoding="utf-8", newline="\n") as file:
             file.writelines(passage_line(number, passage) for number, passage in passages.items())
 
-    return {VECTORS: lambda path: faiss.write_index(index, str(path)), PASSAGES: write_passages}
+    writers = {VECTORS: lambda path: faiss.write_index(index, str(path)), PASSAGES: write_passages}
+    if sentences is not None:
+        writers[SENTENCES] = lambda path: write_blocks(path, sentences.blocks())
+    return writers
 
 
 def read_library(versions: LibraryFolder, manifest: dict, mmap: bool):
-    """(FAISS index, {number: passage}, recall) on disk. Raises ValueError where something is damaged."""
+    """(FAISS index, {number: passage}, recall, sentences) on disk. Raises ValueError for what is damaged."""
     import faiss
 
     paths, kind, dimension = versions.files(manifest), manifest.get("index", FLAT), manifest["dimension"]
@@ -50,6 +59,9 @@ def read_library(versions: LibraryFolder, manifest: dict, mmap: bool):
             passages[row["n"]] = Passage(row["_id"], row["text"], row["title"], row["metadata"])
         refuse_broken(passages.values())
         found = Recall(**told) if (told := manifest.get("recall")) else None
+        sentences = None
+        if "sentences" in paths:
+            sentences = Sentences.load(paths["sentences"], passages, dimension, mmap)
     except (RuntimeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{versions.path} is damaged ({error}); build the library again") from error
     if kind == FLAT and not mmap and not np.isfinite(flat_rows(index)).all():  # it would read what is mapped
@@ -62,7 +74,7 @@ def read_library(versions: LibraryFolder, manifest: dict, mmap: bool):
             f"({index.ntotal} vectors of {index.d} dimensions, {len(passages)} passages of "
             f"{dimension}); build the library again"
         )
-    return index, passages, found
+    return index, passages, found, sentences
 
 
 def refuse_broken(passages: Iterable[Passage]) -> None:

@@ -12,9 +12,11 @@ import numpy as np
 
 from ragkit.retrieval.corpus import Passage
 from ragkit.retrieval.library_files import passage_line
+from ragkit.retrieval.sentences import Arrays, Read, arrays_of
 from ragkit.retrieval.storage import load_tensors, put, save_tensors, temporary
 
 WORK = "work.json"
+STORED = ("sizes", "places", "rows")  # of sentences
 SHARD = 4096  # passages a file: half a minute's work of two cores, a second's of a GPU
 KIND = {"format": "ragkit-shard", "version": 1}
 ADVICE = "delete that file and run the same command again: it alone will be encoded again"
@@ -53,10 +55,11 @@ class ShardFolder:
     another encoder or with shards of another size.
     """
 
-    def __init__(self, folder: Path, encoder, size: int = SHARD):
+    def __init__(self, folder: Path, encoder, size: int = SHARD, sentences: bool = False):
         self.path, self.dimension = folder, encoder.dimension
         self._work = folder / WORK
         facts = {"encoder": encoder.name, "fingerprint": encoder.fingerprint, "passages a shard": size}
+        facts |= {"sentences": True} if sentences else {}
         begun = None
         while begun is None:
             with suppress(FileNotFoundError):  # another process has removed the folder meanwhile
@@ -106,9 +109,12 @@ class ShardFolder:
         finally:
             lock.release()
 
-    def put(self, shard: Shard, vectors: np.ndarray) -> None:
-        """Finish a shard: `vectors`, (n, D), of its passages."""
+    def put(self, shard: Shard, vectors: np.ndarray, found: list[Read] | None = None) -> None:
+        """Finish a shard: `vectors`, (n, D), of its passages, and what is stored of their sentences."""
         tensors = {"lines": np.frombuffer(shard.lines, np.uint8), "vectors": vectors.astype(np.float32)}
+        if found is not None:
+            numbers = range(shard.first, shard.first + len(found))
+            tensors |= dict(zip(STORED, arrays_of(numbers, found)))
         save_tensors(self.path / shard.name, KIND, {}, tensors)
 
     def read(self, name: str) -> tuple[bytes, np.ndarray]:
@@ -118,6 +124,12 @@ class ShardFolder:
 
     def vectors(self, names: Iterable[str]) -> Iterator[np.ndarray]:
         return (self.read(name)[1] for name in names)
+
+    def sentences(self, names: Iterable[str]) -> Iterator[Arrays]:
+        """What is stored of sentences, as `write_blocks` takes it."""
+        for name in names:
+            _, tensors = load_tensors(self.path / name, KIND, ADVICE)
+            yield tuple(tensors[part] for part in STORED)
 
     def sweep(self) -> None:
         """Delete what asking for a lock leaves of a folder that another process has removed."""

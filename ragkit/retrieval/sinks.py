@@ -2,8 +2,9 @@
 
 `begin(names)`, once the names of all shards are known; `missing(names)`, those that are not there yet;
 `claim(shard)`, whether it is ours to make; `rest(shard)`, its passages that are still to be encoded;
-`put(shard, rest, vectors)`; `unfinished(name)`, once who works on another one is done with it, whether it is
-still to be made; `finish(names, total)`, what is said at the end.
+`put(shard, rest, vectors, found)`, where `found` is what is stored of sentences if it `stores` them;
+`unfinished(name)`, once who works on another one is done with it, whether it is still to be made;
+`finish(names, total)`, what is said at the end.
 """
 
 import contextlib
@@ -28,20 +29,24 @@ from ragkit.retrieval.indexes import (
 )
 from ragkit.retrieval.library import Library
 from ragkit.retrieval.library_files import library_facts
+from ragkit.retrieval.sentences import Read, write_blocks
 from ragkit.retrieval.shards import Shard, ShardFolder
-from ragkit.retrieval.storage import PASSAGES, VECTORS, LibraryFolder
+from ragkit.retrieval.storage import PASSAGES, SENTENCES, VECTORS, LibraryFolder
 
 UNFINISHED = ".unfinished"  # the folder of shards, inside the library's
 
 
 class FolderSink:
     """A library on disk, put together from shards. `index`: its kind; None: as it is there, or "Flat".
+    `sentences`: whether what a reranker reads is stored; if not asked for, as it is there.
 
     Of a library that is there already, vectors of texts that are the same are taken over. Any number of
     processes may work at once. Raises ValueError where the folder holds something else.
     """
 
-    def __init__(self, folder: Path, encoder, index: str | None, size: int, full: bool):
+    def __init__(
+        self, folder: Path, encoder, index: str | None, size: int, full: bool, sentences: bool = False
+    ):
         self.folder, self.encoder, self.size, self.full = LibraryFolder(folder), encoder, size, full
         path = self.folder.path
         if path.exists() and not path.is_dir():
@@ -51,10 +56,11 @@ class FolderSink:
                 f"{str(path)!r} holds something else ({strangers[0]!r}"
                 f"{f' and {len(strangers) - 1} more' if strangers[1:] else ''}): name an empty folder"
             )
-        self.index = index or FLAT
-        if index is None:
-            with contextlib.suppress(FileNotFoundError, ValueError):
-                self.index = self.folder.manifest().get("index", FLAT)
+        there: dict = {}
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            there = self.folder.manifest()
+        self.index = index or there.get("index", FLAT)
+        self.stores = sentences or bool(there.get("sentences"))
         new_index(self.index, encoder.dimension)  # else a wrong name is noticed after hours
         self._old: Library | None = None
         self._known: dict[str, Passage] = {}
@@ -63,7 +69,9 @@ class FolderSink:
 
     def begin(self, names: list[str], total: int) -> None:
         check_enough(new_index(self.index, self.encoder.dimension), self.index, total)
-        digest = hashlib.sha256("\n".join([self.encoder.fingerprint, self.index, *names]).encode())
+        stored = ["sentences"] if self.stores else []
+        settings = [self.encoder.fingerprint, self.index, *stored]
+        digest = hashlib.sha256("\n".join([*settings, *names]).encode())
         self._input = digest.hexdigest()
         self._fresh = not self.full and self._is_there()
         if self._fresh:
@@ -72,7 +80,7 @@ class FolderSink:
         path = self.folder.path / UNFINISHED
         if self.full and path.exists():
             ShardFolder.remove_at(path)
-        self.shards = ShardFolder(path, self.encoder, self.size)
+        self.shards = ShardFolder(path, self.encoder, self.size, self.stores)
         if not self.full and self._is_there():  # another process has finished since we looked
             self._fresh = True
             self.shards.remove()
@@ -115,12 +123,12 @@ class FolderSink:
             self._same += before is not None
 
     def rest(self, shard: Shard) -> list[Passage]:
-        if self._old is None or not is_exact(self._old.index):
+        if self._old is None or not is_exact(self._old.index) or self._old.stores < self.stores:
             return shard.passages
         known = self._known
         return [p for p in shard.passages if p.id not in known or known[p.id].full_text != p.full_text]
 
-    def put(self, shard: Shard, rest: list[Passage], vectors: np.ndarray) -> None:
+    def put(self, shard: Shard, rest: list[Passage], vectors: np.ndarray, found: list[Read] | None) -> None:
         if len(rest) < len(shard.passages):
             place = {passage.id: n for n, passage in enumerate(shard.passages)}
             taken = list(place.keys() - {passage.id for passage in rest})
@@ -128,7 +136,11 @@ class FolderSink:
             whole[[place[passage.id] for passage in rest]] = vectors
             whole[[place[passage_id] for passage_id in taken]] = self._old.vectors_of(taken)
             vectors = whole
-        self.shards.put(shard, vectors)
+            if self.stores:
+                made = dict(zip([passage.id for passage in rest], found))
+                made |= dict(zip(taken, self._old.sentences_of(taken)))
+                found = [made[passage_id] for passage_id in place]
+        self.shards.put(shard, vectors, found)
 
     def finish(self, names: list[str], total: int) -> str:
         """Put the library together, unless another process has: one does, the others wait for it."""
@@ -164,9 +176,13 @@ class FolderSink:
             found = recall(made, self.index, self.shards.vectors(names), self._picked(names, own), own)
             write = lambda path: faiss.write_index(made, str(path))  # noqa: E731
         encoder = self.encoder
-        facts = library_facts(encoder.name, encoder.fingerprint, encoder.dimension, self.index, found)
+        whose = encoder.name, encoder.fingerprint, encoder.dimension
+        facts = library_facts(*whose, self.index, found, self.stores)
         facts |= {"passages": total, "input": self._input}
-        self.folder.write(facts, {VECTORS: write, PASSAGES: write_passages})
+        writers = {VECTORS: write, PASSAGES: write_passages}
+        if self.stores:
+            writers[SENTENCES] = lambda path: write_blocks(path, self.shards.sentences(names))
+        self.folder.write(facts, writers)
 
     def _made(self, names: list[str], total: int):
         """The index: it is in memory whole, and of the vectors only those that it learns from."""
@@ -196,6 +212,8 @@ class MilvusSink:
 
     Of several processes, each takes its share of the shards: a server for all, and no shared disk.
     """
+
+    stores = False
 
     def __init__(self, place: str, encoder, full: bool, rank: int, workers: int):
         from ragkit.retrieval.milvus import MilvusLibrary
@@ -228,7 +246,7 @@ class MilvusSink:
         self._there += len(here)
         return [passage for passage in shard.passages if passage.id not in here]
 
-    def put(self, shard: Shard, rest: list[Passage], vectors: np.ndarray) -> None:
+    def put(self, shard: Shard, rest: list[Passage], vectors: np.ndarray, found: None) -> None:
         here = self.library.among(passage.id for passage in rest) if self.full else set()
         for write, wanted in ((self.library.replace, True), (self.library.add, False)):
             rows = [n for n, passage in enumerate(rest) if (passage.id in here) == wanted]

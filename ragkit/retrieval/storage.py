@@ -13,9 +13,10 @@ import numpy as np
 
 MANIFEST, KIND = "library.json", {"format": "ragkit-library", "version": 1}
 VECTORS, PASSAGES = ("vectors.faiss", "passages.jsonl")
+SENTENCES = "sentences.npy"  # where they are stored
 _OURS = re.compile(
-    r"(?:vectors-[0-9a-f]{12}\.faiss|passages-[0-9a-f]{12}\.jsonl)"
-    r"|\.(?:vectors\.faiss|passages\.jsonl|library\.json)\.\d+\.tmp"
+    r"(?:vectors-[0-9a-f]{12}\.faiss|passages-[0-9a-f]{12}\.jsonl|sentences-[0-9a-f]{12}\.npy)"
+    r"|\.(?:vectors\.faiss|passages\.jsonl|sentences\.npy|library\.json)\.\d+\.tmp"
 )
 _KEYS = ("encoder", "fingerprint", "dimension")
 _ADVICE = "build the library again"
@@ -86,7 +87,10 @@ class LibraryFolder:
             raise ValueError(f"{path} is damaged ({error}); {_ADVICE}") from error
         if kind != KIND:
             raise ValueError(f"{path} is not a library that this ragkit reads: it says {kind}, not {KIND}")
-        if sorted(stems) != ["passages", "vectors"] or any("/" in name or "\\" in name for name in files):
+        stored = ["sentences"] if manifest.get("sentences") else []
+        if sorted(stems) != ["passages", *stored, "vectors"] or any(
+            "/" in name or "\\" in name for name in files
+        ):
             raise ValueError(f"{path} is damaged (its files are {files}); {_ADVICE}")
         if missing := [key for key in _KEYS if manifest.get(key) is None]:
             raise ValueError(f"{path} is damaged (no {', '.join(missing)}); {_ADVICE}")

@@ -16,6 +16,7 @@ import numpy as np
 
 from ragkit.retrieval.corpus import Passage, stream_passages
 from ragkit.retrieval.milvus_collection import is_milvus
+from ragkit.retrieval.sentences import Read, read
 from ragkit.retrieval.shards import SHARD, shards_of
 from ragkit.retrieval.sinks import FolderSink, MilvusSink
 
@@ -28,6 +29,7 @@ def index_corpus(
     encoder,
     *,
     index: str | None = None,
+    sentences: bool = False,
     full: bool = False,
     size: int = SHARD,
     rank: int = 0,
@@ -38,7 +40,8 @@ def index_corpus(
 
     `to`: a folder, or for Milvus an address or a name that ends in .db. After an interrupt the same call goes
     on: what is encoded is not encoded again. `rank` of `workers` processes that make the same call at once.
-    `index`: the kind of index in a folder (default: the one that is there, or "Flat"). `full` takes nothing
+    `index`: the kind of index in a folder (default: the one that is there, or "Flat"). `sentences`: store
+    there what a reranker reads (default: as it is there, or not), see `Library.build`. `full` takes nothing
     over from before. `size`: passages a shard. Raises what `load_passages` raises, before the work;
     ValueError where `to` holds something else; OSError where the disk is full: then too it can go on.
     """
@@ -47,9 +50,11 @@ def index_corpus(
     if is_milvus(to):
         if index is not None:
             raise ValueError(f"index={index!r} is for folders: Milvus has its own")
+        if sentences:
+            raise ValueError("sentences=True is for folders: in Milvus, passages' vectors alone are stored")
         sink = MilvusSink(str(to), encoder, full, rank, workers)
     else:
-        sink = FolderSink(Path(to), encoder, index, size, full)
+        sink = FolderSink(Path(to), encoder, index, size, full, sentences)
     names, total = _surveyed(path, encoder.tokenizer, size)
     with _room_on_disk(to):
         sink.begin(names, total)
@@ -101,7 +106,7 @@ def _encode(path, sink, encoder, names: list[str], total: int, size: int, progre
                     with sink.claim(shard) as mine:
                         if mine:
                             rest = sink.rest(shard)
-                            sink.put(shard, rest, _vectors(encoder, rest, progress))
+                            sink.put(shard, rest, *_vectors(encoder, rest, progress, sink.stores))
                 bar.update(len(shard.passages))
             looked = True
             # What others work on is waited for, and made here where they die.
@@ -109,16 +114,24 @@ def _encode(path, sink, encoder, names: list[str], total: int, size: int, progre
                 pass
 
 
-def _vectors(encoder, passages: list[Passage], progress: bool) -> np.ndarray:
+def _vectors(
+    encoder, passages: list[Passage], progress: bool, stores: bool
+) -> tuple[np.ndarray, list[Read] | None]:
+    """Vectors of passages, (n, D), and what is stored of their sentences."""
     if not passages:
-        return np.empty((0, encoder.dimension), dtype=np.float32)
-    vectors = encoder.encode_passages([passage.full_text for passage in passages], progress=progress)
+        return np.empty((0, encoder.dimension), dtype=np.float32), [] if stores else None
+    texts, found = [passage.full_text for passage in passages], None
+    if stores:
+        found = read(encoder, texts, progress=progress)
+        vectors = np.stack([one.inside[0] for one in found])
+    else:
+        vectors = encoder.encode_passages(texts, progress=progress)
     if vectors.shape != (len(passages), encoder.dimension) or not np.isfinite(vectors).all():
         raise ValueError(
             f"the encoder gave vectors of shape {vectors.shape} for {len(passages)} passages, of which "
             f"{passages[0].id!r} is the first, or NaN or infinity in them"
         )
-    return vectors
+    return vectors, found
 
 
 def _digest(passage_id: str) -> int:
