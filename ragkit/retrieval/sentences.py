@@ -26,7 +26,10 @@ class Read(NamedTuple):
 
 
 class Sentences:
-    """What is stored of passages, by their numbers: in memory, or on disk where it is mapped."""
+    """What is stored of passages, by their numbers: in memory, or on disk where it is mapped.
+
+    Rows of a passage that is dropped stay where they are until the library is saved and loaded again.
+    """
 
     def __init__(self):
         # By number: the block's arrays, its first row and place there, W, S.
