@@ -34,7 +34,7 @@ HELP = {
     "-library, here); after an interrupt the same command goes on",
     "index": "the kind, as FAISS names it: Flat (exact), HNSW32, SQ8, IVF256,PQ48, … (default: as it "
     "is there, or Flat); what it misses is measured and said",
-    "sentences": "store what a reranker reads of each passage, too: twice the time, and some twenty times "
+    "sentences": "store what a reranker reads of each passage, too: twice the time, and some thirteen times "
     "the size of the vectors; then no question waits for a document to be read",
     "encoder": "another encoder: a folder or a name on the Hugging Face Hub",
 }

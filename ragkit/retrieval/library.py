@@ -65,8 +65,9 @@ class Library:
         nearest they find is measured, on `queries`, (Q, D), or else on 200 of the passages' own vectors; it
         is said on stderr (unless `progress` is False) and kept as `recall`. `search`: how hard they look,
         {"nprobe": 32} cells of an inverted file or {"efSearch": 64} candidates in a graph.
-        `sentences`: store what a reranker reads of passages, too (`lend`), some twenty times as much as their
-        vectors; it takes twice as long, and what is added later is stored in the same way.
+        `sentences`: store what a reranker reads of passages, too (`lend`): (2 S + W) · 4 · D bytes for one of
+        S sentences in W windows, some thirteen times its vector; encoding takes up to twice as long. What is
+        added later is stored in the same way.
         Raises ValueError for a name that FAISS does not know, and for passages too few to learn from.
         """
         library = cls(encoder.name, encoder.fingerprint, encoder.dimension, index=index, encoder=encoder)
