@@ -204,13 +204,14 @@ def find(threads: int, sizes: tuple[int, int], queries: int) -> list[Row]:
         if peer not in last:
             rows.append(Row("encode, search", "", peer))
             continue
-        ahead = ratio(last[STORED], last[peer])
-        work, figures = f"{titles[STORED]}, beside a peer that reranks nothing", (said(last[STORED]), peer)
-        rows.append(Row(work, *figures, said(last[peer]), f"{ahead:.2f} × its time", "≤ 1 ×", ahead <= 1))
         factor = ratio(last["ragkit"], last[peer])
         both = zip(took[sizes[-1]]["ragkit"], took[sizes[-1]][peer])
         same = np.mean([ours["found"] == theirs["found"] for ours, theirs in both])
         work = f"encode, search: the same ten for {same:.0%} of the questions"
         figures = said(last["ragkit"]), peer, said(last[peer]), f"{factor:.2f} × its time"
         rows.append(Row(work, *figures, "≤ 1 ×", factor <= 1))
+        ahead = ratio(last[STORED], last[peer])
+        work = "encode, search, BM25, rerank by stored sentences, beside a peer that encodes and searches"
+        figures = said(last[STORED]), peer, said(last[peer]), f"{ahead:.2f} × its time"
+        rows.append(Row(work, *figures, "≤ 1 ×", ahead <= 1))
     return rows
