@@ -1,8 +1,9 @@
 """The nearest vectors of a FAISS index, their scores the same to the bit however many are asked for at once.
 
 FAISS multiplies a few queries by many vectors one pair after another, so that a score depends on nothing but
-its pair. Many queries, or fewer than there are threads, it multiplies as matrices: each thread three to five
-times as fast with many, and slower with one, and rounded by where a vector stands, so that equal ones differ.
+its pair. Many queries, or fewer than there are threads, it multiplies as matrices: four times as fast with
+many, slower with one, and rounded otherwise, by where a vector stands, so that of equal ones some differ
+(findings/faiss_one_query_on_two_threads.sh). So what matrices find is multiplied again, pair by pair.
 """
 
 from collections.abc import Callable

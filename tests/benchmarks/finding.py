@@ -213,4 +213,8 @@ def find(threads: int, sizes: tuple[int, int], queries: int) -> list[Row]:
         work = f"encode, search: the same ten for {same:.0%} of the questions"
         figures = said(last["ragkit"]), peer, said(last[peer]), f"{factor:.2f} × its time"
         rows.append(Row(work, *figures, "≤ 1 ×", factor <= 1))
+        ahead = ratio(last[STORED], last[peer])
+        work = "encode, search, BM25, rerank by stored sentences, beside a peer that encodes and searches"
+        figures = said(last[STORED]), peer, said(last[peer]), f"{ahead:.2f} × its time"
+        rows.append(Row(work, *figures, "≤ 1 ×", ahead <= 1))
     return rows
