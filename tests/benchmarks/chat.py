@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 from comm import get_comm_manager
 
 from ragkit.assistant import Assistant  # before torch: see ragkit/__init__.py
@@ -30,6 +31,12 @@ def memory() -> tuple[float, float]:
     status = Path("/proc/self/status").read_text()
     own, files = (int(re.search(rf"{name}:\s+(\d+)", status)[1]) / 1024 for name in ("RssAnon", "RssFile"))
     return own, files
+
+
+def clock() -> np.ndarray:
+    """Seconds, (3,): by the clock, of this process's work, and that this thread waited for a core."""
+    waited = int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    return np.array([time.perf_counter(), time.process_time(), waited])
 
 
 def main() -> None:
@@ -51,18 +58,18 @@ def main() -> None:
         chat = ChatApp(assistant, PreferenceLog(folder, "scripted"))
         first, looks, wrong = [], {}, []
         answer = chat.assistant.generator.answer
-        began = 0.0
+        began = clock()
 
         def watched(query, hits, *, on_text=None, **settings):
             def write(text):
-                first.append(time.perf_counter() - began)
+                first.append(clock() - began)
                 on_text(text)
 
             return answer(query, hits, on_text=write if on_text else None, **settings)
 
         chat.assistant.generator.answer = watched
         for n in range(arguments.turns):
-            known, began = len(first), time.perf_counter()
+            known, began = len(first), clock()
             chat.ask(questions[n % len(questions)])
             del first[known + 1 :]  # the first text of each answer
             clicks(chat, n)
@@ -72,11 +79,14 @@ def main() -> None:
                 gc.collect()
                 looks[n + 1] = own, files = memory()
                 print(f"  after {n + 1} turns: {own:.0f} MiB, and {files:.0f} of files", flush=True)
-        opening = first[0]
-        first.sort()
-        middle, late = (first[int(share * (len(first) - 1))] for share in (0.5, 0.95))
-        print(f"  from Enter to the first text: median {middle:.2f} s, 95th percentile {late:.2f} s,")
-        print(f"    longest {first[-1]:.2f} s, the very first {opening:.2f} s; {len(first)} questions")
+        waits = np.array(first)  # (turns, 3)
+        for name, seconds in zip(("from Enter to the first text", "the work until then"), waits.T):
+            middle, late, longest = np.quantile(seconds, (0.5, 0.95, 1))
+            print(f"  {name}: median {middle:.2f} s, 95th percentile {late:.2f} s, longest {longest:.2f} s,")
+            print(f"    the very first {seconds[0]:.2f} s; {len(first)} questions")
+        print("  the slowest: turn, seconds, of which work and waiting for a core")
+        for n in np.argsort(-waits[:, 0])[:10]:
+            print(f"    {n + 1:5} {waits[n, 0]:6.2f} {waits[n, 1]:6.2f} {waits[n, 2]:6.2f}")
         grown = looks[arguments.turns][0] - looks[arguments.warm][0]
         print(f"  memory grew by {grown:+.0f} MiB from turn {arguments.warm} to {arguments.turns}")
         print(f"  {len(get_comm_manager().comms)} models of widgets in the end")
