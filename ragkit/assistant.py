@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from ragkit.generation.generator import Answer, Generator, default_generator
-from ragkit.generation.reasons import wording
+from ragkit.generation.reasons import wordings
 from ragkit.retrieval.corpus import DATA, Hit, check_query, ranked
 from ragkit.retrieval.encoder import Encoder
-from ragkit.retrieval.library import Library, check_encoder, hybrid_search
+from ragkit.retrieval.library import Library, best_of, check_encoder, hybrid_search
 from ragkit.retrieval.milvus import encoder_of, load_library
 
 # Style and seed of an answer other than the first, in the order in which they are tried.
@@ -86,14 +86,14 @@ class Assistant:
         check_query(query)
         clock = [time.perf_counter()]
 
-        # 1. The encoder makes a query vector; of "Why would I use X?" from how an answer would begin.
-        sought = wording(query)
-        query_vector = self.encoder.encode_query(sought)
+        # 1. The encoder makes a query vector; of "Why would I use X?" also of how an answer would begin.
+        sought = {text: self.encoder.encode_query(text) for text in wordings(query)}
         clock.append(time.perf_counter())
 
         # 2. f(library, query vector, k) returns k documents; here, the query's words count too.
         count = k if self.reranker is None else max(k, candidates or k)
-        hits = hybrid_search(self.library, sought, query_vector, count)
+        hits = best_of(*(hybrid_search(self.library, text, vector, count) for text, vector in sought.items()))
+        hits = hits[:count]
         if hasattr(self.encoder, "remember"):  # the steps to come need not encode them again
             vectors = self.library.vectors_of(hit.passage.id for hit in hits)
             self.encoder.remember([hit.passage.full_text for hit in hits], vectors)
@@ -145,7 +145,7 @@ class Assistant:
         started = time.perf_counter()
         answer = self.generator.answer(query, hits, style=style, seed=seed, on_text=write)
         timings["generate"] = time.perf_counter() - started
-        return Turn(query, self.encoder.encode_query(wording(query)), hits, answer.prompt, answer, timings)
+        return Turn(query, self.encoder.encode_query(query), hits, answer.prompt, answer, timings)
 
     def another(self, turn: Turn, known: Collection[str] = ()) -> Answer | None:
         """Another answer from the documents of `turn`, neither its own nor one of the texts `known`.

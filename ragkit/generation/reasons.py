@@ -21,73 +21,79 @@ _ASKS = re.compile(
 _GOOD = (
     r"because|since (?!(?:about )?\d)|so that|therefore|thus|hence|in order to|suits?|fits|pays?|worth|helps?|lets"
     r"|allows?|enables?|needed|protects?|prevents?|avoids?|saves?|spares?|cheaper|faster|simpler|plainer|choice"
-    r"|can then|good for|useful|advantages?|benefits?|without|no longer|whatever|regardless"
+    r"|can then|good for|useful|without|no longer|whatever|regardless"
     r"|(?:needs?|has|takes?|keeps?) (?:no|only|(?:far )?fewer|less|half)|(?:fewer|less) \w+ than"
 )
 _OTHER = r"unlike|whereas|while|instead|rather than|(?:more|better|\w{3,}er)\b[^.;:]{0,60} than"
+_WITHOUT = r"\b(?:without|unlike|instead of|rather than|no)\s+(?:\w+\s+){0,2}"
 _SPEAKS_FOR = re.compile(rf"\b(?:{_GOOD})\b", re.I)
 _DIFFERS = re.compile(rf"\b(?:{_OTHER}|without|no longer|(?:needs?|has|takes?|keeps?) no|fewer|less)\b", re.I)
 
 
 class Reason(NamedTuple):
-    """`thing`: what somebody would use or do, "reranking"; `rival`: instead of what, or ""."""
+    """Somebody would `verb` the `thing`, instead of the `rival`; "" where none is said. What any thing can be
+    done with, using it, is no verb."""
 
+    verb: str
     thing: str
     rival: str
 
     @property
-    def wording(self) -> str:
-        """How an answer would begin: nearer to what answers than the question is (HyDE, arXiv 2212.10496,
-        with no model to write the rest)."""
-        return f"{self.thing} pays because"
+    def wordings(self) -> list[str]:
+        """How an answer would begin, beside the question: often nearer to what answers (HyDE, arXiv
+        2212.10496, with no model to write the rest)."""
+        return [f"{' '.join(filter(None, [_doing(self.verb), self.thing]))} pays because"]
 
 
 def asked_reason(query: str) -> Reason | None:
     """What `query` asks reasons for: DPO and RLHF of "Why would I use DPO instead of RLHF?"; else None."""
     found = _ASKS.match(query.strip().replace("’", "'"))
-    if not found:
-        return None
-    thing = " ".join(filter(None, [_doing(found["verb"]), found["thing"]]))
-    return Reason(thing, found["rival"] or "") if 0 < len(thing.split()) <= LONGEST_TERM else None
+    asked = Reason(*(found[part] or "" for part in Reason._fields)) if found else Reason("", "", "")
+    return asked if 0 < len(f"{asked.verb} {asked.thing}".split()) <= LONGEST_TERM else None
 
 
-def wording(query: str) -> str:
-    """What to look for: `query` itself, or how an answer would begin where it asks for reasons."""
+def wordings(query: str) -> list[str]:
+    """What to look for: `query`, and how an answer would begin where it asks for reasons."""
     asked = asked_reason(query)
-    return asked.wording if asked else query
+    return [query, *(asked.wordings if asked else [])]
 
 
-def reasons(sentences: list[str], asked: Reason) -> list[str]:
-    """Those of `sentences` that name the thing and say what speaks for it; with a rival, how it differs.
+def reasons(sentences: list[str], titles: list[str], asked: Reason) -> list[str]:
+    """Those of `sentences` that say what speaks for the thing, or, with a rival, how the two differ.
 
-    A name that one of them defines stands for its other names, too. Where none is a reason, they are those
-    that do not merely say what the thing is.
+    They name it, or else stand under a title that does. What a sentence defines has its other names, too.
+    Where there is no reason, they are those that do not merely say what the thing is.
     """
     names = {asked.thing}.union(*(defined_terms(s) for s in sentences if defines(s, asked.thing)))
-    thing, rival = _named(names), _named({asked.rival} if asked.rival else set())
-    about = [sentence for sentence in sentences if thing(sentence)]
-    found = [sentence for sentence in about if _SPEAKS_FOR.search(sentence)]
-    if asked.rival:
-        apart = [s for s in sentences if (thing(s) or rival(s)) and _DIFFERS.search(s)]
-        found = apart or found
-    return found or [sentence for sentence in sentences if not defines(sentence, asked.thing)]
+    parts, apart = [_holds(names)] if asked.thing else [], _holds({asked.rival}, after=_WITHOUT)
+    if asked.verb:
+        parts.append(re.compile(rf"\b{re.escape(asked.verb.lower()[:6].removesuffix('e'))}").search)
+    merely = [s for s in sentences if defines(s, asked.thing) and (asked.rival or not _SPEAKS_FOR.search(s))]
+    found: dict[int, list[str]] = {0: [], 1: [], 2: [], 3: []}  # the best first
+    for sentence, title in zip(sentences, titles):
+        said, above = _plain(sentence), _plain(f"{title} {sentence}")
+        named = all(part(said) for part in parts)
+        good, differs = _SPEAKS_FOR.search(said), asked.rival and _DIFFERS.search(said)
+        named, differs = named or apart(said), differs or apart(said)
+        if sentence not in merely and (good or differs) and (named or all(part(above) for part in parts)):
+            found[2 * (not named) + bool(asked.rival and not differs)].append(sentence)
+    kinds = [*found.values(), [sentence for sentence in sentences if sentence not in merely]]
+    return next(filter(None, kinds), [])
 
 
-def _doing(verb: str | None) -> str:
+def _doing(verb: str) -> str:
     """The verb's form in -ing."""
-    verb = verb or ""
     if re.fullmatch(r"[^aeiou]*[aeiou][^aeiouwxy]", verb):
         verb += verb[-1]
     return re.sub(r"(?<=[^e])e$", "", verb) + "ing" if verb else ""
 
 
-def _named(names: set[str]):
-    """Whether a sentence holds one of `names`: RAG is not in "RAG-Token", and no title in “…” counts."""
-    any_name = "|".join(re.escape(_plain(name).removesuffix("s")) for name in names)
-    pattern = re.compile(rf"(?<![\w-])(?:{any_name})s?(?![\w@]|-\w)" if names else r"(?!)")
-    return lambda sentence: bool(pattern.search(_plain(re.sub(r"“[^”]*”", "", sentence))))
+def _holds(names: set[str], after: str = ""):
+    """Whether a plain text holds one of `names`, after that: "RAG-Token" does not hold RAG."""
+    any_name = "|".join(re.escape(_plain(name).removesuffix("s")) for name in names if name)
+    return re.compile(rf"{after}(?<![\w-])(?:{any_name})s?(?![\w@]|-\w)" if any_name else r"(?!)").search
 
 
 def _plain(text: str) -> str:
-    """In lower case, with one kind of hyphen and of space."""
-    return re.sub(r"\s+", " ", re.sub(r"[‐-–—]", "-", text.casefold()))
+    """In lower case, with one kind of hyphen and of space, and without the titles in “…” that it cites."""
+    return re.sub(r"\s+", " ", re.sub(r"[‐-–—]", "-", re.sub(r"“[^”]*”", "", text.casefold())))

@@ -393,6 +393,15 @@ def _best(passages: list[Passage], scores: np.ndarray, k: int, above: float = -n
     return ranked((passages[i], float(scores[i])) for i in best if scores[i] > above)
 
 
+def best_of(*runs: list[Hit]) -> list[Hit]:
+    """The hits of all runs by their scores, each passage once, with the best of its own; scores of one kind."""
+    scores: dict[str, float] = {}
+    for hit in (hit for run in runs for hit in run):
+        scores[hit.passage.id] = max(hit.score, scores.get(hit.passage.id, -np.inf))
+    found = {hit.passage.id: hit.passage for run in runs for hit in run}
+    return ranked((found[name], scores[name]) for name in sorted(scores, key=lambda name: -scores[name]))
+
+
 def fuse(*runs: list[Hit], k: int | None = None, constant: float = 60.0) -> list[Hit]:
     """Reciprocal rank fusion: score(d) = Σ_runs 1 / (constant + rank of d), best first, the k best.
 
