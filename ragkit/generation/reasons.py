@@ -25,7 +25,10 @@ _GOOD = (
     r"|(?:needs?|has|takes?|keeps?) (?:no|only|(?:far )?fewer|less|half)|(?:fewer|less) \w+ than"
 )
 _OTHER = r"unlike|whereas|while|instead|rather than|(?:more|better|\w{3,}er)\b[^.;:]{0,60} than"
-_WITHOUT = r"\b(?:without|unlike|instead of|rather than|no)\s+(?:\w+\s+){0,2}"
+_AGAINST = re.compile(
+    r"\b(?:skip|doubt|distrust|beware|risks?|the price|weakness|blind|flaws|guarantee|worse|harms?|mistakes"
+    r"|bugs?|errors?|overrated|little)\b"
+)
 _SPEAKS_FOR = re.compile(rf"\b(?:{_GOOD})\b", re.I)
 _DIFFERS = re.compile(rf"\b(?:{_OTHER}|without|no longer|(?:needs?|has|takes?|keeps?) no|fewer|less)\b", re.I)
 
@@ -65,18 +68,20 @@ def reasons(sentences: list[str], titles: list[str], asked: Reason) -> list[str]
     Where there is no reason, they are those that do not merely say what the thing is.
     """
     names = {asked.thing}.union(*(defined_terms(s) for s in sentences if defines(s, asked.thing)))
-    parts, apart = [_holds(names)] if asked.thing else [], _holds({asked.rival}, after=_WITHOUT)
+    parts, rival = [_holds(names)] if asked.thing else [], _holds({asked.rival})
+    none = _holds(names, after=r"\bno ")
     if asked.verb:
         parts.append(re.compile(rf"\b{re.escape(asked.verb.lower()[:6].removesuffix('e'))}").search)
     merely = [s for s in sentences if defines(s, asked.thing) and (asked.rival or not _SPEAKS_FOR.search(s))]
     found: dict[int, list[str]] = {0: [], 1: [], 2: [], 3: []}  # the best first
     for sentence, title in zip(sentences, titles):
         said, above = _plain(sentence), _plain(f"{title} {sentence}")
-        named = all(part(said) for part in parts)
         good, differs = _SPEAKS_FOR.search(said), asked.rival and _DIFFERS.search(said)
-        named, differs = named or apart(said), differs or apart(said)
-        if sentence not in merely and (good or differs) and (named or all(part(above) for part in parts)):
-            found[2 * (not named) + bool(asked.rival and not differs)].append(sentence)
+        if sentence in merely or not (good or differs) or _AGAINST.search(said) or none(said):
+            continue
+        named = all(part(said) for part in parts) or (asked.rival and rival(said))
+        if named or all(part(above) for part in parts):
+            found[2 * (not named) + bool(asked.rival and not (differs or rival(said)))].append(sentence)
     kinds = [*found.values(), [sentence for sentence in sentences if sentence not in merely]]
     return next(filter(None, kinds), [])
 
