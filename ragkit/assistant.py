@@ -92,8 +92,8 @@ class Assistant:
 
         # 2. f(library, query vector, k) returns k documents; here, the query's words count too.
         count = k if self.reranker is None else max(k, candidates or k)
-        hits = best_of(*(hybrid_search(self.library, text, vector, count) for text, vector in sought.items()))
-        hits = hits[:count]
+        runs = [hybrid_search(self.library, text, vector, count) for text, vector in sought.items()]
+        hits = best_of(*runs)[:count]
         if hasattr(self.encoder, "remember"):  # the steps to come need not encode them again
             vectors = self.library.vectors_of(hit.passage.id for hit in hits)
             self.encoder.remember([hit.passage.full_text for hit in hits], vectors)

@@ -19,9 +19,9 @@ _ASKS = re.compile(
     re.I,
 )
 _GOOD = (
-    r"because|since (?!(?:about )?\d)|so that|therefore|thus|hence|in order to|suits?|fits|pays?|worth|helps?|lets"
-    r"|allows?|enables?|needed|protects?|prevents?|avoids?|saves?|spares?|cheaper|faster|simpler|plainer|choice"
-    r"|can then|good for|useful|without|no longer|whatever|regardless"
+    r"because|since (?!(?:about )?\d)|so that|therefore|thus|hence|in order to|suits?|fits|pays?|worth|helps?"
+    r"|lets|allows?|enables?|needed|protects?|prevents?|avoids?|saves?|spares?|cheaper|faster|simpler|plainer"
+    r"|choice|can then|good for|useful|without|no longer|whatever|regardless"
     r"|(?:needs?|has|takes?|keeps?) (?:no|only|(?:far )?fewer|less|half)|(?:fewer|less) \w+ than"
 )
 _OTHER = r"unlike|whereas|while|instead|rather than|(?:more|better|\w{3,}er)\b[^.;:]{0,60} than"

@@ -394,12 +394,11 @@ def _best(passages: list[Passage], scores: np.ndarray, k: int, above: float = -n
 
 
 def best_of(*runs: list[Hit]) -> list[Hit]:
-    """The hits of all runs by their scores, each passage once, with the best of its own; scores of one kind."""
-    scores: dict[str, float] = {}
-    for hit in (hit for run in runs for hit in run):
-        scores[hit.passage.id] = max(hit.score, scores.get(hit.passage.id, -np.inf))
-    found = {hit.passage.id: hit.passage for run in runs for hit in run}
-    return ranked((found[name], scores[name]) for name in sorted(scores, key=lambda name: -scores[name]))
+    """The hits of all runs, each passage once, by the best of its scores, which are of one kind."""
+    best: dict[str, Hit] = {}
+    for hit in sorted((hit for run in runs for hit in run), key=lambda hit: -hit.score):
+        best.setdefault(hit.passage.id, hit)
+    return ranked((hit.passage, hit.score) for hit in best.values())
 
 
 def fuse(*runs: list[Hit], k: int | None = None, constant: float = 60.0) -> list[Hit]:
