@@ -100,8 +100,7 @@ def select_evidence(
         pieces = [piece for piece in pieces if piece.score >= FLOOR and defines(piece.text, term)] or pieces
     elif reason := asked_reason(query):
         near = [piece for piece in pieces if piece.score >= FLOOR]
-        titles = [hits[piece.hit - 1].passage.title for piece in near]
-        kept = reasons([piece.text for piece in near], titles, reason)
+        kept = reasons([piece.text for piece in near], reason)
         pieces = [piece for piece in near if piece.text in kept] or pieces
     chosen: list[Evidence] = []
     for piece in sorted(pieces, key=lambda piece: -piece.score):  # of equal scores, the better hit's first

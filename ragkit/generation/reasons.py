@@ -27,7 +27,7 @@ _GOOD = (
 _OTHER = r"unlike|whereas|while|instead|rather than|(?:more|better|\w{3,}er)\b[^.;:]{0,60} than"
 _AGAINST = re.compile(
     r"\b(?:skip|doubt|distrust|beware|risks?|the price|weakness|blind|flaws|guarantee|worse|harms?|mistakes"
-    r"|bugs?|errors?|overrated|little)\b"
+    r"|bugs?|errors?|overrated|little|lost)\b"
 )
 _SPEAKS_FOR = re.compile(rf"\b(?:{_GOOD})\b", re.I)
 _DIFFERS = re.compile(rf"\b(?:{_OTHER}|without|no longer|(?:needs?|has|takes?|keeps?) no|fewer|less)\b", re.I)
@@ -61,29 +61,29 @@ def wordings(query: str) -> list[str]:
     return [query, *(asked.wordings if asked else [])]
 
 
-def reasons(sentences: list[str], titles: list[str], asked: Reason) -> list[str]:
+def reasons(sentences: list[str], asked: Reason) -> list[str]:
     """Those of `sentences` that say what speaks for the thing, or, with a rival, how the two differ.
 
-    They name it, or else stand under a title that does. What a sentence defines has its other names, too.
-    Where there is no reason, they are those that do not merely say what the thing is.
+    They name it before they give the reason, whose subject it then is. What a sentence defines has its other
+    names, too; to say what it is, is a reason only where the sentence goes on.
     """
     names = {asked.thing}.union(*(defined_terms(s) for s in sentences if defines(s, asked.thing)))
     parts, rival = [_holds(names)] if asked.thing else [], _holds({asked.rival})
     none = _holds(names, after=r"\bno ")
     if asked.verb:
         parts.append(re.compile(rf"\b{re.escape(asked.verb.lower()[:6].removesuffix('e'))}").search)
-    merely = [s for s in sentences if defines(s, asked.thing) and (asked.rival or not _SPEAKS_FOR.search(s))]
-    found: dict[int, list[str]] = {0: [], 1: [], 2: [], 3: []}  # the best first
-    for sentence, title in zip(sentences, titles):
-        said, above = _plain(sentence), _plain(f"{title} {sentence}")
-        good, differs = _SPEAKS_FOR.search(said), asked.rival and _DIFFERS.search(said)
-        if sentence in merely or not (good or differs) or _AGAINST.search(said) or none(said):
+    good, differing = [], []
+    for sentence in sentences:
+        said = _plain(sentence)
+        if _AGAINST.search(said) or none(said) or (asked.rival and defines(sentence, asked.thing)):
             continue
-        named = all(part(said) for part in parts) or (asked.rival and rival(said))
-        if named or all(part(above) for part in parts):
-            found[2 * (not named) + bool(asked.rival and not (differs or rival(said)))].append(sentence)
-    kinds = [*found.values(), [sentence for sentence in sentences if sentence not in merely]]
-    return next(filter(None, kinds), [])
+        if any(all(part(said[: cue.start()]) for part in parts) for cue in _SPEAKS_FOR.finditer(said)):
+            good.append(sentence)
+        first, than, _ = said.partition(" than ")
+        named, turned = all(part(first) for part in parts), than and rival(first)
+        if asked.rival and (named or rival(said)) and not turned and _DIFFERS.search(said):
+            differing.append(sentence)
+    return differing or good
 
 
 def _doing(verb: str) -> str:
