@@ -13,7 +13,7 @@ from ragkit.retrieval.library import best_of
 from tests.helpers import hits
 
 # `says`: how each sentence begins that answers. `set`: "developed on", "held back once", which were looked at
-# after the first rule and before the last, and "held back", which were asked when the rule was as it is.
+# after an earlier rule and before the last, and "held back", which were asked when the rule was as it is.
 ROWS = json.loads((Path(__file__).parent / "reasons.json").read_text(encoding="utf-8"))
 
 
@@ -90,31 +90,32 @@ SENTENCES = [
 ]
 
 
-def said(query: str, sentences: list[str] = SENTENCES, title: str = "Pages") -> list[str]:
-    return reasons(sentences, [title] * len(sentences), asked_reason(query))
+def said(query: str, sentences: list[str] = SENTENCES) -> list[str]:
+    return reasons(sentences, asked_reason(query))
 
 
-def test_a_reason_names_the_thing_and_speaks_for_it():
+def test_a_reason_names_the_thing_and_then_says_what_speaks_for_it():
     assert said("Why would I use widgets?") == SENTENCES[1:2]
     assert said("Why would I use widget-trees?") == SENTENCES[2:3]
+    assert said("Why would I use menus?", [*SENTENCES, "Pages stay short, because menus hide."]) == [
+        SENTENCES[5]
+    ]
+
+
+def test_with_a_rival_a_reason_says_how_the_two_differ():
     assert said("Why would I use widgets instead of tables?") == [SENTENCES[1], SENTENCES[6]]
+    assert said("Why would I use tables instead of widgets?", SENTENCES[1:2]) == []
+    assert said("Why would I use menus instead of tables?", SENTENCES[5:6]) == SENTENCES[5:6]
 
 
-def test_under_a_title_that_names_the_thing_a_reason_need_not():
-    assert said("Why would I use widgets?", [SENTENCES[0], SENTENCES[5]], "Widgets") == SENTENCES[5:6]
-
-
-def test_where_nothing_is_a_reason_only_the_definition_goes():
-    rest = ["Menus are drawn.", "Widgets are drawn when a page is shown."]
-    assert said("Why would I use a widget?", [SENTENCES[0], *rest]) == rest
-    assert said("Why would I use a widget?", SENTENCES[:1]) == []
+def test_where_nothing_is_a_reason_nothing_is_taken_away(encoder):
+    texts = ["A widget is a part of a page.", "Widgets are drawn when a page is shown."]
+    assert said("Why would I use a widget?", texts) == []
+    assert len(select_evidence("Why would I use a widget?", hits(" ".join(texts)), encoder)) == 2
 
 
 def test_another_name_is_the_thing_as_well():
-    sentences = [
-        "A user interface element (widget) is a part of a page.",
-        "User interface elements save time.",
-    ]
+    sentences = ["A page element (widget) is a part of a page.", "Page elements save time."]
     assert said("Why would I use a widget?", sentences) == sentences[1:]
 
 

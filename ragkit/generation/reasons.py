@@ -64,8 +64,8 @@ def wordings(query: str) -> list[str]:
 def reasons(sentences: list[str], asked: Reason) -> list[str]:
     """Those of `sentences` that say what speaks for the thing, or, with a rival, how the two differ.
 
-    They name it before they give the reason, whose subject it then is. What a sentence defines has its other
-    names, too; to say what it is, is a reason only where the sentence goes on.
+    They name it before the word that gives a reason: what stands behind it is mostly a reason for something
+    else. What a sentence defines goes by all its names.
     """
     names = {asked.thing}.union(*(defined_terms(s) for s in sentences if defines(s, asked.thing)))
     parts, rival = [_holds(names)] if asked.thing else [], _holds({asked.rival})
