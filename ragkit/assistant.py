@@ -10,9 +10,10 @@ import numpy as np
 
 from ragkit.generation.answer import Answer
 from ragkit.generation.generator import DEFAULT, Generator, default_generator
+from ragkit.generation.reasons import wordings
 from ragkit.retrieval.corpus import DATA, Hit, check_query, ranked
 from ragkit.retrieval.encoder import Encoder
-from ragkit.retrieval.lexical import hybrid_search
+from ragkit.retrieval.lexical import best_of, hybrid_search
 from ragkit.retrieval.library import Library, check_encoder
 from ragkit.retrieval.milvus import encoder_of, load_library
 
@@ -98,13 +99,14 @@ class Assistant:
         check_query(query)
         clock = [time.perf_counter()]
 
-        # 1. The encoder makes a query vector.
-        query_vector = self.encoder.encode_query(query)
+        # 1. The encoder makes a query vector; of "Why would I use X?" also of how an answer would begin.
+        sought = {text: self.encoder.encode_query(text) for text in wordings(query)}
         clock.append(time.perf_counter())
 
         # 2. f(library, query vector, k) returns k documents; here, the query's words count too.
         count = k if self.reranker is None else max(k, candidates or k)
-        hits = hybrid_search(self.library, query, query_vector, count)
+        runs = [hybrid_search(self.library, text, vector, count) for text, vector in sought.items()]
+        hits = best_of(*runs)[:count]
         if hasattr(self.encoder, "remember"):  # the steps to come need not encode them again
             self.library.lend(self.encoder, [hit.passage for hit in hits])
         clock.append(time.perf_counter())

@@ -9,6 +9,7 @@ from threading import Lock
 import numpy as np
 
 from ragkit.generation.definitions import asked_term, defines
+from ragkit.generation.reasons import asked_reason, reasons, wordings
 from ragkit.retrieval.corpus import Hit
 from ragkit.retrieval.text import readable, sentences_with_sections, split_sentences, words
 
@@ -65,7 +66,9 @@ def select_evidence(
 
     `score`, from cosines with the query: 0.35 · sentence + 0.5 · sentence under its title, section and
     question + 0.15 · its whole passage. Where the best score is below FLOOR, there is no evidence. Where
-    the query asks what something is, and sentences that reach FLOOR begin by saying so, only those are.
+    the query asks what something is, and sentences that reach FLOOR begin by saying so, only those are; where
+    it asks why one would use it, those that say why; a text's cosine is then that with the question or that
+    with how an answer would begin, whichever is larger.
     """
     if not isinstance(budget, int) or budget < 1:
         raise ValueError(f"budget={budget!r}: a number of tokens, at least 1")
@@ -86,7 +89,8 @@ def select_evidence(
         return []
     positions, sections, contexts = zip(*found.values())
     texts = [*found, *contexts, *(hit.passage.full_text for hit in hits)]
-    nearness = encoder.encode_passages(texts, progress=False) @ encoder.encode_query(query)
+    vectors = encoder.encode_passages(texts, progress=False)
+    nearness = np.max([vectors @ encoder.encode_query(text) for text in wordings(query)], axis=0)
     alone, within, whole = np.split(nearness, [len(found), 2 * len(found)])
     scores = SENTENCE * alone + CONTEXT * within + PASSAGE * whole[np.array(positions) - 1]
     if scores.max() < FLOOR:
@@ -94,6 +98,10 @@ def select_evidence(
     pieces = list(map(Evidence, found, positions, scores.tolist(), sections))
     if term := asked_term(query):
         pieces = [piece for piece in pieces if piece.score >= FLOOR and defines(piece.text, term)] or pieces
+    elif reason := asked_reason(query):
+        near = [piece for piece in pieces if piece.score >= FLOOR]
+        kept = reasons([piece.text for piece in near], reason)
+        pieces = [piece for piece in near if piece.text in kept] or pieces
     chosen: list[Evidence] = []
     for piece in sorted(pieces, key=lambda piece: -piece.score):  # of equal scores, the better hit's first
         if len(chosen) == most:

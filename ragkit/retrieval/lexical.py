@@ -58,6 +58,14 @@ def _best(passages: list[Passage], scores: np.ndarray, k: int, above: float = -n
     return ranked((passages[i], float(scores[i])) for i in best if scores[i] > above)
 
 
+def best_of(*runs: list[Hit]) -> list[Hit]:
+    """The hits of all runs, each passage once, by the best of its scores, which are of one kind."""
+    best: dict[str, Hit] = {}
+    for hit in sorted((hit for run in runs for hit in run), key=lambda hit: -hit.score):
+        best.setdefault(hit.passage.id, hit)
+    return ranked((hit.passage, hit.score) for hit in best.values())
+
+
 def fuse(*runs: list[Hit], k: int | None = None, constant: float = 60.0) -> list[Hit]:
     """Reciprocal rank fusion: score(d) = Σ_runs 1 / (constant + rank of d), best first, the k best.
 

@@ -91,10 +91,12 @@ def report(generator: Generator, style: str, cases: list[Injection]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("models", nargs="*", default=["smollm2-reader", "tiny-rag-lm"])
+    parser.add_argument("--styles", nargs="+", choices=STYLES, default=list(STYLES))
+    arguments = parser.parse_args()
     encoder = Encoder()
-    for name in parser.parse_args().models:
+    for name in arguments.models:
         generator = Generator(name, encoder)
-        for style in STYLES:
+        for style in arguments.styles:
             if style != "free" or generator.reader or not generator.sentences:
                 report(generator, style, injections())
 
