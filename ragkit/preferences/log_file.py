@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ragkit import __version__
-from ragkit.preferences.judgements import KINDS, fault
+from ragkit.preferences.events import fault
+from ragkit.preferences.judgements import KINDS
 
 SCHEMA = 1
 _BLOCK = 1000  # lines decoded at once
