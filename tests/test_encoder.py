@@ -568,13 +568,31 @@ def test_on_a_cpu_states_are_those_of_transformers(forgetful):
 
 
 def test_the_default_model_is_loaded_when_asked_for():
-    """Its numbers are there before; what it takes to import transformers' model, two seconds, is not paid."""
+    """Its numbers are there before; what it takes to import transformers' model, two seconds, is not paid,
+    nor what it takes to look through all of its models."""
     code = (
         "import sys; from ragkit import Encoder; e = Encoder(); e.encode('beta'); print('model' in vars(e), "
-        "'transformers.modeling_utils' in sys.modules); e.model; print('model' in vars(e))"
+        "any(f'transformers.{part}' in sys.modules for part in ('modeling_utils', 'models'))); "
+        "e.model; print('model' in vars(e))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False", "True"]
+
+
+def test_one_thread_at_a_time_imports_transformers_and_loads_by_it(monkeypatch):
+    """Two that import it at once get half a module: it puts another in its place while it is imported."""
+    free, folder = ragkit.retrieval.encoder._ONE_AT_A_TIME, ragkit.retrieval.encoder.default_folder()
+    described, taken = ragkit.retrieval.encoder._described, []
+
+    def watched(*args, **settings):
+        with ThreadPoolExecutor(1) as other:
+            taken.append(not other.submit(free.acquire, blocking=False).result())
+        return described(*args, **settings)
+
+    monkeypatch.setattr(ragkit.retrieval.encoder, "_described", watched)
+    Encoder()
+    Encoder(str(folder))
+    assert taken == [True, True]
 
 
 def test_bfloat16_is_near_and_says_that_it_is_another(encoder):
