@@ -157,7 +157,8 @@ function render({ model, el }) {
     for (const more of own("rk-more")) {
       const card = more.closest(".rk-card");
       const text = card?.querySelector(".rk-folded");
-      card?.classList.toggle("rk-fits", !!text && text.offsetHeight > 0 && text.scrollHeight <= text.clientHeight + 1);
+      const fits = text?.offsetHeight > 0 && text.scrollHeight <= text.clientHeight + 1;
+      card?.classList.toggle("rk-fits", fits);
     }
   }
 
