@@ -116,13 +116,11 @@ def test_an_empty_library_finds_nothing(encoder, tmp_path):
     assert ids(retrieve(again, encoder.encode_query("x"), 3)) == ["p0"]
 
 
-@pytest.mark.parametrize("shape", [(15,), (17,), (2, 15), (1, 2, 16), (16, 1), ()])
+@pytest.mark.parametrize("shape", [(15,), (17,), (2, 16), (1, 2, 16), (16, 1), ()])
 def test_a_vector_of_another_shape_is_refused(library, shape):
     for search in (retrieve, partial(hybrid_search, query="beta")):
         with pytest.raises(ValueError, match=r"shape .*the library's vectors have \(16,\).*'fake'"):
             search(library, query_vector=np.zeros(shape), k=3)
-    with pytest.raises(ValueError, match=r"shape \(2, 16\)"):
-        hybrid_search(library, "beta", np.zeros((2, 16)), 3)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
@@ -135,10 +133,8 @@ def test_a_vector_that_is_not_finite_is_refused(library, encoder, wrong):
 
 def test_a_row_a_list_and_float64_are_vectors_too(library, encoder):
     vector = encoder.encode_query("x")
-    for same in (vector.tolist(), vector.astype(np.float64)):
+    for same in (vector[None], vector.tolist(), vector.astype(np.float64)):
         assert retrieve(library, same, 3) == retrieve(library, vector, 3)
-        assert retrieve(library, [same, same], 3) == 2 * [retrieve(library, vector, 3)]
-    assert retrieve(library, vector[None], 3) == [retrieve(library, vector, 3)]
     assert hybrid_search(library, "x", vector[None], 3) == hybrid_search(library, "x", vector, 3)
 
 

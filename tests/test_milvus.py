@@ -23,7 +23,7 @@ from ragkit.assistant import Assistant
 from ragkit.retrieval import milvus
 from ragkit.retrieval.corpus import DATA, Passage
 from ragkit.retrieval.lexical import hybrid_search, lexical_search
-from ragkit.retrieval.library import Library, retrieve
+from ragkit.retrieval.library import Library, retrieve, retrieve_many
 from ragkit.retrieval.milvus import MilvusLibrary, encoder_of, load_library
 from ragkit.retrieval.milvus_collection import BYTES, Collection, is_milvus
 from tests.helpers import LAUNCHERS, WORDS, FakeEncoder, passages, texts
@@ -150,7 +150,7 @@ def test_equal_scores_keep_the_order_of_the_library(place):
             ours, theirs = (retrieve(each, query, k) for each in (there, faiss))
             assert [hit.passage for hit in ours] == [hit.passage for hit in theirs]
             both = np.array([query, query[::-1]])
-            assert retrieve(there, both, k) == [retrieve(there, vector, k) for vector in both]
+            assert retrieve_many(there, both, k) == [retrieve(there, vector, k) for vector in both]
             ours, theirs = (hybrid_search(each, "beta 3", query, k) for each in (there, faiss))
             assert [hit.passage for hit in ours] == [hit.passage for hit in theirs]
         there.close()
@@ -163,10 +163,10 @@ def test_many_queries_go_in_requests_that_have_room(library, encoder, monkeypatc
     monkeypatch.setattr(
         library._collection, "call", lambda name, **told: sent.append(len(told["data"])) or call(name, **told)
     )
-    assert retrieve(library, asked, 4) == found and sent == [30]
+    assert retrieve_many(library, asked, 4) == found and sent == [30]
     monkeypatch.setattr(milvus, "ANSWER", 300_000)
-    assert retrieve(library, asked, 4) == found and sent[1:] == [14, 14, 2]
-    assert retrieve(library, asked[:0], 4) == []
+    assert retrieve_many(library, asked, 4) == found and sent[1:] == [14, 14, 2]
+    assert retrieve_many(library, asked[:0], 4) == []
 
 
 def test_hybrid_search_finds_what_words_alone_bring_up(encoder, place):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import ragkit.retrieval.nearest
-from ragkit.retrieval.library import Library, retrieve
+from ragkit.retrieval.library import Library, retrieve, retrieve_many
 from tests.helpers import passages
 
 
@@ -50,7 +50,7 @@ def test_at_once_is_one_by_one(threads, number, kind, queries):
     library = built(twins(number), kind)
     asked = np.random.default_rng(1).normal(size=(queries, 32)).astype(np.float32)
     for k in (1, 7):
-        found = retrieve(library, asked, k)
+        found = retrieve_many(library, asked, k)
         assert len(found) == queries and faiss.omp_get_max_threads() == threads
         for n in {*range(0, queries, 97), queries - 1}:
             assert found[n] == retrieve(library, asked[n], k)
@@ -60,7 +60,7 @@ def test_at_once_is_one_by_one(threads, number, kind, queries):
 def test_other_kinds_round_alike_too(threads, kind):
     library = built(twins(700), kind)
     asked = np.random.default_rng(1).normal(size=(4100, 32)).astype(np.float32)
-    found = retrieve(library, asked, 5)
+    found = retrieve_many(library, asked, 5)
     assert all(found[n] == retrieve(library, asked[n], 5) for n in range(0, 4100, 211))
 
 
@@ -69,7 +69,7 @@ def test_equal_vectors_have_equal_scores_and_keep_their_order(threads, queries):
     rows = twins(12_000)
     library = built(rows)
     asked = np.random.default_rng(1).normal(size=(queries, 32)).astype(np.float32)
-    found = retrieve(library, asked, 8)
+    found = retrieve_many(library, asked, 8)
     for query, hits in zip(asked[:20], found):
         exact = np.argsort(-(rows.astype(float) @ query), kind="stable")[:8]
         assert [hit.passage.id for hit in hits] == [f"p{n}" for n in exact]
@@ -82,7 +82,7 @@ def test_a_tie_that_is_wider_than_what_is_looked_at_is_seen_whole(threads):
     rows[5] *= 2
     library = built(rows)
     for queries in (1, 3):
-        for hits in retrieve(library, np.ones((queries, 4)), 3):
+        for hits in retrieve_many(library, np.ones((queries, 4)), 3):
             assert [hit.passage.id for hit in hits] == ["p5", "p0", "p1"]
 
 
@@ -96,12 +96,20 @@ def test_what_a_matrix_leaves_out_is_below_the_floor():
         assert np.delete(rows @ asked[n], numbers[n]).max() <= floor[n]
 
 
+@pytest.mark.parametrize("shape", [(32,), (3, 31), (2, 3, 32), ()])
+def test_vectors_of_another_shape_are_refused(shape):
+    with pytest.raises(
+        ValueError, match=rf"shape \({', '.join(map(str, shape))},?\), and are to have \(Q, 32"
+    ):
+        retrieve_many(built(twins(20)), np.zeros(shape), 3)
+
+
 def test_no_queries_find_nothing_and_a_wrong_number_is_named():
     library = built(twins(20))
-    assert retrieve(library, np.zeros((0, 32)), 3) == []
-    assert retrieve(library, np.zeros((2, 32)), 0) == [[], []]
-    assert retrieve(built(np.zeros((0, 32), np.float32)), np.zeros((2, 32)), 3) == [[], []]
+    assert retrieve_many(library, np.zeros((0, 32)), 3) == retrieve_many(library, [], 3) == []
+    assert retrieve_many(library, np.zeros((2, 32)), 0) == [[], []]
+    assert retrieve_many(built(np.zeros((0, 32), np.float32)), np.zeros((2, 32)), 3) == [[], []]
     asked = np.zeros((3, 32))
     asked[1, 7] = np.nan
     with pytest.raises(ValueError, match=r"query_vector\[1, 7\] is nan"):
-        retrieve(library, asked, 3)
+        retrieve_many(library, asked, 3)

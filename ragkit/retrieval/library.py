@@ -343,39 +343,59 @@ def undecided(known: np.ndarray, added: np.ndarray, floor: float, k: int) -> np.
     return np.flatnonzero(~there & (floor + added >= worst))
 
 
-def retrieve(library: Library, query_vector: np.ndarray, k: int) -> list[Hit] | list[list[Hit]]:
+def retrieve(library: Library, query_vector: np.ndarray, k: int) -> list[Hit]:
     """The k passages with the largest inner product with the query vector, best first.
 
-    This is f(library, query vector, k). `query_vector`: (D,), as `Encoder.encode_query` gives it; or many,
-    (Q, D), searched at once, which takes a fraction of the time of one by one: then a list of hits for each,
-    the same to the bit. Fewer than k hits come back from a smaller library; none from an empty one. Equal
-    scores keep the library's order. What an index that is not exact misses: `Library.recall`.
+    This is f(library, query vector, k). `query_vector`: (D,), as `Encoder.encode_query` gives it. Fewer
+    than k hits come back from a smaller library; none from an empty one. Equal scores keep the library's
+    order. What an index that is not exact misses: `Library.recall`.
     Raises ValueError for a vector of another dimension or with NaN or infinity in it, or for k < 0.
     """
-    vectors = checked_vectors(library, query_vector)
-    found = library._nearest(np.atleast_2d(vectors), check_k(k))
-    return [ranked(one) for one in found] if vectors.ndim == 2 else ranked(found[0])
+    vector = checked_vector(library, query_vector)
+    return ranked(library._nearest(vector[None], check_k(k))[0])
+
+
+def retrieve_many(library: Library, query_vectors: np.ndarray, k: int) -> list[list[Hit]]:
+    """What `retrieve` finds for each of the query vectors, (Q, D), to the bit, in a fraction of the time.
+
+    Raises what `retrieve` raises.
+    """
+    vectors = checked_vectors(library, query_vectors)
+    return [ranked(found) for found in library._nearest(vectors, check_k(k))]
 
 
 def checked_vector(library: Library, query_vector: np.ndarray) -> np.ndarray:
-    """One query vector, (D,), also of a row, (1, D)."""
-    vectors = checked_vectors(library, query_vector)
-    if vectors.ndim == 2 and len(vectors) != 1:
-        raise _shaped(library, vectors)
-    return vectors.reshape(-1)
+    """One query vector, (D,), also of a row, (1, D), as float32."""
+    vector = _finite(library, query_vector)
+    if vector.shape not in ((library.dimension,), (1, library.dimension)):
+        raise ValueError(
+            f"the query vector has shape {vector.shape}, the library's vectors have ({library.dimension},): "
+            f"encode the query with {library.encoder_name!r}"
+        )
+    return vector.reshape(-1)
 
 
 def checked_vectors(library: Library, query_vectors: np.ndarray) -> np.ndarray:
-    """One query vector, (D,), or many, (Q, D), as float32."""
+    """Query vectors, (Q, D), as float32."""
+    vectors = _finite(library, query_vectors)
+    if vectors.shape == (0,):  # an empty list
+        vectors = vectors.reshape(0, library.dimension)
+    if vectors.ndim != 2 or vectors.shape[1] != library.dimension:
+        raise ValueError(
+            f"the query vectors have shape {vectors.shape}, and are to have (Q, {library.dimension}): encode "
+            f"the queries with {library.encoder_name!r}"
+        )
+    return vectors
+
+
+def _finite(library: Library, vectors: np.ndarray) -> np.ndarray:
     try:
-        vectors = np.asarray(query_vectors, dtype=np.float32)
+        vectors = np.asarray(vectors, dtype=np.float32)
     except (TypeError, ValueError, RuntimeError) as error:  # a text, or a tensor with its gradient
         raise ValueError(
-            f"query_vector={shortened(query_vectors)}: a vector of {library.dimension} numbers, as "
+            f"query_vector={shortened(vectors)}: a vector of {library.dimension} numbers, as "
             f"encode_query gives it ({error})"
         ) from error
-    if vectors.ndim not in (1, 2) or vectors.shape[-1] != library.dimension:
-        raise _shaped(library, vectors)
     if not np.isfinite(vectors).all():
         bad = tuple(np.argwhere(~np.isfinite(vectors))[0].tolist())
         raise ValueError(
@@ -383,13 +403,6 @@ def checked_vectors(library: Library, query_vectors: np.ndarray) -> np.ndarray:
             "numbers only"
         )
     return vectors
-
-
-def _shaped(library: Library, vectors: np.ndarray) -> ValueError:
-    return ValueError(
-        f"the query vector has shape {vectors.shape}, the library's vectors have ({library.dimension},): "
-        f"encode the query with {library.encoder_name!r}"
-    )
 
 
 def check_encoder(encoder, fingerprint: str, encoder_name: str) -> None:

@@ -112,7 +112,7 @@ def write_blocks(path: Path, blocks: Iterable[Arrays]) -> None:
     """One file; each array as `np.save` writes it. Blocks need not be in memory together."""
     with open(path, "wb") as file:
         for array in (array for arrays in blocks for array in arrays):
-            np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+            np.lib.format.write_array(file, np.ascontiguousarray(array))
 
 
 def _blocks_in(path: Path, mmap: bool) -> Iterator[Arrays]:

@@ -52,7 +52,7 @@ def search(threads: int, sizes: tuple[int, int], batch: int, turns: int) -> list
     import faiss
 
     from ragkit import Library, Passage
-    from ragkit.retrieval.library import retrieve
+    from ragkit.retrieval.library import retrieve, retrieve_many
     from tests.helpers import FakeEncoder
 
     faiss.omp_set_num_threads(threads)
@@ -87,7 +87,7 @@ def search(threads: int, sizes: tuple[int, int], batch: int, turns: int) -> list
         found = in_turns(sides, turns)
         medians[size] = {name: median(taken) for name, taken in found.items()}
     many = {
-        "ragkit": lambda n: seconds(lambda: retrieve(library, asked, 10)),
+        "ragkit": lambda n: seconds(lambda: retrieve_many(library, asked, 10)),
         "faiss": lambda n: seconds(lambda: index.search(asked, 10)),
     }
     many = in_turns(many, 3)
