@@ -65,8 +65,10 @@ def test_turning_a_knob_by_the_keyboard_solves_a_task(page, show):  # noqa: F811
 
     # In a narrow window nothing of the figure is cut off.
     page.set_viewport_size({"width": 800, "height": 900})
-    inside = """image => {
-        const right = node => node.getBoundingClientRect().right;
-        return right(image) <= right(image.closest('.rk-panel'));
-    }"""
-    page.wait_for_function(inside, arg=panel.get_by_role("img").element_handle())
+    page.wait_for_function(
+        """() => {
+            const right = node => node.getBoundingClientRect().right;
+            const images = [...document.querySelectorAll('.rk-panel img')];
+            return images.length && images.every(one => right(one) <= right(one.closest('.rk-panel')));
+        }"""
+    )
