@@ -3,7 +3,7 @@
 import re
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 
 import numpy as np
@@ -18,6 +18,7 @@ SENTENCE, CONTEXT, PASSAGE = 0.35, 0.5, 0.15  # the shares of a score
 # SQuADShifts answer, 4 of 466 questions, with 14 of 18 off-topic ones. Measured by
 # `python -m tests.benchmarks.reading --questions FOLDER`.
 FLOOR = 0.29
+REASON = 0.1  # what a sentence's score gains that gives the reason asked for, against "none of them answers"
 _OPEN = re.compile(r"\W*(?:what|why|how|when|where|who)\b", re.I)
 _INSTRUCTION = (
     "Answer the question from the numbered passages below and from nothing else. {style} Cite the passages "
@@ -67,7 +68,7 @@ def select_evidence(
     `score`, from cosines with the query: 0.35 · sentence + 0.5 · sentence under its title, section and
     question + 0.15 · its whole passage. Where the best score is below FLOOR, there is no evidence. Where
     the query asks what something is, and sentences that reach FLOOR begin by saying so, only those are; where
-    it asks why one would use it, those that say why; a text's cosine is then that with the question or that
+    it asks why one would use it, those that say why, with REASON more; a text's cosine is then that with the question or that
     with how an answer would begin, whichever is larger.
     """
     if not isinstance(budget, int) or budget < 1:
@@ -101,7 +102,8 @@ def select_evidence(
     elif reason := asked_reason(query):
         near = [piece for piece in pieces if piece.score >= FLOOR]
         kept = reasons([piece.text for piece in near], reason)
-        pieces = [piece for piece in near if piece.text in kept] or pieces
+        sure = [replace(piece, score=piece.score + REASON) for piece in near if piece.text in kept]
+        pieces = sure or pieces
     chosen: list[Evidence] = []
     for piece in sorted(pieces, key=lambda piece: -piece.score):  # of equal scores, the better hit's first
         if len(chosen) == most:
