@@ -87,7 +87,7 @@ def test_queries_that_are_given_are_what_recall_is_measured_on(capsys):
     assert re.fullmatch(
         r"SQ8 finds 0\.\d+ \[.*\] of the 10 nearest that Flat finds \(200 of .*\)\n", capsys.readouterr().err
     )
-    with pytest.raises(ValueError, match="the query vector has shape"):
+    with pytest.raises(ValueError, match="the query vectors have shape"):
         build("HNSW16", queries=queries[:, :3])
     assert build("HNSW16", number=1).recall is None
 
