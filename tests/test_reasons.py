@@ -37,7 +37,7 @@ def test_what_beginners_ask_is_answered_by_a_reason(question, turns):
     assert turn.sources[0].passage.metadata["topic"] == row["topic"]
 
 
-@pytest.mark.parametrize("group, least", [("developed on", 0), ("held back once", 0), ("held back", 0)])
+@pytest.mark.parametrize("group, least", [("developed on", 15), ("held back once", 8), ("held back", 4)])
 def test_so_many_questions_of_the_kind_are_answered(group, least, turns):
     wrong = [row["question"] for row in ROWS if row["set"] == group and not right(row, turns)]
     assert sum(row["set"] == group for row in ROWS) - len(wrong) >= least, wrong

@@ -68,8 +68,8 @@ def select_evidence(
     `score`, from cosines with the query: 0.35 · sentence + 0.5 · sentence under its title, section and
     question + 0.15 · its whole passage. Where the best score is below FLOOR, there is no evidence. Where
     the query asks what something is, and sentences that reach FLOOR begin by saying so, only those are; where
-    it asks why one would use it, those that say why, with REASON more; a text's cosine is then that with the question or that
-    with how an answer would begin, whichever is larger.
+    it asks why one would use it, those that say why, with REASON more; a text's cosine is then
+    the larger of that with the question and that with how an answer would begin.
     """
     if not isinstance(budget, int) or budget < 1:
         raise ValueError(f"budget={budget!r}: a number of tokens, at least 1")
