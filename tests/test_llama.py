@@ -11,7 +11,6 @@ from ragkit.generation.decoding import grounded, sampled
 from ragkit.generation.llama import FEW, ROWS, Llama, fast_dtype
 
 IDS = torch.randint(0, 90, (40,), generator=torch.Generator().manual_seed(1)).tolist()
-LONG = (2 * IDS)[: 2 * ROWS + 8]
 COPIED = [7, 8, 9, 10, 11, 12, 13, 14, 15]
 
 
@@ -183,13 +182,6 @@ def test_few_numbers_of_rows_are_multiplied_whatever_the_lengths(model, monkeypa
     for length in range(FEW + 1, len(IDS) + 1):
         alone = llama.logits(IDS[:length], llama.cache())
         assert alone.shape == (1, 90) and alone.isfinite().all()
-    assert seen == {ROWS, 2 * ROWS}
-    # A longer text is multiplied in parts, of which none is a few rows with other weights.
-    whole = llama.logits(LONG, llama.cache(), keep=50)
-    assert max(seen) == len(LONG) + -len(LONG) % ROWS
-    seen.clear()
-    monkeypatch.setattr(ragkit.generation.llama, "MOST_ROWS", 2 * ROWS)
-    assert close(llama.logits(LONG, llama.cache(), keep=50), whole, 0.01)
     assert seen == {ROWS, 2 * ROWS}
 
 

@@ -59,6 +59,35 @@ def test_before_a_fit_the_order_is_the_retrievers():
     np.testing.assert_allclose(new().score(ranking.query, ranking.passages), cosines / 0.05, atol=1e-4)
 
 
+def test_a_little_that_was_learned_moves_hits_a_little_from_where_they_were(fitted):
+    """Another search than by cosines found them: its order is what a person saw, and what is started from."""
+    ranking = simulated(1, 8, seed=3)[0]
+    hits, scores = hits_of(ranking), [hit.score for hit in hits_of(ranking)]
+    timid = new(max_kl=1e-9)
+    timid.fitted = fitted.fitted
+    assert order(timid.rerank(ranking.query, hits)) == order(hits)
+    assert order(timid.rerank(ranking.query, hits[::-1])) == order(hits)
+    base = fitted.base(ranking.query, ranking.passages)
+    found = fitted.base(ranking.query, ranking.passages, scores)
+    assert found.tolist() == sorted(base, reverse=True) != base.tolist()
+    assert fitted.base(ranking.query, ranking.passages, base / 100).tolist() == base.tolist()
+    assert fitted.base(ranking.query, ranking.passages, [0.5] * 8).tolist() == base.tolist()
+
+
+def test_a_report_starts_from_the_order_that_people_found():
+    """Not from the cosines', from which another search may be far: what it had already is no gain."""
+    rankings = simulated(40)
+    told = [
+        replace(one, scores=[float(-rank) for rank in one.ranks]) for one in rankings
+    ]  # found in the order in which they were then judged
+    reranker = new()
+    report = reranker.fit(told, progress=False)
+    assert report.base["nDCG@10"] == 1 >= report.after["nDCG@10"]
+    assert compare_on(reranker, told).base["nDCG@10"] == 1
+    plain = new().fit(rankings, progress=False)
+    assert plain.base["nDCG@10"] < 0.95 and (plain.share, plain.reason) == (report.share, report.reason)
+
+
 def test_no_hits_one_hit_and_equal_hits():
     reranker = new()
     assert reranker.rerank("a lamp?", []) == [] and len(reranker.score("a lamp?", [])) == 0
@@ -374,7 +403,7 @@ def test_one_reranker_for_each():
 def test_an_explanation_adds_up_and_names_the_taste(fitted):
     ranking = simulated(5, seed=8)[2]
     told = fitted.explain(ranking.query, hits_of(ranking))
-    scores = fitted.score(ranking.query, ranking.passages)
+    scores = fitted.score(ranking.query, ranking.passages, [hit.score for hit in hits_of(ranking)])
     np.testing.assert_allclose(told.scores - told.scores.mean(), scores - scores.mean(), atol=1e-9)
     assert set(told.parts) == set(NAMES)
     assert next(iter(told.largest(1))) == "formulas"

@@ -13,13 +13,14 @@ from ragkit.assistant import Assistant
 from ragkit.preferences.log import PreferenceLog
 from ragkit.reranking.evidence import BETAS, Told
 from ragkit.reranking.features import NAMES
+from ragkit.reranking.guard import Domain
 from ragkit.reranking.reranker import Reranker
 from ragkit.reranking.taste import TASTE, taste
 from ragkit.retrieval.corpus import Passage
 from ragkit.retrieval.library import Library
 from ragkit.widgets.rank import RankDocuments
 from ragkit.widgets.taste import SHOWN, TasteView
-from tests.simulated_rankings import simulated
+from tests.simulated_rankings import WORDS, simulated
 from tests.words_encoder import WordsEncoder
 
 ENCODER = WordsEncoder()
@@ -138,10 +139,21 @@ def test_rankings_may_be_a_list(assistant):
     assert view.sure["formulas"] == "more" and view.lists == []
 
 
-def test_it_says_which_question_begins_with_another_document(assistant):
-    view = TasteView(assistant, simulated(40, taste=6.0), ["lamp river?", "stone apple?", "table music?"])
+def test_it_says_which_question_begins_with_another_document(assistant, monkeypatch):
+    # Else none of it would be applied: these lists are unlike the rankings'.
+    monkeypatch.setattr(Domain, "trust", lambda self, lists: np.ones(len(lists.queries)))
+    view = TasteView(assistant, simulated(40, taste=6.0), [f"{a} {b}?" for a, b in zip(WORDS, WORDS[1:])])
     moved = [query for query, before, after in view.lists if before[0].passage.id != after[0].passage.id]
     assert moved and all(f"“{query}” now begins with" in view.alt for query in moved)
+
+
+def test_lists_that_are_unlike_those_of_training_stay_as_they_were_found(assistant):
+    """By words too: the encoder's own order is another one, and would look like a taste."""
+    view = TasteView(assistant, simulated(40, taste=6.0), ["lamp river?", "stone apple?"])
+    for query, before, after in view.lists:
+        assert [hit.passage for hit in after] == [hit.passage for hit in before]
+        base = view.reranker.base(query, [hit.passage for hit in before])
+        assert base.tolist() != sorted(base, reverse=True)
 
 
 def test_the_output_is_live_and_a_picture_and_words_and_nothing_in_it_is_code(assistant):

@@ -15,9 +15,8 @@ from torch.nn import functional as F
 # arithmetic is what takes the time.
 FEW = 12
 # Beyond, rows are filled up to a multiple of this: oneDNN keeps a program for each number of rows that it has
-# seen, 2 MB for all of SmolLM2's layers (`python -m tests.benchmarks.chat`). So many rows at most are
-# multiplied at once: what a row becomes depends on no other, and long prompts need no programs of their own.
-ROWS, MOST_ROWS = 32, 256
+# seen, 2 MB for all of SmolLM2's layers (`python -m tests.benchmarks.chat`).
+ROWS = 32
 # So many tokens are read along on a guess. Four cost half a pass, and save a third of the time of writing.
 GUESSES = 4
 THREADS = 4  # that make layers, at most
@@ -188,14 +187,11 @@ def _product(weight: torch.Tensor, dtype: torch.dtype, *, many: bool = True) -> 
         return few
     low = weight.to(dtype)
 
-    def several(x: torch.Tensor) -> torch.Tensor:
-        filled = F.pad(x.to(dtype), (0, 0, 0, -len(x) % ROWS))
-        return F.linear(filled, low)[: len(x)].float()
-
     def product(x: torch.Tensor) -> torch.Tensor:
         if len(x) <= FEW:
             return few(x)
-        return several(x) if len(x) <= MOST_ROWS else torch.cat([*map(several, x.split(MOST_ROWS))])
+        filled = F.pad(x.to(dtype), (0, 0, 0, -len(x) % ROWS))
+        return F.linear(filled, low)[: len(x)].float()
 
     return product
 

@@ -207,6 +207,7 @@ def answers_table(
         features=np.concatenate([np.zeros((0, len(FEATURES))), *features]),
         vectors=np.zeros((size, 0)),
         base=nothing,
+        found=nothing,
         prior=nothing,
         ranks=np.full(size, -1),
         places=np.full(size, np.nan),

@@ -18,7 +18,7 @@ from ragkit.reranking.prior import PEOPLE, people
 from ragkit.reranking.report import Explanation, FitReport, explain
 from ragkit.reranking.selection import Fitted, Settings, fit_linear, pair_losses, renewed
 from ragkit.reranking.shown_place import shown_first
-from ragkit.reranking.table import Table, base_scores
+from ragkit.reranking.table import Table, as_found, base_scores
 from ragkit.retrieval.corpus import Hit, Passage, check_hits, check_query, ranked
 from ragkit.retrieval.storage import digest, load_tensors, save_tensors
 
@@ -132,9 +132,10 @@ class Reranker:
             tested, report = table, replace(report, **more)
         gain = pair_losses(tested.base, tested)[0] - pair_losses(scores, tested)[0]
         error, harm = error_and_harm(gain)
-        # By the tiers of the table's own rankings.
+        # By the tiers of the table's own rankings; from the order in which people found the documents.
         gains = np.where(tested.ranks < 0, np.nan, -tested.ranks.astype(float))
-        lists = [np.split(column, tested.starts[1:]) for column in (tested.base, scores, gains)]
+        after = tested.found + scores - tested.base
+        lists = [np.split(column, tested.starts[1:]) for column in (tested.found, after, gains)]
         report = replace(report, **vars(compare(*lists, tested.queries)))
         if fitted.residual is None:
             return fitted, report.kept("The rankings say nothing that the retriever does not")
@@ -175,27 +176,34 @@ class Reranker:
 
     # Scoring
 
-    def base(self, query: str, passages: Sequence[Passage]) -> np.ndarray:
-        """s_0, (K,), in logits: what the retriever's encoder says."""
-        return base_scores(self.describe(query, passages)) if len(passages) else np.zeros(0)
+    def base(
+        self, query: str, passages: Sequence[Passage], scores: Sequence[float] | None = None
+    ) -> np.ndarray:
+        """s_0, (K,), in logits: the encoder's cosines; with `scores`, (K,), by which the passages were found,
+        in the order of these (`as_found`)."""
+        return as_found(base_scores(self.describe(query, passages)), scores) if len(passages) else np.zeros(0)
 
-    def score(self, query: str, passages: Sequence[Passage]) -> np.ndarray:
+    def score(
+        self, query: str, passages: Sequence[Passage], scores: Sequence[float] | None = None
+    ) -> np.ndarray:
         """s_0 + residual, (K,), in logits; within `max_kl` of s_0, and nearer where question and documents
-        are unlike those of training (`Domain`)."""
+        are unlike those of training (`Domain`). `scores`: as for `base`."""
         if not len(passages):
             return np.zeros(0)
-        return self.fitted.scores(self.describe(query, passages), self.max_kl)
+        described = self.describe(query, passages)
+        return self.fitted.scores(described, self.max_kl, as_found(base_scores(described), scores))
 
     def rerank(self, query: str, hits: Sequence[Hit]) -> list[Hit]:
         """All of the hits, best first, with the reranker's scores; ranks from 1; equal ones keep order.
 
-        Where nothing was learned, nor given by a prior, the hits as they came, with their scores.
+        It starts from the order of the hits' own scores, whatever search gave them: a little that was learned
+        moves them a little. Where nothing was, nor given by a prior, the hits as they came.
         """
         hits = check_hits(hits)
         if self.fitted.residual is None and not self.fitted.prior:
             check_query(query)
             return ranked((hit.passage, hit.score) for hit in hits)
-        scores = self.score(query, [hit.passage for hit in hits])
+        scores = self.score(query, [hit.passage for hit in hits], [hit.score for hit in hits])
         order = np.argsort(-scores, kind="stable").tolist()
         return ranked((hits[i].passage, float(scores[i])) for i in order)
 
@@ -204,8 +212,9 @@ class Reranker:
         if not (hits := list(hits)):
             raise ValueError("no hits, so there is nothing to explain")
         described = self.describe(query, [hit.passage for hit in hits])
-        scores = self.fitted.scores(described, self.max_kl)
-        return explain(query, hits, base_scores(described), self.fitted.parts(described), scores)
+        base = as_found(base_scores(described), [hit.score for hit in hits])
+        scores = self.fitted.scores(described, self.max_kl, base)
+        return explain(query, hits, base, self.fitted.parts(described), scores)
 
     def describe(self, query: str, passages: Sequence[Passage]) -> Described:
         """What it knows of these documents. Raises ValueError for an empty query."""

@@ -82,8 +82,9 @@ class Fitted:
                 parts[name] = parts.get(name, 0.0) + trust * part
         return parts
 
-    def scores(self, described: Described, max_kl: float) -> np.ndarray:
-        return bounded(self.added(described), base_scores(described), max_kl)
+    def scores(self, described: Described, max_kl: float, base: np.ndarray | None = None) -> np.ndarray:
+        """`base`, (K,): where they start from, s_0 unless given."""
+        return bounded(self.added(described), base_scores(described) if base is None else base, max_kl)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """What it takes to rerank, by name."""

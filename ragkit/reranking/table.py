@@ -12,7 +12,7 @@ from ragkit.preferences.pairs import Pairs, pairs_of
 from ragkit.reranking.features import Described
 
 # Columns with a row a document.
-DOCUMENTS = ("features", "vectors", "base", "prior", "ranks", "places")
+DOCUMENTS = ("features", "vectors", "base", "found", "prior", "ranks", "places")
 TEMPERATURE = 0.05  # of cosines: a difference of 0.05 between two documents is one logit of s_0
 
 
@@ -20,9 +20,9 @@ TEMPERATURE = 0.05  # of cosines: a difference of 0.05 between two documents is 
 class Table:
     """L rankings of N documents and P pairs in all.
 
-    Of documents, (N, …): `features`, `vectors`, `base` (s_0, in logits), `prior` (what other people's
-    rankings add to it, or 0), `ranks` (the tier, −1 where not judged), `places` (in the order shown, NaN
-    where not known), `of_list`.
+    Of documents, (N, …): `features`, `vectors`, `base` (s_0, in logits), `found` (the same, `as_found`),
+    `prior` (what other people's rankings add to it, or 0), `ranks` (the tier, −1 where not judged), `places`
+    (in the order shown, NaN where not known), `of_list`.
     Of pairs: `pairs`, whose `judgement` is the list that each is of. Of rankings: `queries`, (L,), and their
     vectors, `asked`, (L, D).
     """
@@ -30,6 +30,7 @@ class Table:
     features: np.ndarray
     vectors: np.ndarray
     base: np.ndarray
+    found: np.ndarray
     prior: np.ndarray
     ranks: np.ndarray
     places: np.ndarray
@@ -115,6 +116,21 @@ def base_scores(described: Described) -> np.ndarray:
     return described.similarity / TEMPERATURE
 
 
+def as_found(base: np.ndarray, scores: Sequence[float] | None) -> np.ndarray:
+    """s_0, (K,), put into the order of `scores`, those by which the documents were found: the largest of
+    s_0 goes to the best of them.
+
+    Where they are the encoder's cosines, that is s_0. Another search, such as `hybrid_search`, has another
+    order, with the encoder's spread: scores of words, or of ranks, are no logits. None: not known.
+    """
+    if scores is None:
+        return base
+    order = np.lexsort((-base, -np.asarray(scores, dtype=float)))  # of equal scores, the encoder's
+    found = np.empty_like(base)
+    found[order] = np.sort(base)[::-1]
+    return found
+
+
 def _joined(parts: Sequence, names: Sequence[str]) -> dict:
     """Columns of the same names, one part after another."""
     columns = {name: [getattr(part, name) for part in parts] for name in names}
@@ -129,10 +145,12 @@ def _one(ranking: Ranking, described: Described, prior: Callable | None) -> Tabl
     places = np.full(size, np.nan)
     if ranking.shown_order is not None:
         places[ranking.shown_order] = np.arange(size)
+    base = base_scores(described)
     return Table(
         features=described.features,
         vectors=described.vectors,
-        base=base_scores(described),
+        base=base,
+        found=as_found(base, ranking.scores),
         prior=prior(described) if prior else np.zeros(size),
         ranks=ranks,
         places=places,
