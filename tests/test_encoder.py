@@ -16,6 +16,7 @@ import torch
 
 import ragkit.retrieval.bert
 import ragkit.retrieval.encoder
+import ragkit.retrieval.loading
 from ragkit.retrieval.encoder import Encoder
 from ragkit.retrieval.pieces import split_text
 from ragkit.retrieval.windows import token_rows
@@ -581,15 +582,15 @@ def test_the_default_model_is_loaded_when_asked_for():
 
 def test_one_thread_at_a_time_imports_transformers_and_loads_by_it(monkeypatch):
     """Two that import it at once get half a module: it puts another in its place while it is imported."""
-    free, folder = ragkit.retrieval.encoder._ONE_AT_A_TIME, ragkit.retrieval.encoder.default_folder()
-    described, taken = ragkit.retrieval.encoder._described, []
+    free, folder = ragkit.retrieval.loading._ONE_AT_A_TIME, ragkit.retrieval.encoder.default_folder()
+    described, taken = ragkit.retrieval.loading.tokenizer_and_config, []
 
     def watched(*args, **settings):
         with ThreadPoolExecutor(1) as other:
             taken.append(not other.submit(free.acquire, blocking=False).result())
         return described(*args, **settings)
 
-    monkeypatch.setattr(ragkit.retrieval.encoder, "_described", watched)
+    monkeypatch.setattr(ragkit.retrieval.encoder, "tokenizer_and_config", watched)
     Encoder()
     Encoder(str(folder))
     assert taken == [True, True]

@@ -9,7 +9,7 @@ from ragkit.assistant import Assistant
 from ragkit.generation.generator import SMALL
 from ragkit.generation.prompt import select_evidence
 from ragkit.generation.reasons import asked_reason, reasons, wordings
-from ragkit.retrieval.library import best_of
+from ragkit.retrieval.lexical import best_of
 from tests.helpers import hits
 
 # `says`: how each sentence begins that answers. `set`: "developed on", "held back once", which were looked at

@@ -366,18 +366,18 @@ def retrieve_many(library: Library, query_vectors: np.ndarray, k: int) -> list[l
 
 def checked_vector(library: Library, query_vector: np.ndarray) -> np.ndarray:
     """One query vector, (D,), also of a row, (1, D), as float32."""
-    vector = _finite(library, query_vector)
+    vector = _as_numbers(library, query_vector)
     if vector.shape not in ((library.dimension,), (1, library.dimension)):
         raise ValueError(
             f"the query vector has shape {vector.shape}, the library's vectors have ({library.dimension},): "
             f"encode the query with {library.encoder_name!r}"
         )
-    return vector.reshape(-1)
+    return _finite(vector.reshape(-1))
 
 
 def checked_vectors(library: Library, query_vectors: np.ndarray) -> np.ndarray:
     """Query vectors, (Q, D), as float32."""
-    vectors = _finite(library, query_vectors)
+    vectors = _as_numbers(library, query_vectors)
     if vectors.shape == (0,):  # an empty list
         vectors = vectors.reshape(0, library.dimension)
     if vectors.ndim != 2 or vectors.shape[1] != library.dimension:
@@ -385,17 +385,20 @@ def checked_vectors(library: Library, query_vectors: np.ndarray) -> np.ndarray:
             f"the query vectors have shape {vectors.shape}, and are to have (Q, {library.dimension}): encode "
             f"the queries with {library.encoder_name!r}"
         )
-    return vectors
+    return _finite(vectors)
 
 
-def _finite(library: Library, vectors: np.ndarray) -> np.ndarray:
+def _as_numbers(library: Library, vectors: np.ndarray) -> np.ndarray:
     try:
-        vectors = np.asarray(vectors, dtype=np.float32)
+        return np.asarray(vectors, dtype=np.float32)
     except (TypeError, ValueError, RuntimeError) as error:  # a text, or a tensor with its gradient
         raise ValueError(
             f"query_vector={shortened(vectors)}: a vector of {library.dimension} numbers, as "
             f"encode_query gives it ({error})"
         ) from error
+
+
+def _finite(vectors: np.ndarray) -> np.ndarray:
     if not np.isfinite(vectors).all():
         bad = tuple(np.argwhere(~np.isfinite(vectors))[0].tolist())
         raise ValueError(
