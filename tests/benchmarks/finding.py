@@ -204,9 +204,6 @@ def find(threads: int, sizes: tuple[int, int], queries: int) -> list[Row]:
         if peer not in last:
             rows.append(Row("encode, search", "", peer))
             continue
-        ahead = ratio(last[STORED], last[peer])
-        work, figures = f"{titles[STORED]}, beside a peer that reranks nothing", (said(last[STORED]), peer)
-        rows.append(Row(work, *figures, said(last[peer]), f"{ahead:.2f} × its time", "≤ 1 ×", ahead <= 1))
         factor = ratio(last["ragkit"], last[peer])
         both = zip(took[sizes[-1]]["ragkit"], took[sizes[-1]][peer])
         same = np.mean([ours["found"] == theirs["found"] for ours, theirs in both])

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from ragkit.widgets.figures import BLUE, GREEN, ORANGE, PURPLE, RED
+from ragkit.widgets.figures import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED
 from tests.benchmarks.table import spoken
 
 UNITS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6}
@@ -14,12 +14,13 @@ DRAWN = {  # what it grows with: (how a row's work begins, what the figure calls
         "search alone,": "search alone",
         "question → hits, 5,000 passages: encode, search;": "encode, search",
         "question → hits, 5,000 passages: and BM25": "… and words",
-        "question → hits, 5,000 passages: the same, asked once": "… and reranked",
+        "question → hits, 5,000 passages: and a reranker": "… and reranked, each hit read",
+        "question → hits, 5,000 passages: the same, of a library": "… reranked, sentences stored",
         "index a folder of Markdown": "index a folder",
     },
     "rankings": {
         "update after one more click, at 500": "one more click",
-        "train a reranker on": "a fit, and 60 lists ranked",
+        "train a reranker on": "a fit, and other lists ranked",
     },
     "tokens of a prompt": {"a whole answer": "an answer of the reader"},
 }
@@ -46,23 +47,28 @@ def draw(text: str, path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    from matplotlib.ticker import LogLocator, NullLocator
+    from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
     found = {axis: lines for axis, lines in points(text).items() if lines}
     style = {"svg.hashsalt": "ragkit", "svg.fonttype": "none", "font.size": 9}
     with matplotlib.rc_context(style):
         figure, axes = plt.subplots(1, len(found), figsize=(4 * len(found), 3.2), squeeze=False)
         for ax, (axis, lines) in zip(axes[0], found.items()):
-            looks = zip(lines.items(), (BLUE, ORANGE, GREEN, PURPLE, RED), "os^Dv")
+            looks = zip(lines.items(), (BLUE, ORANGE, GREEN, PURPLE, RED, GRAY), "os^DvP", strict=False)
             for (name, line), colour, marker in looks:
                 sizes, seconds = np.array(line).T
                 power = np.polyfit(np.log(sizes), np.log(seconds), 1)[0]
                 ax.loglog(sizes, seconds, color=colour, marker=marker, label=f"{name}: n^{power:.2f}")
-            measured = sorted({size for line in lines.values() for size, _ in line})
-            ax.set_xticks(measured, [f"{size:,.0f}" for size in measured])
+            sizes, seconds = np.array([point for line in lines.values() for point in line]).T
+            ticks = 10.0 ** np.arange(np.ceil(np.log10(sizes.min())), np.log10(sizes.max()) + 0.01)
+            ticks = ticks if len(ticks) > 1 else np.unique(sizes)
+            ax.set_xticks(ticks, [f"{size:,.0f}" for size in ticks])
             ax.set(xlabel=axis, ylabel="time" if ax is axes[0][0] else None)
             ax.xaxis.set_minor_locator(NullLocator())
-            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            narrow = seconds.max() < 5 * seconds.min()
+            ax.yaxis.set_major_locator(
+                FixedLocator(np.unique(seconds)) if narrow else LogLocator(subs=(1, 2, 5))
+            )
             ax.yaxis.set_major_formatter(lambda taken, _: spoken(taken))
             ax.yaxis.set_minor_locator(NullLocator())
             ax.grid(alpha=0.3)
