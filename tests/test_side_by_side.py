@@ -52,7 +52,8 @@ def test_what_is_too_little_for_all_is_computed_here_by_all(two_threads):
         return get_ident() == here, torch.get_num_threads()
 
     here = get_ident()
-    assert list(side_by_side(work, range(5), 2)) == [(False, 1)] * 4 + [(True, 2)]
+    assert list(side_by_side(work, range(9), 2)) == [(False, 1)] * 8 + [(True, 2)]
+    assert list(side_by_side(work, range(7), 2)) == [(True, 2)] * 7  # few of them
     assert list(side_by_side(work, range(3), 1)) == [(True, 2)] * 3
     assert list(side_by_side(work, range(1), 2)) == [(True, 2)] and not list(side_by_side(work, [], 2))
 

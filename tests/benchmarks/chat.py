@@ -12,6 +12,7 @@ import gc
 import re
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,10 @@ def main() -> None:
         answer = chat.assistant.generator.answer
         began = clock()
 
+        def enter() -> None:
+            nonlocal began
+            began = clock()
+
         def watched(query, hits, *, on_text=None, **settings):
             def write(text):
                 first.append(clock() - began)
@@ -69,10 +74,11 @@ def main() -> None:
 
         chat.assistant.generator.answer = watched
         for n in range(arguments.turns):
-            known, began = len(first), clock()
+            known = len(first)
+            enter()
             chat.ask(questions[n % len(questions)])
             del first[known + 1 :]  # the first text of each answer
-            clicks(chat, n)
+            clicks(chat, n, enter)
             if chat.error is not None:
                 wrong.append(f"turn {n}: {chat.status}")
             if n + 1 in (arguments.warm, arguments.turns) or n % 50 == 49:
@@ -93,8 +99,8 @@ def main() -> None:
         print(f"  {len(wrong)} turns went wrong", *wrong[:5], sep="\n    ")
 
 
-def clicks(chat, n: int) -> None:
-    """What the person does after turn `n`."""
+def clicks(chat, n: int, enter: Callable[[], None]) -> None:
+    """What the person does after turn `n`; `enter()`: a question is asked now."""
     chat.good(n % 3 > 0, "as it should be" if n % 7 == 0 else "")
     if len(chat.turn.hits) > 1:
         ranking = chat.rank()
@@ -108,6 +114,7 @@ def clicks(chat, n: int) -> None:
         chat.open(n // 2)
     if n % 50 == 19:
         chat.learn()
+        enter()
         chat.again()
 
 
