@@ -500,7 +500,7 @@ def test_what_is_said_of_an_answer_is_logged_with_what_answered(assistant, log):
 
 
 TASTE = simulated(30, taste=8.0, annotator="ann")  # of somebody who likes formulas
-QUESTION = TASTE[21].query
+QUESTION = TASTE[24].query
 
 
 @pytest.fixture

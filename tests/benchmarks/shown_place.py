@@ -43,7 +43,7 @@ def world(
     pairs = Pairs(blank, blank, blank, of, of, target, chosen.ravel(), rejected.ravel())
     flat = [x.reshape(count * size, -1) for x in (features, vectors)]
     asked = rng.normal(size=(count, 24))
-    scores = (base.ravel(), np.zeros(base.size))
+    scores = (base.ravel(), base.ravel(), np.zeros(base.size))
     columns = (*flat, *scores, ranks.ravel(), places.ravel().astype(float))
     queries = [f"q{n}" for n in range(count)]
     return Table(*columns, np.repeat(np.arange(count), size), pairs, queries, asked)
