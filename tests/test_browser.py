@@ -113,6 +113,9 @@ def open_notebook(page, lab, name: str) -> None:
 
 def test_the_quickstart_runs_in_jupyterlab_and_answers(page, lab):
     open_notebook(page, lab, "00_quickstart.ipynb")
+    page.wait_for_function(
+        "() => window.jupyterapp?.commands"
+    )  # gone for a moment where the page is loaded anew
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
     # JupyterLab renders only the cells in view, so the outputs are read from the notebook's model.
     page.wait_for_function(
