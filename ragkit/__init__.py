@@ -18,7 +18,7 @@ if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
 
 _NAMES = {
     "retrieval": "Encoder Hit Library MilvusLibrary Passage fuse hybrid_search lexical_search load_passages "
-    "retrieve split_sentences split_text",
+    "retrieve retrieve_many split_sentences split_text",
     "preferences": "Comparison Feedback Pairs PreferenceLog Ranking pairs_of",
     "losses": "completion_log_probs dpo_loss gpo_loss group_advantages group_relative_loss grpo_loss "
     "ipo_loss margin offset_dpo_loss pair_loss plackett_luce_loss preference_metrics robust_dpo_loss",

@@ -17,7 +17,8 @@ from ragkit.reranking.reranker import Reranker
 from ragkit.retrieval.corpus import Passage, ranked
 from ragkit.retrieval.encoder import Encoder
 from ragkit.retrieval.lexical import hybrid_search
-from ragkit.retrieval.library import Library, retrieve
+from ragkit.retrieval.library import Library
+from ragkit.retrieval.search import retrieve
 from ragkit.retrieval.text import split_sentences
 from tests.conftest import PASSAGES
 from tests.helpers import FakeEncoder

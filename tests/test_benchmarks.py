@@ -1,6 +1,8 @@
 """What the reranker's benchmarks measure with: lists that people graded, and other ways to use rankings."""
 
 import json
+import time
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -8,12 +10,17 @@ import pytest
 from ragkit.reranking import evidence
 from ragkit.reranking.answer_scorer import answers_table
 from ragkit.reranking.table import base_scores
+from ragkit.retrieval.library import Library
+from ragkit.retrieval.milvus import MilvusLibrary
+from ragkit.retrieval.search import retrieve
 from tests.benchmarks import __main__ as benchmarks
-from tests.benchmarks import collecting, growth
+from tests.benchmarks import collecting, growth, launches
 from tests.benchmarks.answer_scorer import comparisons, places, texts_of, wins
 from tests.benchmarks.kinds import FOUND, HELD_OUT, SIZE, changes, described, of_folder, split
+from tests.benchmarks.milvus import compare
 from tests.benchmarks.power import ways, world
 from tests.benchmarks.table import HEAD, Row, in_turns, ratio, spoken, table, written
+from tests.helpers import FakeEncoder, passages, texts
 from tests.words_encoder import WordsEncoder
 
 
@@ -115,6 +122,36 @@ def test_a_table_is_written_where_it_belongs():
     assert all(
         f"<!-- {name} -->\n" in benchmarks.FILE.read_text(encoding="utf-8") for name in benchmarks.ROWS
     )
+
+
+def test_a_library_in_milvus_is_told_apart_from_a_good_one(tmp_path, capsys):
+    pytest.importorskip("milvus_lite", reason="pip install -e .[scale]")
+    encoder, own = FakeEncoder(), passages(*texts(20))
+    queries = {str(n): text for n, text in enumerate(texts(4, seed=1))}
+    vectors = {key: encoder.encode_query(text) for key, text in queries.items()}
+    best = {key: retrieve(Library.build(own, encoder), vector, 1)[0] for key, vector in vectors.items()}
+    qrels = {key: {hit.passage.id: 1} for key, hit in best.items()}
+    with closing(MilvusLibrary.build(own, encoder, tmp_path / "library.db")) as there:
+        compare(Library.build(own, encoder), there, queries, vectors, qrels, 5)
+        assert capsys.readouterr().out.count("the same order for 4 of 4 questions") == 2
+        there.delete([hit.passage.id for hit in best.values()])
+        compare(Library.build(own, encoder), there, queries, vectors, qrels, 5)
+    said = capsys.readouterr().out
+    assert "retrieve, k = 5: the same hits in the same order for 0 of 4" in said
+    assert "nDCG@10 1.0000 by FAISS, 0.0000 by Milvus" in said
+
+
+def test_a_launchs_work_is_timed_without_its_start(tmp_path, monkeypatch):
+    def work(folder):
+        time.sleep(0.2)  # loads a model
+        return lambda: time.sleep(0.01)
+
+    monkeypatch.setitem(launches.WORKS, "index", work)
+    monkeypatch.setenv("RANK", "1")
+    launches.main(["--work", "index", str(tmp_path)])
+    found = json.loads((tmp_path / "1.json").read_text())
+    assert 0.01 <= found["to"] - found["from"] and found["cpu"] < 0.01 + found["to"] - found["from"]
+    assert launches.spoken([((9.0, 8.0), (5.0, 4.0))], 1) == "5.0 s, 4.0 s"
 
 
 def test_sides_take_turns_and_who_begins_alternates():

@@ -9,7 +9,8 @@ import pytest
 from ragkit.retrieval.corpus import Passage
 from ragkit.retrieval.indexes import FLAT, is_exact, new_index, recall
 from ragkit.retrieval.lexical import hybrid_search, lexical_search
-from ragkit.retrieval.library import Library, retrieve
+from ragkit.retrieval.library import Library
+from ragkit.retrieval.search import retrieve
 
 KINDS = ["HNSW16", "SQ8", "IVF8,Flat", "IVF8,PQ8x4", "HNSW16_SQ8", "PQ8x4", "PCA16,SQ8"]
 D = 16

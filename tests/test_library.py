@@ -17,7 +17,8 @@ import ragkit
 import ragkit.retrieval.storage
 from ragkit.retrieval.corpus import Hit, Passage
 from ragkit.retrieval.lexical import LEXICAL, fuse, hybrid_search, lexical_search
-from ragkit.retrieval.library import Library, library_encoder, retrieve
+from ragkit.retrieval.library import Library, library_encoder
+from ragkit.retrieval.search import retrieve
 from tests.helpers import WORDS, FakeEncoder, hits, passages, texts
 
 ROOT = Path(__file__).parent.parent

@@ -23,9 +23,10 @@ from ragkit.assistant import Assistant
 from ragkit.retrieval import milvus
 from ragkit.retrieval.corpus import DATA, Passage
 from ragkit.retrieval.lexical import hybrid_search, lexical_search
-from ragkit.retrieval.library import Library, retrieve, retrieve_many
+from ragkit.retrieval.library import Library
 from ragkit.retrieval.milvus import MilvusLibrary, encoder_of, load_library
 from ragkit.retrieval.milvus_collection import BYTES, Collection, is_milvus
+from ragkit.retrieval.search import retrieve, retrieve_many
 from tests.helpers import LAUNCHERS, WORDS, FakeEncoder, passages, texts
 
 pytest.importorskip("pymilvus", reason="pip install -e .[scale]")

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import ragkit.retrieval.nearest
-from ragkit.retrieval.library import Library, retrieve, retrieve_many
+from ragkit.retrieval.library import Library
+from ragkit.retrieval.search import retrieve, retrieve_many
 from tests.helpers import passages
 
 

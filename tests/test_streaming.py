@@ -16,7 +16,8 @@ from ragkit.__main__ import main
 from ragkit.retrieval import sinks, storage
 from ragkit.retrieval.corpus import load_passages
 from ragkit.retrieval.indexes import new_index, write_flat
-from ragkit.retrieval.library import Library, retrieve
+from ragkit.retrieval.library import Library
+from ragkit.retrieval.search import retrieve
 from ragkit.retrieval.shards import ShardFolder
 from ragkit.retrieval.streaming import index_corpus
 from tests.helpers import LAUNCHERS, FakeEncoder

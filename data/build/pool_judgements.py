@@ -16,7 +16,8 @@ from pathlib import Path
 from ragkit.retrieval.corpus import load_passages, read_jsonl
 from ragkit.retrieval.encoder import Encoder
 from ragkit.retrieval.lexical import hybrid_search, lexical_search
-from ragkit.retrieval.library import Library, retrieve
+from ragkit.retrieval.library import Library
+from ragkit.retrieval.search import retrieve
 
 DATA = Path(__file__).parent.parent
 DEPTH = 5

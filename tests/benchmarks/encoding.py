@@ -162,15 +162,19 @@ def encode(threads: int, passages: int, turn: int, busy: int, busy_passages: int
     asks = [{"texts": texts[n : n + size]} for n in range(0, busy_passages, size)]
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
     try:
-        found, _ = beside("encode", ["ragkit", TORCH], asks, **setup)
+        found, _ = beside("encode", ["ragkit", fast, TORCH], asks, **setup)
     finally:
         for process in others:
             process.kill()
-    work = f"encode {busy_passages} with {busy} busy processes beside"
     each = {name: busy_passages / sum(a["seconds"] for a in answers) for name, answers in found.items()}
     said = {name: f"{rate:.1f} a second" for name, rate in each.items()}
-    if TORCH not in found:
-        return [*rows, Row(work, said["ragkit"], TORCH)]
-    factor = ratio(*against(found[TORCH], found["ragkit"]))
-    compared = said[TORCH], f"{factor:.2f} × as fast", "≥ 5 ×", factor >= 5
-    return [*rows, Row(work, said["ragkit"], TORCH, *compared)]
+    for ours in ("ragkit", fast):
+        work = f"encode {busy_passages} with {busy} busy processes beside"
+        work += ", in bfloat16" if ours == fast else ""
+        if TORCH not in found:
+            rows.append(Row(work, said[ours], TORCH))
+            continue
+        factor = ratio(*against(found[TORCH], found[ours]))
+        compared = said[TORCH], f"{factor:.2f} × as fast", "≥ 5 ×", factor >= 5
+        rows.append(Row(work, said[ours], TORCH, *compared))
+    return rows

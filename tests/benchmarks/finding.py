@@ -33,7 +33,7 @@ def find_side(name: str, folder: str, threads: int, texts: str, vectors: str, k:
 
 def _ours(folder, threads, texts, vectors, k):
     from ragkit import Encoder, Library, Passage
-    from ragkit.retrieval.library import retrieve
+    from ragkit.retrieval.search import retrieve
 
     ours = Encoder()
     ours.remember(texts, vectors)

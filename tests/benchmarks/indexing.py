@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from ragkit.retrieval.corpus import Passage
-from ragkit.retrieval.library import Library, retrieve
+from ragkit.retrieval.library import Library
 from ragkit.retrieval.milvus import load_library
 from ragkit.retrieval.milvus_collection import is_milvus
+from ragkit.retrieval.search import retrieve
 from ragkit.retrieval.streaming import index_corpus
 
 

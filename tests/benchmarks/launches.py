@@ -1,7 +1,8 @@
 """What a second process saves: `python -m tests.benchmarks.launches`, on a machine that does nothing else.
 
-`index` (the passages that ship, in shards of 32) and `tune` (tiny-rag-lm, GRPO), by one process and by two of
-a launch, with a thread each, in turns. Times are of the work, without starting Python and loading models: by
+`index` (the passages that ship, in shards of 32), `tune` (tiny-rag-lm, GRPO) and `reader` (the same with
+smollm2-reader, on a third of the comparisons), by one process and by two of a launch, with a thread each, in
+turns. Times are of the work, without starting Python and loading models: by
 the clock, from the first process's start to its end, and of the CPU, of all processes together. Where a
 machine is busy with other things only the latter means something.
 """
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from tests.helpers import LAUNCHERS
@@ -33,15 +35,15 @@ def index(folder: str):
     return lambda: index_corpus(DATA / "corpus.jsonl", Path(folder) / "library", encoder, **settings)
 
 
-def tune(folder: str):
+def tune(folder: str, model: str = "tiny-rag-lm", comparisons: int = 96):
     import torch
 
     from ragkit import Comparison, Encoder, Generator, Hit, Passage, tune
     from ragkit.losses.data_parallel import processes
 
-    generator = Generator("tiny-rag-lm", Encoder(device="cpu"), device="cpu")
+    generator = Generator(model, Encoder(device="cpu"), device="cpu")
     given = []
-    for n in range(96):
+    for n in range(comparisons):
         text = f"The bridge of {1800 + n} was built by the people of the town. Many visit it each year. " * 3
         hits = [Hit(Passage(str(n), text), 1.0, 1)]
         query = f"Who built the bridge of {1800 + n}?"
@@ -51,21 +53,24 @@ def tune(folder: str):
     return lambda: tune(generator, given, **settings)
 
 
-def main() -> None:
+WORKS = {"index": index, "tune": tune, "reader": partial(tune, model="smollm2-reader", comparisons=32)}
+
+
+def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--only", choices=["index", "tune"])
+    parser.add_argument("--only", choices=WORKS)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     if arguments.work:
         what, folder = arguments.work
-        work = {"index": index, "tune": tune}[what](folder)
+        work = WORKS[what](folder)
         started, used = time.time(), time.process_time()
         work()
         found = {"from": started, "to": time.time(), "cpu": time.process_time() - used}
         Path(folder, f"{os.environ.get('RANK', 0)}.json").write_text(json.dumps(found))
         return
-    for what in [arguments.only] if arguments.only else ["index", "tune"]:
+    for what in [arguments.only] if arguments.only else WORKS:
         taken = [(measured(what, 1), measured(what, 2)) for _ in range(arguments.turns)]
         clock = statistics.median(one[0] / two[0] for one, two in taken)
         cpu = statistics.median(two[1] / one[1] for one, two in taken)

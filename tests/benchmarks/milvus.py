@@ -10,8 +10,10 @@ import warnings
 from pathlib import Path
 
 from ragkit.evaluation.measures import evaluate
-from ragkit.retrieval.library import Library, hybrid_search, retrieve
+from ragkit.retrieval.lexical import hybrid_search
+from ragkit.retrieval.library import Library
 from ragkit.retrieval.milvus import MilvusLibrary
+from ragkit.retrieval.search import retrieve
 from ragkit.retrieval.streaming import index_corpus
 from tests.benchmarks.retrieval import load
 

@@ -52,7 +52,7 @@ def search(threads: int, sizes: tuple[int, int], batch: int, turns: int) -> list
     import faiss
 
     from ragkit import Library, Passage
-    from ragkit.retrieval.library import retrieve, retrieve_many
+    from ragkit.retrieval.search import retrieve, retrieve_many
     from tests.helpers import FakeEncoder
 
     faiss.omp_set_num_threads(threads)

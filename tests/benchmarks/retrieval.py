@@ -13,7 +13,8 @@ import numpy as np
 from ragkit.evaluation.measures import evaluate, load_qrels, load_queries, paired_interval
 from ragkit.retrieval.corpus import load_passages
 from ragkit.retrieval.lexical import fuse, hybrid_search, lexical_search
-from ragkit.retrieval.library import Library, retrieve
+from ragkit.retrieval.library import Library
+from ragkit.retrieval.search import retrieve
 
 MEASURES = ("nDCG@10", "R@100")
 LATENCY_PASSAGES = 5000

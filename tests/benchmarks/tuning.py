@@ -31,7 +31,8 @@ from ragkit.generation.tuning import tune
 from ragkit.preferences.judgements import Comparison, Feedback, Ranking
 from ragkit.retrieval.corpus import DATA, Hit, Passage
 from ragkit.retrieval.encoder import Encoder
-from ragkit.retrieval.library import Library, retrieve
+from ragkit.retrieval.library import Library
+from ragkit.retrieval.search import retrieve
 
 # The stated strengths are some 2.4 β on average here. A larger h lets a pair stop earlier: at one β, grpo
 # would stay nearer to the model as it was than dpo.

@@ -12,7 +12,8 @@ import torch
 
 from ragkit.retrieval.corpus import Passage
 from ragkit.retrieval.lexical import hybrid_search, lexical_search
-from ragkit.retrieval.library import Library, retrieve
+from ragkit.retrieval.library import Library
+from ragkit.retrieval.search import retrieve
 from tests.hostile import Door, refused
 
 LOOP: dict = {}
