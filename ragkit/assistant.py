@@ -72,6 +72,8 @@ class Assistant:
             reader = beside.submit(Generator, DEFAULT) if generator in (None, DEFAULT) else None
             built = Encoder(encoder)
             passages = load_library(library, built)
+            # A first search meanwhile: it imports what counts words, counts them, and packs weights.
+            hybrid_search(passages, "", built.encode_query(""), 1)
             if generator is None:
                 answering = default_generator(built, reader.result)
             else:
