@@ -233,3 +233,24 @@ def test_a_weight_that_is_missing_says_so_from_a_thread(model):
     state = {name: weight for name, weight in model.state_dict().items() if "layers.1.mlp.up" not in name}
     with pytest.raises(KeyError, match="up_proj"):
         Llama(model.config, state)
+
+
+def test_who_only_reads_packs_nothing_to_write_with(model):
+    """The first tokens to be written ask for each matrix once more, whichever thread writes them."""
+    asked = []
+
+    class State(dict):
+        def __getitem__(self, name):
+            asked.append(name)
+            return super().__getitem__(name)
+
+    llama = Llama(model.config, State(model.state_dict()), dtype=torch.bfloat16)
+    cache, made = llama.cache(), len(asked)
+    llama.logits(IDS, cache, keep=FEW + 1)
+    assert len(asked) == made
+    with ThreadPoolExecutor(3) as pool:
+        several = [pool.submit(llama.logits, [*IDS, 1], cache.copy()) for _ in range(3)]
+    assert asked[made:].count("model.layers.1.mlp.up_proj.weight") == 1 and len(asked) - made == 3 * 7
+    expected = llama.logits([*IDS, 1], cache)
+    assert all(torch.equal(found.result(), expected) for found in several)
+    assert len(asked) - made == 3 * 7

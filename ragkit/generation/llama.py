@@ -5,8 +5,10 @@ weights that need not be float32, and into reading again what was read before. T
 in plain torch: RMSNorm, rotary positions, grouped queries, a gated feed-forward layer.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import Lock
 
 import torch
 from torch.nn import functional as F
@@ -20,6 +22,8 @@ ROWS = 32
 # So many tokens are read along on a guess. Four cost half a pass, and save a third of the time of writing.
 GUESSES = 4
 THREADS = 4  # that make layers, at most
+NORMS = ("input", "post_attention")
+PROJECTIONS = [f"self_attn.{part}" for part in "qkvo"] + [f"mlp.{part}" for part in ("gate", "up", "down")]
 
 
 def fast_dtype() -> torch.dtype:
@@ -50,7 +54,8 @@ class KeyValueCache:
 class Llama:
     """A `LlamaForCausalLM` for inference on a CPU, from its `config` and its `state_dict()`.
 
-    `state` is asked for one weight at a time; unless in float32, none but the embedding is kept.
+    `state` is asked for one weight at a time, and once more when writing begins; unless in float32, none but
+    the embedding is kept.
     `dtype`: float32 gives transformers' logits up to the order of sums. bfloat16 (default where the processor
     multiplies it) reads prompts by products of bfloat16 numbers, and writes with float16 weights; everything
     between the products is float32. SmolLM2-135M's log p where p > 0.001 is then off by up to 0.3 nats after
@@ -80,33 +85,54 @@ class Llama:
         self._turns = torch.polar(torch.ones_like(angles), angles)[:, None]  # (place, 1, size / 2), complex
 
         self._norm = state["model.norm.weight"].float().clone()
-        head = "model.embed_tokens" if config.tie_word_embeddings else "lm_head"
-        self._head = _product(state[f"{head}.weight"].float(), dtype, many=False)
         self._embedding = state["model.embed_tokens.weight"]  # of a file's, only rows that are used are read
+        head = "model.embed_tokens" if config.tie_word_embeddings else "lm_head"
+        with self._pool() as pool:
+            made = pool.submit(lambda: _few(state[f"{head}.weight"].float(), dtype))
+            self._norms = [
+                [state[f"model.layers.{n}.{name}_layernorm.weight"].float().clone() for name in NORMS]
+                for n in range(config.num_hidden_layers)
+            ]
+            self._reading = self._products(pool, state, partial(_many, dtype=dtype))
+            self._head = made.result()
+        # What writes is made when a first token is written: who only reads needs none of it.
+        self._writing = self._reading if dtype == torch.float32 else None
+        self._state = None if self._writing else state
+        self._dtype, self._lock = dtype, Lock()
+
+    def _pool(self) -> ThreadPoolExecutor:
+        """One thread packs a matrix, and holds no lock of Python's meanwhile; a few layers at once, not more,
+        since those that are being made are there in float32."""
+        return ThreadPoolExecutor(min(torch.get_num_threads(), THREADS))
+
+    def _products(self, pool, state: Mapping[str, torch.Tensor], product: Callable) -> list[list[Callable]]:
+        """Of each layer: of queries, keys and values; of what attention says; of gate and up; and down."""
 
         def pairs(weight: torch.Tensor) -> torch.Tensor:
             """Rows in the order in which the two halves of a head are the parts of complex numbers."""
             return weight.unflatten(0, (-1, 2, self._size // 2)).transpose(1, 2).reshape(weight.shape)
 
-        def layer(n: int) -> tuple:
-            weight = {
-                name: state[f"model.layers.{n}.{name}.weight"].float()
-                for name in "input_layernorm post_attention_layernorm self_attn.q_proj self_attn.k_proj "
-                "self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj".split()
-            }
-            q, k, v, out, gate, up, down = [*weight.values()][2:]
-            products = torch.cat([pairs(q), pairs(k), v]), out, torch.cat([gate, up]), down
-            norms = weight["input_layernorm"].clone(), weight["post_attention_layernorm"].clone()
-            return *norms, *(_product(matrix, dtype) for matrix in products)
+        def layer(n: int) -> list[Callable]:
+            q, k, v, out, gate, up, down = (
+                state[f"model.layers.{n}.{name}_proj.weight"].float() for name in PROJECTIONS
+            )
+            matrices = torch.cat([pairs(q), pairs(k), v]), out, torch.cat([gate, up]), down
+            return [product(matrix) for matrix in matrices]
 
-        # One thread packs a matrix, and holds no lock of Python's meanwhile; a few layers at once, not more,
-        # since those that are being made are there in float32.
-        with ThreadPoolExecutor(min(torch.get_num_threads(), THREADS)) as pool:
-            self._layers = list(pool.map(layer, range(config.num_hidden_layers)))
+        return list(pool.map(layer, range(len(self._norms))))
+
+    def _layers(self, new: int) -> Iterator[tuple]:
+        """Norms and products of each layer, for so many tokens at once."""
+        if new <= FEW and self._writing is None:
+            with self._lock, self._pool() as pool:
+                if self._writing is None:
+                    few = partial(_few, dtype=self._dtype)
+                    self._writing, self._state = self._products(pool, self._state, few), None
+        return zip(self._norms, self._writing if new <= FEW else self._reading)
 
     def cache(self) -> KeyValueCache:
         """An empty one."""
-        empty = torch.empty(len(self._layers), self._groups, 0, self._size)
+        empty = torch.empty(len(self._norms), self._groups, 0, self._size)
         return KeyValueCache(empty, empty)
 
     @torch.inference_mode()
@@ -126,7 +152,7 @@ class Llama:
         turns = self._turns[start : len(ids)]
         unseen = torch.full((new, len(ids)), -torch.inf).triu(start + 1) if new > 1 else None
         x = self._embedding[torch.tensor(ids[start:])].float()  # (new, hidden)
-        for n, (norm, feed_norm, qkv, out, gate_up, down) in enumerate(self._layers):
+        for n, ((norm, feed_norm), (qkv, out, gate_up, down)) in enumerate(self._layers(new)):
             y = qkv(F.rms_norm(x, norm.shape, norm, self._eps)).view(new, both + self._groups, self._size)
             turned = torch.view_as_complex(y[:, :both].unflatten(-1, (-1, 2))) * turns
             turned = torch.view_as_real(turned).flatten(-2).transpose(0, 1)  # (head, new, size)
@@ -177,19 +203,21 @@ class Llama:
         return ids[first:]
 
 
-def _product(weight: torch.Tensor, dtype: torch.dtype, *, many: bool = True) -> Callable:
-    """x ↦ x·weightᵀ, both float32; `many`: whether x can have more than a few rows and speed counts."""
+def _few(weight: torch.Tensor, dtype: torch.dtype) -> Callable:
+    """x ↦ x·weightᵀ, both float32, for x of a few rows."""
     if dtype == torch.float32:
         return lambda x: F.linear(x, weight)
     packed = torch.ops.quantized.linear_prepack_fp16(weight, None)
-    few = lambda x: torch.ops.quantized.linear_dynamic_fp16(x, packed)  # noqa: E731
-    if not many:
-        return few
+    return lambda x: torch.ops.quantized.linear_dynamic_fp16(x, packed)
+
+
+def _many(weight: torch.Tensor, dtype: torch.dtype) -> Callable:
+    """The same for x of many rows."""
+    if dtype == torch.float32:
+        return lambda x: F.linear(x, weight)
     low = weight.to(dtype)
 
     def product(x: torch.Tensor) -> torch.Tensor:
-        if len(x) <= FEW:
-            return few(x)
         filled = F.pad(x.to(dtype), (0, 0, 0, -len(x) % ROWS))
         return F.linear(filled, low)[: len(x)].float()
 
