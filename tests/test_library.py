@@ -567,6 +567,18 @@ def test_the_word_index_follows_every_change(library):
     assert lexical_search(library, "eta", 3) == []
 
 
+def test_a_word_index_that_is_interrupted_is_made_anew(library, monkeypatch):
+    import bm25s
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(bm25s.BM25, "index", interrupted)
+        lexical_search(library, "order", 3)
+    assert lexical_search(library, "order", 3)
+
+
 def test_a_query_that_is_no_string_is_refused(library):
     with pytest.raises(TypeError, match="query is a list, not a string"):
         lexical_search(library, ["beta"], 3)

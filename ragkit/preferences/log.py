@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
+from threading import RLock
 
 from ragkit.preferences.events import fault, from_event, to_event
 from ragkit.preferences.judgements import KINDS, Comparison, Exchange, Feedback, Judgement, Ranking, Skip
@@ -58,6 +59,7 @@ class PreferenceLog:
         self._fold, self._shared = _Fold(), {}
         self._descriptor, self._owner, self._path = None, None, None
         self._torn = False
+        self._one_at_a_time = RLock()  # of threads: a number is read off the log, and then written
 
     # Writing
 
@@ -111,10 +113,11 @@ class PreferenceLog:
 
     def _append(self, event: dict) -> int:
         try:
-            self._open()
-            self._read()
-            number = 1 + self._fold.last[0]
-            self._write(to_line(event, number, self._path.stem, _now()))
+            with self._one_at_a_time:
+                self._open()
+                self._read()
+                number = 1 + self._fold.last[0]
+                self._write(to_line(event, number, self._path.stem, _now()))
         except OSError as error:
             reason = error.strerror or str(error)
             raise OSError(error.errno, f"NOT SAVED: {reason} ({self.folder})") from error
@@ -181,12 +184,14 @@ class PreferenceLog:
 
     def problems(self) -> list[str]:
         """Lines that could not be read, as "file:line: why"; the rest of their file was read."""
-        self._read()
-        return [problem for file in self._files.values() for problem in [*file.problems, *file.tail]]
+        with self._one_at_a_time:
+            self._read()
+            return [problem for file in self._files.values() for problem in [*file.problems, *file.tail]]
 
     def _standing(self) -> list[dict]:
-        self._read()
-        return list(self._fold.standing.values())
+        with self._one_at_a_time:
+            self._read()
+            return list(self._fold.standing.values())
 
     @_without_collector()
     def _read(self) -> None:

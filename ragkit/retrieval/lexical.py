@@ -44,8 +44,9 @@ def _bm25(library: Library, passages: list[Passage], query: str) -> tuple[np.nda
         raise TypeError(f"query is a {type(query).__name__}, not a string")
     asked = words(query)
     if library._bm25 is None and any(texts := [words(p.full_text) for p in passages]):
-        library._bm25 = bm25s.BM25(method="lucene", k1=K1, b=B)
-        library._bm25.index(texts, show_progress=False)
+        made = bm25s.BM25(method="lucene", k1=K1, b=B)
+        made.index(texts, show_progress=False)
+        library._bm25 = made  # whole, whoever interrupts or comes meanwhile
     if library._bm25 is None or not asked:
         return np.zeros(len(passages)), 1.0
     known, holding = library._bm25.vocab_dict, np.diff(library._bm25.scores["indptr"])

@@ -11,6 +11,7 @@ from ragkit.retrieval.indexes import (
     FLAT,
     check_enough,
     flat_rows,
+    is_exact,
     new_index,
     recall,
     remove,
@@ -120,14 +121,16 @@ class Library:
     def lend(self, encoder, passages: Iterable[Passage]) -> None:
         """Have `encoder` remember what is stored of some of the passages: nobody has to encode them again.
 
-        These are their vectors and, where sentences are stored, all that a reranker asks for: it then waits
-        for no document. `Assistant.find` does so. Raises KeyError for a passage that is not here.
+        These are their vectors, unless the index has made them coarser; and where sentences are stored, all
+        that a reranker asks for: it then waits for no document. `Assistant.find` does so. Raises KeyError for
+        a passage that is not here.
         """
         passages = list(passages)
         ids, texts = [p.id for p in passages], [p.full_text for p in passages]
-        encoder.remember(texts, self.vectors_of(ids))
         if self.stores:
             remind(encoder, texts, self.sentences_of(ids))
+        elif is_exact(self.index):
+            encoder.remember(texts, self.vectors_of(ids))
 
     def sentences_of(self, passage_ids: Iterable[str]) -> list[Read]:
         """What is stored of some passages' sentences. Raises KeyError for an id that is not here."""

@@ -1,6 +1,7 @@
 """Where a streamed corpus goes: a folder with a library, or Milvus. One interface for both.
 
-`begin(names)`, once the names of all shards are known; `missing(names)`, those that are not there yet;
+`begin(names, total)`, once the names of all shards are known, and how many passages they hold;
+`missing(names)`, those that are not there yet; `look(shard)`, at each as it is read the first time;
 `claim(shard)`, whether it is ours to make; `rest(shard)`, its passages that are still to be encoded;
 `put(shard, rest, vectors, found)`, where `found` is what is stored of sentences if it `stores` them;
 `unfinished(name)`, once who works on another one is done with it, whether it is still to be made;
