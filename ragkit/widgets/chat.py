@@ -16,8 +16,10 @@ from ragkit.preferences.rank_session import RankingSession
 from ragkit.retrieval.corpus import Hit
 from ragkit.widgets import learning
 from ragkit.widgets.compare import CompareAnswers
+from ragkit.widgets.field import Field
 from ragkit.widgets.history import Opinions, Said, conversation, entry_of
-from ragkit.widgets.panel import Field, Panel, block, handler, part, question, row
+from ragkit.widgets.panel import Panel, handler
+from ragkit.widgets.parts import block, part, question, row
 from ragkit.widgets.rank import RankingPanel, facts
 from ragkit.widgets.switches import DOCUMENTS, Models, Switch
 from ragkit.widgets.thread import Thread, press

@@ -10,7 +10,7 @@ from ragkit.reranking.report import FitReport
 from ragkit.reranking.reranker import MIN_QUERIES, Reranker
 from ragkit.retrieval.corpus import Hit
 from ragkit.widgets.answer import title_of
-from ragkit.widgets.panel import block, escaped
+from ragkit.widgets.parts import block, escaped
 
 ROW = 30  # pixels between two documents of a list, as in chat.css
 ARROWS = {True: "↑", False: "↓"}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import ipywidgets
 
 from ragkit.generation.generator import SHIPPED, Generator
-from ragkit.widgets.panel import part, show
+from ragkit.widgets.parts import part, set_visible
 
 DOCUMENTS = (1, 2, 3, 4, 5, 8, 10)
 NAMES = {"SmolLM2 reader": "smollm2-reader", "tiny": "tiny-rag-lm"}  # what ships, where one of them answers
@@ -33,7 +33,7 @@ class Switch:
             self.box.options = options
             self.box.observe(self._on_change, "value")
         self.box.value = value
-        show(self.box, len(options) > 1)
+        set_visible(self.box, len(options) > 1)
 
     def _on_change(self, _) -> None:
         self._changed()
