@@ -11,10 +11,11 @@ import numpy as np
 from ragkit.generation.answer import Answer
 from ragkit.generation.generator import DEFAULT, Generator, default_generator
 from ragkit.generation.reasons import wordings
+from ragkit.retrieval.checks import check_encoder
 from ragkit.retrieval.corpus import DATA, Hit, check_query, ranked
 from ragkit.retrieval.encoder import Encoder
 from ragkit.retrieval.lexical import best_of, hybrid_search
-from ragkit.retrieval.library import Library, check_encoder
+from ragkit.retrieval.library import Library
 from ragkit.retrieval.milvus import encoder_of, load_library
 
 # Style and seed of an answer other than the first, in the order in which they are tried.

@@ -17,7 +17,8 @@ import ragkit
 import ragkit.retrieval.storage
 from ragkit.retrieval.corpus import Hit, Passage
 from ragkit.retrieval.lexical import LEXICAL, fuse, hybrid_search, lexical_search
-from ragkit.retrieval.library import Library, library_encoder
+from ragkit.retrieval.library import Library
+from ragkit.retrieval.milvus import encoder_of
 from ragkit.retrieval.search import retrieve
 from tests.helpers import WORDS, FakeEncoder, hits, passages, texts
 
@@ -273,7 +274,7 @@ def test_a_saved_library_comes_back(library, encoder, tmp_path):
     again = Library.load(tmp_path / "deep" / "er", encoder)
     assert state(again) == state(library)
     assert (again.encoder_name, again.dimension) == ("fake", 16)
-    assert library_encoder(tmp_path / "deep" / "er") == "fake"
+    assert encoder_of(tmp_path / "deep" / "er") == "fake"
     again.add(passages("new", first=100))
     assert len(again) == 51
 

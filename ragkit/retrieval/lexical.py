@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from ragkit.retrieval.checks import check_k, checked_vector
 from ragkit.retrieval.corpus import Hit, Passage, ranked
 from ragkit.retrieval.library import Library
-from ragkit.retrieval.query_vectors import check_k, checked_vector
 from ragkit.retrieval.text import words
 
 LEXICAL = 0.6  # the share of BM25 in hybrid_search

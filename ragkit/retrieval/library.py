@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ragkit.retrieval.corpus import Passage, unsaved
+from ragkit.retrieval.checks import check_encoder, checked_passages, checked_vectors, passage_vectors
+from ragkit.retrieval.corpus import Passage
 from ragkit.retrieval.indexes import (
     FLAT,
     check_enough,
@@ -18,11 +19,11 @@ from ragkit.retrieval.indexes import (
     sample_rows,
     set_search,
 )
-from ragkit.retrieval.library_files import library_facts, library_writers, read_library, refuse_broken
+from ragkit.retrieval.library_files import library_facts, library_writers, read_library
 from ragkit.retrieval.nearest import nearest
-from ragkit.retrieval.query_vectors import checked_vectors
 from ragkit.retrieval.sentences import Read, Sentences, arrays_of, read, remind
 from ragkit.retrieval.storage import LibraryFolder
+from ragkit.retrieval.threshold import undecided
 
 
 class Library:
@@ -152,7 +153,7 @@ class Library:
         made, found = (
             (None, None) if vectors is not None and not self.stores else self._read(passages, progress)
         )
-        vectors = made if vectors is None else self._fitting(np.asarray(vectors, dtype=np.float32), passages)
+        vectors = made if vectors is None else passage_vectors(vectors, passages, self.dimension)
         self._insert(passages, vectors, found)
         return vectors
 
@@ -236,42 +237,17 @@ class Library:
             raise KeyError(f"no passage {error.args[0]!r} in this library") from None
 
     def _checked(self, passages: Iterable[Passage], *, known: bool) -> list[Passage]:
-        if isinstance(passages, Passage):
-            raise TypeError("passages is one Passage, not a list of them: [passage]")
-        passages, seen = list(passages), set()
-        refuse_broken(passages)
-        here = self.among(passage.id for passage in passages)
-        for passage in passages:
-            if why := unsaved(vars(passage)):
-                raise ValueError(f"passage {passage.id!r}: {why}")
-            if passage.id in seen:
-                raise ValueError(f"the id {passage.id!r} comes twice; ids are unique within a library")
-            seen.add(passage.id)
-            if known and passage.id not in here:
-                raise KeyError(f"no passage {passage.id!r} to replace; use add for new ones")
-            if not known and passage.id in here:
-                raise ValueError(f"{passage.id!r} is in the library already; use replace to change it")
-        return passages
+        return checked_passages(passages, self.among, known=known)
 
     def _encode(self, passages: list[Passage], progress: bool) -> np.ndarray:
         encode = self._its_encoder().encode_passages
-        return self._fitting(encode([p.full_text for p in passages], progress=progress), passages)
+        vectors = encode([p.full_text for p in passages], progress=progress)
+        return passage_vectors(vectors, passages, self.dimension)
 
     def _its_encoder(self):
         if self._encoder is None:
             raise ValueError("this library was loaded without its encoder: Library.load(folder, encoder)")
         return self._encoder
-
-    def _fitting(self, vectors: np.ndarray, passages: list[Passage]) -> np.ndarray:
-        if vectors.shape != (len(passages), self.dimension):
-            raise ValueError(
-                f"vectors of shape {vectors.shape} were given for {len(passages)} passages, not "
-                f"({len(passages)}, {self.dimension})"
-            )
-        if not np.isfinite(vectors).all():
-            bad = int(np.argmin(np.isfinite(vectors).all(axis=1)))
-            raise ValueError(f"the vectors hold NaN or infinity for passage {passages[bad].id!r}")
-        return vectors
 
     def _reconstructed(self, numbers: list[int]) -> np.ndarray:
         vectors = np.empty((len(numbers), self.dimension), dtype=np.float32)
@@ -321,8 +297,9 @@ class Library:
         if not self.stores or not passages:
             return self._encode(passages, progress), None
         found = read(self._its_encoder(), [p.full_text for p in passages], progress=progress)
-        self._fitting(np.stack([one.inside.sum(0) + one.alone.sum(0) for one in found]), passages)
-        return self._fitting(np.stack([one.inside[0] for one in found]), passages), found
+        sums = np.stack([one.inside.sum(0) + one.alone.sum(0) for one in found])
+        passage_vectors(sums, passages, self.dimension)  # NaN in one of them is in the sum, too
+        return np.stack([one.inside[0] for one in found]), found
 
     def _insert(self, passages: list[Passage], vectors: np.ndarray, found: list[Read] | None = None) -> None:
         first = max(self._passages, default=-1) + 1
@@ -336,28 +313,3 @@ class Library:
             self._passages[number] = passage
             self._numbers[passage.id] = number
         self._bm25 = self.recall = self._norm = None
-
-
-def undecided(known: np.ndarray, added: np.ndarray, floor: float, k: int) -> np.ndarray:
-    """The places, (n,), of passages with nothing in `known`, (N,) (−inf), that can still be among the k ≥ 1
-    best by known + added, where none of them has more there than `floor`: Fagin's threshold algorithm."""
-    there = np.isfinite(known)
-    totals = np.sort((known + added)[there])[::-1]
-    worst = totals[k - 1] if k <= len(totals) else -np.inf
-    return np.flatnonzero(~there & (floor + added >= worst))
-
-
-def check_encoder(encoder, fingerprint: str, encoder_name: str) -> None:
-    """Raises ValueError unless `encoder` is the one with that fingerprint: vectors of two don't compare."""
-    if isinstance(encoder, str):
-        raise TypeError(f"encoder={encoder!r} is a name: Encoder({encoder!r})")
-    if encoder.fingerprint != fingerprint:
-        raise ValueError(
-            f"this library was built by encoder {encoder_name!r} ({fingerprint[:12]}…), which is not "
-            f"{encoder.name!r} ({encoder.fingerprint[:12]}…): load that one, or build the library again"
-        )
-
-
-def library_encoder(folder: str | Path) -> str:
-    """The name of the encoder that built the library in `folder`, from its manifest alone."""
-    return LibraryFolder(folder).manifest()["encoder"]

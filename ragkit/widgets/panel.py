@@ -19,7 +19,6 @@ from ragkit.widgets.field import Field
 from ragkit.widgets.parts import block, close, part, script
 
 PICTURES = DATA.parent / "notebooks" / "figures"
-FOLD = 320  # characters: a longer document is folded
 # Seconds. A press this soon after a new item came was meant for the one before it; the same press this soon
 # after itself is a double click, or a click that arrived twice (ipywidgets#3996).
 SETTLE = 0.5

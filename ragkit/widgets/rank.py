@@ -6,9 +6,10 @@ import ipywidgets
 
 from ragkit.preferences.rank_session import RankingSession, flat, is_tied, move, place, places, tie
 from ragkit.widgets.judging import JudgingPanel
-from ragkit.widgets.panel import FOLD, handler, slot_keys
+from ragkit.widgets.panel import handler, slot_keys
 from ragkit.widgets.parts import block, part, row, set_visible
 
+FOLD = 320  # characters: a longer document is folded
 HINT = (
     "Best first. Click a document: 1 to 9 give it a place, Alt+↑ and Alt+↓ move it, "
     "= ties it with the one above; Ctrl+Enter saves."
