@@ -60,10 +60,9 @@ class Assistant:
     ) -> "Assistant":
         """The assistant over a saved library (default: the one that ships) and the encoder that built it.
 
-        `library`: a folder, or what `MilvusLibrary` calls a place.
-
-        `generator` (default: smollm2-reader, or tiny-rag-lm where that is not installed) and `reranker`: a
-        name or a folder.
+        `library`: a folder, or what `MilvusLibrary` calls a place. `generator` (default: smollm2-reader, or
+        tiny-rag-lm where that is not installed): a name or a folder; `reranker`: what `Reranker.save` wrote.
+        Raises OSError where one of them is missing, ValueError where one is damaged or does not fit.
         """
         encoder = encoder or encoder_of(library)
         with ThreadPoolExecutor(1) as beside:

@@ -15,7 +15,8 @@ def lexical_search(library: Library, query: str, k: int) -> list[Hit]:
     """The k passages with the highest BM25 score (Lucene's variant, k1 = 1.5, b = 0.75), best first.
 
     Passages that share no word with the query are no hits. The word index is built on the first call after a
-    change. What a word is: `text.words`; one letter is one, h and β are terms of this field.
+    change. What a word is: `text.words`; one letter is one, h and β are terms of this field. Raises TypeError
+    for a query that is no string and a k that is no whole number, ValueError for k < 0.
     """
     passages = library.passages
     return _best(passages, _bm25(library, passages, query)[0], k, above=0.0)
@@ -27,7 +28,7 @@ def hybrid_search(library: Library, query: str, query_vector: np.ndarray, k: int
     score = (1 − w) · cosine + w · BM25 / its bound, w = LEXICAL: a convex combination, which keeps what ranks
     lose (arXiv 2210.11934). The bound, Σ idf of the query's words, is that of BM25 itself; so a best match
     counts little where it shares only common words, or few of many. Equal scores keep the library's order.
-    Raises what `retrieve` raises.
+    Raises what `retrieve` and `lexical_search` raise.
     """
     passages, k = library.passages, check_k(k)
     lexical, bound = _bm25(library, passages, query)

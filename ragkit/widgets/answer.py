@@ -49,6 +49,7 @@ def _no_citation(number: str) -> str:
 
 
 def title_of(hit: Hit) -> str:
+    """What a document is called: its title, or else its id, and its section."""
     passage = hit.passage
     section = passage.metadata.get("section")
     return (passage.title or passage.id) + (f" > {section}" if section else "")
