@@ -161,6 +161,8 @@ class Library:
         """Give known passages new texts. Raises KeyError, and changes none, where an id is unknown."""
         self._check_writable()
         passages = self._checked(passages, known=True)
+        if not passages:
+            return
         vectors, found = self._read(passages, progress)  # first what can fail
         self.delete([passage.id for passage in passages])
         self._insert(passages, vectors, found)
@@ -174,6 +176,8 @@ class Library:
         self._check_writable()
         passage_ids = [passage_ids] if isinstance(passage_ids, str) else passage_ids
         numbers = self._numbers_of(dict.fromkeys(passage_ids))
+        if not numbers:
+            return
         remove(self._index, np.array(numbers, dtype=np.int64))
         for number in numbers:
             del self._numbers[self._passages.pop(number).id]
@@ -294,7 +298,7 @@ class Library:
 
     def _read(self, passages: list[Passage], progress: bool) -> tuple[np.ndarray, list[Read] | None]:
         """Vectors of passages, and what is stored of their sentences."""
-        if not self.stores or not passages:
+        if not self.stores:
             return self._encode(passages, progress), None
         found = read(self._its_encoder(), [p.full_text for p in passages], progress=progress)
         sums = np.stack([one.inside.sum(0) + one.alone.sum(0) for one in found])
