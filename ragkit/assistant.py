@@ -11,10 +11,11 @@ import numpy as np
 from ragkit.generation.answer import Answer
 from ragkit.generation.generator import DEFAULT, Generator, default_generator
 from ragkit.generation.reasons import wordings
+from ragkit.retrieval.checks import check_encoder
 from ragkit.retrieval.corpus import DATA, Hit, check_query, ranked
 from ragkit.retrieval.encoder import Encoder
 from ragkit.retrieval.lexical import best_of, hybrid_search
-from ragkit.retrieval.library import Library, check_encoder
+from ragkit.retrieval.library import Library
 from ragkit.retrieval.milvus import encoder_of, load_library
 
 # Style and seed of an answer other than the first, in the order in which they are tried.
@@ -59,10 +60,9 @@ class Assistant:
     ) -> "Assistant":
         """The assistant over a saved library (default: the one that ships) and the encoder that built it.
 
-        `library`: a folder, or what `MilvusLibrary` calls a place.
-
-        `generator` (default: smollm2-reader, or tiny-rag-lm where that is not installed) and `reranker`: a
-        name or a folder.
+        `library`: a folder, or what `MilvusLibrary` calls a place. `generator` (default: smollm2-reader, or
+        tiny-rag-lm where that is not installed): a name or a folder; `reranker`: what `Reranker.save` wrote.
+        Raises OSError where one of them is missing, ValueError where one is damaged or does not fit.
         """
         encoder = encoder or encoder_of(library)
         with ThreadPoolExecutor(1) as beside:

@@ -171,6 +171,15 @@ def test_hybrid_search_is_that_of_flat_where_the_index_finds_all(kind):
     assert hybrid_search(empty, "77", flat.vectors[0], 3) == retrieve(empty, flat.vectors[0], 3) == []
 
 
+def test_to_change_nothing_changes_nothing(monkeypatch):
+    library = build("SQ8")
+    before = library.recall
+    monkeypatch.setattr(library, "_encoder", None)  # and nothing is encoded
+    for change in (library.add, library.replace, library.delete):
+        change([])
+    assert library.recall is before is not None
+
+
 def test_an_index_looks_as_hard_as_it_is_told():
     little, much = (build("IVF32,Flat", number=2000, search={"nprobe": n}).recall.mean for n in (1, 32))
     usual = build("IVF32,Flat", number=2000)

@@ -17,7 +17,8 @@ import ragkit
 import ragkit.retrieval.storage
 from ragkit.retrieval.corpus import Hit, Passage
 from ragkit.retrieval.lexical import LEXICAL, fuse, hybrid_search, lexical_search
-from ragkit.retrieval.library import Library, library_encoder
+from ragkit.retrieval.library import Library
+from ragkit.retrieval.milvus import encoder_of
 from ragkit.retrieval.search import retrieve
 from tests.helpers import WORDS, FakeEncoder, hits, passages, texts
 
@@ -273,7 +274,7 @@ def test_a_saved_library_comes_back(library, encoder, tmp_path):
     again = Library.load(tmp_path / "deep" / "er", encoder)
     assert state(again) == state(library)
     assert (again.encoder_name, again.dimension) == ("fake", 16)
-    assert library_encoder(tmp_path / "deep" / "er") == "fake"
+    assert encoder_of(tmp_path / "deep" / "er") == "fake"
     again.add(passages("new", first=100))
     assert len(again) == 51
 
@@ -565,6 +566,18 @@ def test_the_word_index_follows_every_change(library):
     assert lexical_search(library, "zeta", 3) == [] and ids(lexical_search(library, "eta", 3)) == ["z"]
     library.delete("z")
     assert lexical_search(library, "eta", 3) == []
+
+
+def test_a_word_index_that_is_interrupted_is_made_anew(library, monkeypatch):
+    import bm25s
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(bm25s.BM25, "index", interrupted)
+        lexical_search(library, "beta", 3)
+    assert lexical_search(library, "beta", 3)
 
 
 def test_a_query_that_is_no_string_is_refused(library):

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from dataclasses import replace
@@ -528,6 +529,22 @@ def test_two_threads_may_ask_for_the_same_judgement_at_once(tmp_path, monkeypatc
 
     monkeypatch.setattr(ragkit.preferences.log, "from_event", slow)
     assert [one.query for one in log.rankings()] == ["a"] and log.rankings()[0].passages == DOCS
+
+
+def test_two_threads_that_record_at_once_get_two_numbers(tmp_path, monkeypatch):
+    log, write, numbers = PreferenceLog(tmp_path), PreferenceLog._write, []
+    other = threading.Thread(target=lambda: numbers.append(log.record(ranking("b"))))
+
+    def slow(log, line):  # the other thread comes before the line is there
+        monkeypatch.setattr(PreferenceLog, "_write", write)
+        other.start()
+        other.join(0.2)
+        write(log, line)
+
+    monkeypatch.setattr(PreferenceLog, "_write", slow)
+    numbers.append(log.record(ranking("a")))
+    other.join()
+    assert sorted(numbers) == [1, 2] and [one.query for one in log.rankings()] == ["a", "b"]
 
 
 def test_what_is_alike_but_not_the_same_stays_apart(tmp_path):

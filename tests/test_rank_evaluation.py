@@ -78,11 +78,11 @@ class Stub:
     def fit(self, rankings, progress):
         self.count = len(rankings)
 
-    def base(self, query, passages):
+    def base(self, query, passages, scores):
         return np.arange(len(passages), dtype=float)
 
-    def score(self, query, passages):
-        return self.base(query, passages) * (-1 if self.count >= 3 else 1)
+    def score(self, query, passages, scores):
+        return self.base(query, passages, scores) * (-1 if self.count >= 3 else 1)
 
 
 def test_the_learning_curve_has_so_many_draws_of_each_size():

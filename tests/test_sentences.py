@@ -270,6 +270,16 @@ def test_no_document_is_read_at_a_question_and_no_score_changes(tmp_path):
             assert not ran and np.allclose(stored, expected, atol=2e-6)
 
 
+@pytest.mark.parametrize("sentences", [False, True])
+def test_an_encoder_is_lent_what_it_made_and_nothing_that_an_index_made_coarser(sentences):
+    encoder, words = Encoder(), passages(TEXTS[0], TEXTS[4])
+    library = Library.build(words, encoder, index="SQ8", sentences=sentences, progress=False)
+    other = Encoder()
+    library.lend(other, words)
+    texts = [passage.full_text for passage in words]
+    np.testing.assert_allclose(other.encode_passages(texts), encoder.encode_passages(texts), atol=1e-6)
+
+
 def test_texts_of_several_windows_are_said_to_be_cut():
     fresh = Encoder()
     with pytest.warns(UserWarning, match="1 of 5 texts are longer than the encoder's window of 256"):

@@ -51,7 +51,7 @@ class Interval(NamedTuple):
 
 
 def load_queries(path: str | Path) -> dict[str, str]:
-    """Query texts by id from a JSONL file in BEIR form (`_id`, `text`)."""
+    """Query texts by id from a JSONL file in BEIR form (`_id`, `text`). Raises ValueError with the line."""
     queries = {}
     for number, row in read_jsonl(Path(path).expanduser()):
         if not isinstance(row.get("text"), str) or type(row.get("_id")) not in (str, int):

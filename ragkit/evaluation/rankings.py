@@ -80,7 +80,7 @@ def compare_on(reranker, rankings: Sequence[Ranking], gains: Lists | None = None
     The retriever's order is that of the rankings' `scores`, where they have them.
     """
     gains = [gains_of(ranking) for ranking in rankings] if gains is None else gains
-    asked = [(one.query, one.passages, *([one.scores] if one.scores else [])) for one in rankings]
+    asked = [(one.query, one.passages, one.scores) for one in rankings]
     base = [reranker.base(*one) for one in asked]
     after = [reranker.score(*one) for one in asked]
     return compare(base, after, gains, [ranking.query for ranking in rankings])

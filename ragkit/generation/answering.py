@@ -78,6 +78,7 @@ def written(generator, prompt: Prompt, seed, temperature, max_new_tokens, on_tex
 
 
 def abstain(prompt: Prompt, on_text) -> Answer:
+    """The answer that there is none."""
     if on_text:
         on_text(ABSTENTION)
     return Answer(ABSTENTION, [], prompt.evidence, True, prompt.text, marks=[])

@@ -158,7 +158,7 @@ class Generator:
     def prompt(
         self, query: str, hits: list[Hit], *, style: str = "sentence", max_new_tokens: int = 128
     ) -> Prompt:
-        """What the model will read for `query` over `hits`: see `answer`."""
+        """What the model will read for `query` over `hits`; raises what `answer` raises."""
         check_style(style)
         hits = check_hits(hits)
 

@@ -58,18 +58,17 @@ def select_evidence(
 ) -> list[Evidence]:
     """The sentences of the hits that are nearest to the query, nearest first, within `budget` tokens.
 
-    `in_order`: as they stand in the hits instead, so that "it" still follows what it means.
-
-    A sentence that would not fit is passed over and a shorter one may take its place; `most` bounds their
-    number. `count_tokens` says how the budget is counted (default: the encoder's tokens). What can be quoted:
+    `in_order`: as they stand in the hits instead, so that "it" still follows what it means. A sentence that
+    would not fit is passed over and a shorter one may take its place; `most` bounds their number.
+    `count_tokens` says how the budget is counted (default: the encoder's tokens). What can be quoted:
     `text.sentences_with_sections`; a sentence that two hits share counts for the better hit. One that only
     asks, or repeats the query, answers nothing, but tells what the sentences after it are about.
 
     `score`, from cosines with the query: 0.35 · sentence + 0.5 · sentence under its title, section and
-    question + 0.15 · its whole passage. Where the best score is below FLOOR, there is no evidence. Where
-    the query asks what something is, and sentences that reach FLOOR begin by saying so, only those are; where
-    it asks why one would use it, those that say why, with REASON more; a text's cosine is then
-    the larger of that with the question and that with how an answer would begin.
+    question + 0.15 · its whole passage. Where the best score is below FLOOR, there is no evidence. Where the
+    query asks what something is, and sentences that reach FLOOR begin by saying so, only those are; where it
+    asks why one would use it, those that say why, with REASON more; a text's cosine is then the larger of
+    that with the question and that with how an answer would begin. Raises ValueError for a budget below 1.
     """
     if not isinstance(budget, int) or budget < 1:
         raise ValueError(f"budget={budget!r}: a number of tokens, at least 1")
@@ -212,5 +211,6 @@ def plain_ids(tokenizer, text: str) -> list[int]:
 
 
 def token_ids(tokenizer, text: str, *, split: bool) -> list[int]:
+    """Token ids of `text`, none put around it; `split`: special tokens in it are spelled out."""
     with _LOCK:
         return tokenizer(text, add_special_tokens=False, split_special_tokens=split, verbose=False).input_ids

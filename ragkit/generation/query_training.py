@@ -136,7 +136,8 @@ class QueryEncoder:
 
     @classmethod
     def load(cls, path: str | Path, encoder) -> "QueryEncoder":
-        """As it was saved. Raises ValueError for a damaged file, and for another encoder than it was of."""
+        """As it was saved. Raises FileNotFoundError where none is, ValueError for a damaged file, and for
+        another encoder than it was of."""
         facts, tensors = load_tensors(Path(path).expanduser(), KIND, "train it again")
         if facts["fingerprint"] != encoder.fingerprint:
             raise ValueError(f"{path} was trained on encoder {facts['encoder']!r}, and this is another")

@@ -56,6 +56,7 @@ class Adapter:
 
     @classmethod
     def read(cls, folder: Path) -> "Adapter":
+        """As it was written. Raises ValueError where half of an addition is missing, or NaN in it."""
         from safetensors.torch import load_file
 
         weights = load_file(folder / ADAPTER)

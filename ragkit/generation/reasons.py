@@ -42,10 +42,10 @@ class Reason(NamedTuple):
     rival: str
 
     @property
-    def wordings(self) -> list[str]:
+    def beginning(self) -> str:
         """How an answer would begin, beside the question: often nearer to what answers (HyDE, arXiv
         2212.10496, with no model to write the rest)."""
-        return [f"{' '.join(filter(None, [_doing(self.verb), self.thing]))} pays because"]
+        return f"{' '.join(filter(None, [_doing(self.verb), self.thing]))} pays because"
 
 
 def asked_reason(query: str) -> Reason | None:
@@ -58,7 +58,7 @@ def asked_reason(query: str) -> Reason | None:
 def wordings(query: str) -> list[str]:
     """What to look for: `query`, and how an answer would begin where it asks for reasons."""
     asked = asked_reason(query)
-    return [query, *(asked.wordings if asked else [])]
+    return [query, asked.beginning] if asked else [query]
 
 
 def reasons(sentences: list[str], asked: Reason) -> list[str]:

@@ -16,7 +16,8 @@ _CITATION = re.compile(r"\[\d+\]")
 
 def length_reward(target: int) -> Reward:
     """1 for an answer of `target` words, citations not counted; ½ for twice or half as many; 0 for none, and
-    where the generator declines: that must never be better than an answer, however long."""
+    where the generator declines: that must never be better than an answer, however long. Raises ValueError
+    for a target below 1."""
     if target < 1:
         raise ValueError(f"target={target}: a number of words, at least 1")
 

@@ -1,4 +1,7 @@
-"""Group Relative Policy Optimization (arXiv 2402.03300), which most people mean by "GRPO", and its kin."""
+"""Group Relative Policy Optimization (arXiv 2402.03300), which most people mean by "GRPO", and its kin.
+
+What is raised, and how precise it all is: as in `pairwise.py`.
+"""
 
 import torch
 from torch import Tensor
@@ -135,7 +138,10 @@ def clipped_share(
     clip: tuple[float, float],
     ratio: str = "token",
 ) -> float:
-    """The share of tokens that `group_relative_loss` clips, which the advantage moves no more."""
+    """The share of tokens that `group_relative_loss` clips, which the advantage moves no more.
+
+    Log-probs and `mask`: (B, T), `advantages`: (B,), as there.
+    """
     log_ratio = (log_probs - old_log_probs).detach().masked_fill(~mask, 0.0)
     r, advantages = _ratio(log_ratio, mask, ratio), advantages[:, None]
     out = (r > 1 + clip[1]) & (advantages > 0) | (r < 1 - clip[0]) & (advantages < 0)

@@ -11,6 +11,9 @@ language model (log-probs of a completion, summed over its tokens) and a reranke
 Half precision is reduced in float32; float64 stays float64. Strengths, targets and weights are detached, or
 the model could lower the loss by changing the question; an offset keeps its gradient, so that it can be
 fitted. `reduction`: "mean" over pairs (not divided by Σ weight) or "none", (B,).
+
+All raise ValueError, with the index, for what is not finite, shapes that differ and constants out of their
+range, and TypeError for what is no tensor.
 """
 
 import math

@@ -8,6 +8,7 @@ those that look at them. Any callable of this signature will do, in three lines:
         return torch.tensor(gaps) / 100
 
 One that looks at scores says so, `by_score.needs_scores = True`: then a fit calls it anew as they change.
+Those here raise ValueError, with the pair, where it lacks what they look at.
 """
 
 from collections.abc import Callable, Mapping

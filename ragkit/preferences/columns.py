@@ -82,7 +82,7 @@ class Votes:
 
 
 def finite(value, name: str) -> float | None:
-    """None for a gap, which tables write as null or NaN."""
+    """A number, or None for a gap, which tables write as null or NaN. Raises ValueError for all else."""
     if value is None or value != value:
         return None
     try:

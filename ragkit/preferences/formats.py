@@ -87,7 +87,8 @@ def from_qrels(
 
 
 def read_rows(source: str | Path | Iterable[Mapping]) -> Iterator[tuple[str, Mapping]]:
-    """(where it stands, row) of a JSONL file or a JSON array, `.gz` or plain, or of rows in memory."""
+    """(where it stands, row) of a JSONL file or a JSON array, `.gz` or plain, or of rows in memory. Raises
+    ValueError, with the place, for what is neither."""
     if not isinstance(source, str | Path):
         for number, row in enumerate([source] if source is None else source):
             if not isinstance(row, Mapping):

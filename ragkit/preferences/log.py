@@ -6,16 +6,16 @@ tombstone. Files hold people's words: keep the folder out of a public repository
 """
 
 import errno
-import gc
 import os
 import re
 import uuid
 from collections.abc import Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
+from threading import RLock
 
+from ragkit import uncollected
 from ragkit.preferences.events import fault, from_event, to_event
 from ragkit.preferences.judgements import KINDS, Comparison, Exchange, Feedback, Judgement, Ranking, Skip
 from ragkit.preferences.log_file import LogFile, to_line
@@ -25,19 +25,6 @@ DEFAULT_ANNOTATOR = "me"
 # What of an event is looked at again once its judgement is made.
 _KEPT = {None, "seq", "session", "kind", "annotator", "event_id", "item", "details"}
 _order = itemgetter("seq", "session")
-
-
-@contextmanager
-def _without_collector():
-    """Python's garbage collector looks at all dicts again and again while many are made: two thirds of the
-    time that 100,000 events take, and there is no garbage among them."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 class PreferenceLog:
@@ -58,6 +45,7 @@ class PreferenceLog:
         self._fold, self._shared = _Fold(), {}
         self._descriptor, self._owner, self._path = None, None, None
         self._torn = False
+        self._one_at_a_time = RLock()  # of threads: a number is read off the log, and then written
 
     # Writing
 
@@ -111,10 +99,11 @@ class PreferenceLog:
 
     def _append(self, event: dict) -> int:
         try:
-            self._open()
-            self._read()
-            number = 1 + self._fold.last[0]
-            self._write(to_line(event, number, self._path.stem, _now()))
+            with self._one_at_a_time:
+                self._open()
+                self._read()
+                number = 1 + self._fold.last[0]
+                self._write(to_line(event, number, self._path.stem, _now()))
         except OSError as error:
             reason = error.strerror or str(error)
             raise OSError(error.errno, f"NOT SAVED: {reason} ({self.folder})") from error
@@ -165,7 +154,7 @@ class PreferenceLog:
     def skipped(self) -> list[Skip]:
         return self.judgements(Skip)
 
-    @_without_collector()
+    @uncollected()
     def judgements(self, *kinds: type, annotator: str | None = None) -> list[Judgement | Exchange]:
         """Those of these kinds, and of this annotator where one is named, that stand; in order.
 
@@ -181,14 +170,16 @@ class PreferenceLog:
 
     def problems(self) -> list[str]:
         """Lines that could not be read, as "file:line: why"; the rest of their file was read."""
-        self._read()
-        return [problem for file in self._files.values() for problem in [*file.problems, *file.tail]]
+        with self._one_at_a_time:
+            self._read()
+            return [problem for file in self._files.values() for problem in [*file.problems, *file.tail]]
 
     def _standing(self) -> list[dict]:
-        self._read()
-        return list(self._fold.standing.values())
+        with self._one_at_a_time:
+            self._read()
+            return list(self._fold.standing.values())
 
-    @_without_collector()
+    @uncollected()
     def _read(self) -> None:
         """Read what is new in the folder, and fold it in. What does not simply come last – an undo, or what
         another kernel wrote at the same moment – folds all events anew; they are not read again."""

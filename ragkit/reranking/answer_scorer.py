@@ -89,7 +89,7 @@ class AnswerScorer:
         return float(self.scores(query, [answer], hits)[0])
 
     def scores(self, query: str, answers: Sequence[str], hits: Sequence[Hit] = ()) -> np.ndarray:
-        """(K,), of K answers written from the same hits."""
+        """(K,), of K answers written from the same hits. Raises what a call raises."""
         check_query(query)
         if self.weighed is None:
             raise ValueError("this scorer was not trained yet: fit(comparisons), or AnswerScorer.load")

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ragkit.retrieval.encoder import default_tokenizer
+from ragkit.retrieval.default_encoder import default_tokenizer
 from ragkit.retrieval.markdown import plain_markdown
 from ragkit.retrieval.pieces import split_document
 from ragkit.retrieval.text import readable

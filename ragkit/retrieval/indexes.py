@@ -198,7 +198,7 @@ def _pieces(chunks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 def write_flat(path: Path, dimension: int, number: int, chunks: Iterable[np.ndarray]) -> None:
     """A file as `faiss.write_index` writes one of `new_index("Flat")`, numbers 0, 1, …, and from vectors that
-    are never in memory together: (n, D) float32 each, `number` in all."""
+    are never in memory together: (n, D) float32 each, `number` in all. Raises ValueError for others."""
     # As in faiss/impl/index_write.cpp: dimension, number, two that mean nothing, trained, the metric.
     header = struct.pack("<iqqq?i", dimension, number, 1 << 20, 1 << 20, True, 0)
     with open(path, "wb") as file:

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from ragkit.retrieval.checks import check_k, checked_vector
 from ragkit.retrieval.corpus import Hit, Passage, ranked
 from ragkit.retrieval.library import Library
-from ragkit.retrieval.query_vectors import check_k, checked_vector
 from ragkit.retrieval.text import words
 
 LEXICAL = 0.6  # the share of BM25 in hybrid_search
@@ -15,7 +15,8 @@ def lexical_search(library: Library, query: str, k: int) -> list[Hit]:
     """The k passages with the highest BM25 score (Lucene's variant, k1 = 1.5, b = 0.75), best first.
 
     Passages that share no word with the query are no hits. The word index is built on the first call after a
-    change. What a word is: `text.words`; one letter is one, h and β are terms of this field.
+    change. What a word is: `text.words`; one letter is one, h and β are terms of this field. Raises TypeError
+    for a query that is no string and a k that is no whole number, ValueError for k < 0.
     """
     passages = library.passages
     return _best(passages, _bm25(library, passages, query)[0], k, above=0.0)
@@ -27,7 +28,7 @@ def hybrid_search(library: Library, query: str, query_vector: np.ndarray, k: int
     score = (1 − w) · cosine + w · BM25 / its bound, w = LEXICAL: a convex combination, which keeps what ranks
     lose (arXiv 2210.11934). The bound, Σ idf of the query's words, is that of BM25 itself; so a best match
     counts little where it shares only common words, or few of many. Equal scores keep the library's order.
-    Raises what `retrieve` raises.
+    Raises what `retrieve` and `lexical_search` raise.
     """
     passages, k = library.passages, check_k(k)
     lexical, bound = _bm25(library, passages, query)
@@ -44,8 +45,9 @@ def _bm25(library: Library, passages: list[Passage], query: str) -> tuple[np.nda
         raise TypeError(f"query is a {type(query).__name__}, not a string")
     asked = words(query)
     if library._bm25 is None and any(texts := [words(p.full_text) for p in passages]):
-        library._bm25 = bm25s.BM25(method="lucene", k1=K1, b=B)
-        library._bm25.index(texts, show_progress=False)
+        made = bm25s.BM25(method="lucene", k1=K1, b=B)
+        made.index(texts, show_progress=False)
+        library._bm25 = made  # whole, whoever interrupts or comes meanwhile
     if library._bm25 is None or not asked:
         return np.zeros(len(passages)), 1.0
     known, holding = library._bm25.vocab_dict, np.diff(library._bm25.scores["indptr"])

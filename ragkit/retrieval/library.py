@@ -6,22 +6,24 @@ from pathlib import Path
 
 import numpy as np
 
-from ragkit.retrieval.corpus import Passage, unsaved
+from ragkit.retrieval.checks import check_encoder, checked_passages, checked_vectors, passage_vectors
+from ragkit.retrieval.corpus import Passage
 from ragkit.retrieval.indexes import (
     FLAT,
     check_enough,
     flat_rows,
+    is_exact,
     new_index,
     recall,
     remove,
     sample_rows,
     set_search,
 )
-from ragkit.retrieval.library_files import library_facts, library_writers, read_library, refuse_broken
+from ragkit.retrieval.library_files import library_facts, library_writers, read_library
 from ragkit.retrieval.nearest import nearest
-from ragkit.retrieval.query_vectors import checked_vectors
 from ragkit.retrieval.sentences import Read, Sentences, arrays_of, read, remind
 from ragkit.retrieval.storage import LibraryFolder
+from ragkit.retrieval.threshold import undecided
 
 
 class Library:
@@ -120,14 +122,16 @@ class Library:
     def lend(self, encoder, passages: Iterable[Passage]) -> None:
         """Have `encoder` remember what is stored of some of the passages: nobody has to encode them again.
 
-        These are their vectors and, where sentences are stored, all that a reranker asks for: it then waits
-        for no document. `Assistant.find` does so. Raises KeyError for a passage that is not here.
+        These are their vectors, unless the index has made them coarser; and where sentences are stored, all
+        that a reranker asks for: it then waits for no document. `Assistant.find` does so. Raises KeyError for
+        a passage that is not here.
         """
         passages = list(passages)
         ids, texts = [p.id for p in passages], [p.full_text for p in passages]
-        encoder.remember(texts, self.vectors_of(ids))
         if self.stores:
             remind(encoder, texts, self.sentences_of(ids))
+        elif is_exact(self.index):
+            encoder.remember(texts, self.vectors_of(ids))
 
     def sentences_of(self, passage_ids: Iterable[str]) -> list[Read]:
         """What is stored of some passages' sentences. Raises KeyError for an id that is not here."""
@@ -149,7 +153,7 @@ class Library:
         made, found = (
             (None, None) if vectors is not None and not self.stores else self._read(passages, progress)
         )
-        vectors = made if vectors is None else self._fitting(np.asarray(vectors, dtype=np.float32), passages)
+        vectors = made if vectors is None else passage_vectors(vectors, passages, self.dimension)
         self._insert(passages, vectors, found)
         return vectors
 
@@ -157,6 +161,8 @@ class Library:
         """Give known passages new texts. Raises KeyError, and changes none, where an id is unknown."""
         self._check_writable()
         passages = self._checked(passages, known=True)
+        if not passages:
+            return
         vectors, found = self._read(passages, progress)  # first what can fail
         self.delete([passage.id for passage in passages])
         self._insert(passages, vectors, found)
@@ -170,6 +176,8 @@ class Library:
         self._check_writable()
         passage_ids = [passage_ids] if isinstance(passage_ids, str) else passage_ids
         numbers = self._numbers_of(dict.fromkeys(passage_ids))
+        if not numbers:
+            return
         remove(self._index, np.array(numbers, dtype=np.int64))
         for number in numbers:
             del self._numbers[self._passages.pop(number).id]
@@ -233,42 +241,17 @@ class Library:
             raise KeyError(f"no passage {error.args[0]!r} in this library") from None
 
     def _checked(self, passages: Iterable[Passage], *, known: bool) -> list[Passage]:
-        if isinstance(passages, Passage):
-            raise TypeError("passages is one Passage, not a list of them: [passage]")
-        passages, seen = list(passages), set()
-        refuse_broken(passages)
-        here = self.among(passage.id for passage in passages)
-        for passage in passages:
-            if why := unsaved(vars(passage)):
-                raise ValueError(f"passage {passage.id!r}: {why}")
-            if passage.id in seen:
-                raise ValueError(f"the id {passage.id!r} comes twice; ids are unique within a library")
-            seen.add(passage.id)
-            if known and passage.id not in here:
-                raise KeyError(f"no passage {passage.id!r} to replace; use add for new ones")
-            if not known and passage.id in here:
-                raise ValueError(f"{passage.id!r} is in the library already; use replace to change it")
-        return passages
+        return checked_passages(passages, self.among, known=known)
 
     def _encode(self, passages: list[Passage], progress: bool) -> np.ndarray:
         encode = self._its_encoder().encode_passages
-        return self._fitting(encode([p.full_text for p in passages], progress=progress), passages)
+        vectors = encode([p.full_text for p in passages], progress=progress)
+        return passage_vectors(vectors, passages, self.dimension)
 
     def _its_encoder(self):
         if self._encoder is None:
             raise ValueError("this library was loaded without its encoder: Library.load(folder, encoder)")
         return self._encoder
-
-    def _fitting(self, vectors: np.ndarray, passages: list[Passage]) -> np.ndarray:
-        if vectors.shape != (len(passages), self.dimension):
-            raise ValueError(
-                f"vectors of shape {vectors.shape} were given for {len(passages)} passages, not "
-                f"({len(passages)}, {self.dimension})"
-            )
-        if not np.isfinite(vectors).all():
-            bad = int(np.argmin(np.isfinite(vectors).all(axis=1)))
-            raise ValueError(f"the vectors hold NaN or infinity for passage {passages[bad].id!r}")
-        return vectors
 
     def _reconstructed(self, numbers: list[int]) -> np.ndarray:
         vectors = np.empty((len(numbers), self.dimension), dtype=np.float32)
@@ -315,11 +298,12 @@ class Library:
 
     def _read(self, passages: list[Passage], progress: bool) -> tuple[np.ndarray, list[Read] | None]:
         """Vectors of passages, and what is stored of their sentences."""
-        if not self.stores or not passages:
+        if not self.stores:
             return self._encode(passages, progress), None
         found = read(self._its_encoder(), [p.full_text for p in passages], progress=progress)
-        self._fitting(np.stack([one.inside.sum(0) + one.alone.sum(0) for one in found]), passages)
-        return self._fitting(np.stack([one.inside[0] for one in found]), passages), found
+        sums = np.stack([one.inside.sum(0) + one.alone.sum(0) for one in found])
+        passage_vectors(sums, passages, self.dimension)  # NaN in one of them is in the sum, too
+        return np.stack([one.inside[0] for one in found]), found
 
     def _insert(self, passages: list[Passage], vectors: np.ndarray, found: list[Read] | None = None) -> None:
         first = max(self._passages, default=-1) + 1
@@ -333,28 +317,3 @@ class Library:
             self._passages[number] = passage
             self._numbers[passage.id] = number
         self._bm25 = self.recall = self._norm = None
-
-
-def undecided(known: np.ndarray, added: np.ndarray, floor: float, k: int) -> np.ndarray:
-    """The places, (n,), of passages with nothing in `known`, (N,) (−inf), that can still be among the k ≥ 1
-    best by known + added, where none of them has more there than `floor`: Fagin's threshold algorithm."""
-    there = np.isfinite(known)
-    totals = np.sort((known + added)[there])[::-1]
-    worst = totals[k - 1] if k <= len(totals) else -np.inf
-    return np.flatnonzero(~there & (floor + added >= worst))
-
-
-def check_encoder(encoder, fingerprint: str, encoder_name: str) -> None:
-    """Raises ValueError unless `encoder` is the one with that fingerprint: vectors of two don't compare."""
-    if isinstance(encoder, str):
-        raise TypeError(f"encoder={encoder!r} is a name: Encoder({encoder!r})")
-    if encoder.fingerprint != fingerprint:
-        raise ValueError(
-            f"this library was built by encoder {encoder_name!r} ({fingerprint[:12]}…), which is not "
-            f"{encoder.name!r} ({encoder.fingerprint[:12]}…): load that one, or build the library again"
-        )
-
-
-def library_encoder(folder: str | Path) -> str:
-    """The name of the encoder that built the library in `folder`, from its manifest alone."""
-    return LibraryFolder(folder).manifest()["encoder"]

@@ -1,11 +1,12 @@
 """A library's files: what is written into them, and what is checked when they are read."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from ragkit.retrieval.checks import refuse_broken
 from ragkit.retrieval.corpus import Passage, read_jsonl
 from ragkit.retrieval.indexes import FLAT, Recall, flat_rows, new_index
 from ragkit.retrieval.sentences import Sentences, write_blocks
@@ -75,17 +76,6 @@ def read_library(versions: LibraryFolder, manifest: dict, mmap: bool):
             f"{dimension}); build the library again"
         )
     return index, passages, found, sentences
-
-
-def refuse_broken(passages: Iterable[Passage]) -> None:
-    """Raises TypeError for what is no passage, and for a part of one that is of another type."""
-    for place, passage in enumerate(passages):
-        if not isinstance(passage, Passage):
-            raise TypeError(f"passages[{place}] is a {type(passage).__name__}, not a Passage")
-        for name, kind in (("id", str), ("title", str), ("text", str), ("metadata", dict)):
-            if not isinstance(value := getattr(passage, name), kind):
-                wanted = "string" if kind is str else "dict"
-                raise TypeError(f"passage {passage.id!r}: its {name} is {value!r}, and must be a {wanted}")
 
 
 def _check_kind(index, kind: str) -> None:

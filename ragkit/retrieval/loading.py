@@ -15,7 +15,7 @@ _ONE_AT_A_TIME = RLock()
 
 @contextmanager
 def loading(kind: str, name: str, default: str):
-    """Around the loading of a transformers model: any failure becomes an OSError that says what to do."""
+    """Around the loading of a transformers model: raises any failure as an OSError that says what to do."""
     try:
         yield
     except Exception as error:  # of many kinds, by what is missing, damaged or unknown
@@ -91,7 +91,8 @@ def pooling_modes(config: dict) -> list[str]:
 
 
 def sidecar(source: Path | str, name: str):
-    """A small JSON file beside the weights, or None where the model has none."""
+    """A small JSON file beside the weights, or None where the model has none. Raises ValueError for one that
+    is elsewhere."""
     if ".." in Path(name).parts or Path(name).is_absolute():
         raise ValueError(f"modules.json names {name!r}, which is outside the model's folder")
     from transformers.utils import cached_file

@@ -1,22 +1,32 @@
 """A library kept by Milvus: in a folder of this machine (Milvus Lite) or on a cluster, by the same calls."""
 
-import hashlib
-import json
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from ragkit.retrieval.checks import check_encoder, passage_vectors
 from ragkit.retrieval.corpus import Passage
-from ragkit.retrieval.library import Library, check_encoder, library_encoder, undecided
+from ragkit.retrieval.library import Library
 from ragkit.retrieval.milvus_collection import BYTES, FIELDS, Collection, is_milvus
+from ragkit.retrieval.milvus_rows import (
+    PAGE,
+    pages,
+    requests,
+    row_key,
+    row_order,
+    row_passage,
+    row_strings,
+    row_vector,
+)
+from ragkit.retrieval.storage import LibraryFolder
+from ragkit.retrieval.threshold import undecided
 
 MOST = 16_384  # hits of one search, a limit of Milvus servers
 REQUEST = 8 * 2**20  # bytes of a request; a server takes 64 MB
 ANSWER = 32 * 2**20  # bytes of an answer, more or less: as many queries as it has room for go at once
 TEXT = 4_096  # bytes of a row's texts, as a rule
-PAGE = 1_000  # rows that are asked for at once
 
 
 class MilvusLibrary(Library):
@@ -90,15 +100,15 @@ class MilvusLibrary(Library):
     def passages(self) -> list[Passage]:
         """All passages, in the order in which they came."""
         if not self._is_fresh():
-            rows = sorted(self._rows("number", *FIELDS), key=_order)
+            rows = sorted(self._rows("number", *FIELDS), key=row_order)
             self._newest = rows[-1]["number"] if rows else 0
-            self._snapshot, self._bm25 = [_passage(row) for row in rows], None
+            self._snapshot, self._bm25 = [row_passage(row) for row in rows], None
             self._place_of = {passage.id: place for place, passage in enumerate(self._snapshot)}
         return list(self._snapshot)
 
     @property
     def vectors(self) -> np.ndarray:
-        found = {_order(row): _vector(row) for row in self._rows("number", "id", "vector")}
+        found = {row_order(row): row_vector(row) for row in self._rows("number", "id", "vector")}
         return np.array([found[key] for key in sorted(found)], np.float32).reshape(-1, self.dimension)
 
     def vectors_of(self, passage_ids: Iterable[str]) -> np.ndarray:
@@ -121,12 +131,15 @@ class MilvusLibrary(Library):
     def delete(self, passage_ids: Iterable[str]) -> None:
         passage_ids = [passage_ids] if isinstance(passage_ids, str) else list(dict.fromkeys(passage_ids))
         self._found(passage_ids, "number")
-        for page in _pages([_key(passage_id) for passage_id in passage_ids]):
+        for page in pages([row_key(passage_id) for passage_id in passage_ids]):
             self._collection.call("delete", ids=page)
         self._snapshot = None
 
     def save(self, folder: str | Path | None = None) -> None:
-        """Have Milvus write its files (without that, too, a process that is killed loses nothing)."""
+        """Have Milvus write its files (without that, too, a process that is killed loses nothing).
+
+        Raises ValueError for another folder than its own.
+        """
         if folder is not None and str(folder) != self._collection.place:
             raise ValueError(
                 f"a MilvusLibrary stays where it is, {self._collection}, and is not saved to {folder}"
@@ -148,7 +161,7 @@ class MilvusLibrary(Library):
             tied = []
             for n, (rows, scores, floor) in zip(left, self._search(vectors[left], width)):
                 if len(rows) < width or width == MOST or floor < scores[k - 1]:
-                    found[n] = [(_passage(row), score) for row, score in zip(rows[:k], scores.tolist())]
+                    found[n] = [(row_passage(row), score) for row, score in zip(rows[:k], scores.tolist())]
                 else:
                     tied.append(n)  # a tie for the last place is seen whole
             left, width = tied, min(2 * width, MOST)
@@ -157,7 +170,7 @@ class MilvusLibrary(Library):
     def _cosines(self, vector: np.ndarray, weight: float, added: np.ndarray, k: int) -> np.ndarray:
         """As in Library, but −inf where a passage can be none of the k best.
 
-        Fagin's threshold algorithm: what is not among the nearest is no nearer than the last of them.
+        What is not among the nearest is no nearer than the last of them.
         """
         cosines = np.full(len(added), -np.inf)
         rows, scores, floor = [], [], 0.0
@@ -167,7 +180,7 @@ class MilvusLibrary(Library):
             if (place := self._place_of.get(row["id"])) is not None:
                 cosines[place] = score
         rest = undecided(weight * cosines, added, weight * floor, k) if k else np.empty(0, np.int64)
-        for page in _pages(rest.tolist()):
+        for page in pages(rest.tolist()):
             found = self._fetched((self._snapshot[place].id for place in page), "vector")
             there = [place for place in page if self._snapshot[place].id in found]
             vectors = np.array([found[self._snapshot[place].id] for place in there], np.float32)
@@ -190,18 +203,18 @@ class MilvusLibrary(Library):
                 yield self._scored(vector, [dict(hit["entity"]) for hit in one], one, width)
 
     def _scored(self, vector: np.ndarray, rows: list[dict], found, width: int) -> tuple:
-        vectors = np.array([_vector(row) for row in rows], np.float32).reshape(-1, self.dimension)
+        vectors = np.array([row_vector(row) for row in rows], np.float32).reshape(-1, self.dimension)
         scores = np.einsum("nd,d->n", vectors, vector)
         longest = np.linalg.norm(vectors.astype(float), axis=1).max(initial=0.0)
         slack = 1e-6 * float(np.linalg.norm(vector.astype(float))) * longest
-        order = sorted(range(len(rows)), key=lambda n: (-scores[n], *_order(rows[n])))
+        order = sorted(range(len(rows)), key=lambda n: (-scores[n], *row_order(rows[n])))
         floor = found[-1]["distance"] + slack if len(rows) == width else -np.inf
         return [rows[n] for n in order], scores[order], floor
 
     def _checked(self, passages: Iterable[Passage], *, known: bool) -> list[Passage]:
         passages = super()._checked(passages, known=known)
         for passage in passages:
-            for name, value in _strings(passage).items():
+            for name, value in row_strings(passage).items():
                 if (size := len(value.encode())) > BYTES:
                     raise ValueError(
                         f"passage {passage.id[:40]!r}: its {name} has {size:,} bytes, and Milvus holds "
@@ -219,24 +232,24 @@ class MilvusLibrary(Library):
         if vectors is None:
             vectors = self._encode(passages, progress)
         else:
-            vectors = self._fitting(np.asarray(vectors, dtype=np.float32), passages)
+            vectors = passage_vectors(vectors, passages, self.dimension)
         # Numbers give the order, and grow by the clock: writers need not ask each other for the next one.
         first = max(self._last + 1, time.time_ns())
         self._last, self._snapshot = first + len(passages), None
         rows = (
-            _strings(passage) | {"key": _key(passage.id), "number": number, "vector": vector}
+            row_strings(passage) | {"key": row_key(passage.id), "number": number, "vector": vector}
             for number, (passage, vector) in enumerate(zip(passages, vectors), first)
         )
         with tqdm(total=len(passages), desc="writing", unit="passage", delay=3, disable=not progress) as bar:
-            for batch in _requests(rows):
+            for batch in requests(rows, REQUEST):
                 # And not insert: a request that is sent again, because its answer was lost, changes nothing.
                 self._collection.call("upsert", data=batch)
                 bar.update(len(batch))
 
     def _fetched(self, passage_ids: Iterable[str], field: str) -> dict[str, ...]:
         """A field of the passages that are here, by id."""
-        keys = [_key(passage_id) for passage_id in passage_ids if isinstance(passage_id, str)]
-        rows = (self._collection.call("get", ids=page, output_fields=["id", field]) for page in _pages(keys))
+        keys = [row_key(passage_id) for passage_id in passage_ids if isinstance(passage_id, str)]
+        rows = (self._collection.call("get", ids=page, output_fields=["id", field]) for page in pages(keys))
         return {row["id"]: row[field] for page in rows for row in page}
 
     def _found(self, passage_ids: list[str], field: str) -> dict[str, ...]:
@@ -249,10 +262,10 @@ class MilvusLibrary(Library):
         """Some fields of all rows, page by page."""
         with self._collection.explained():
             settings = {"filter": "", "batch_size": 10 * PAGE, "output_fields": [*fields]}
-            pages = self._collection.call("query_iterator", **settings)
-            while page := pages.next():
+            found = self._collection.call("query_iterator", **settings)
+            while page := found.next():
                 yield from page
-            pages.close()
+            found.close()
 
     def _is_fresh(self) -> bool:
         """Whether the snapshot has what Milvus has: no fewer passages there, and none of a later number."""
@@ -268,47 +281,9 @@ def load_library(place: str | Path, encoder=None) -> Library:
 
 
 def encoder_of(place: str | Path) -> str:
-    """The name of the encoder that built the library at `place`."""
+    """The name of the encoder that built the library at `place`. Raises what their `load` raises."""
     if not is_milvus(place):
-        return library_encoder(place)
+        return LibraryFolder(place).manifest()["encoder"]
     library = MilvusLibrary.load(place)
     library.close()
     return library.encoder_name
-
-
-def _key(passage_id: str) -> str:
-    """A row's primary key. pymilvus pastes keys between quotes into filters, where ids could say anything."""
-    return hashlib.sha256(passage_id.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _strings(passage: Passage) -> dict[str, str]:
-    return vars(passage) | {"metadata": json.dumps(passage.metadata, ensure_ascii=False)}
-
-
-def _requests(rows: Iterable[dict]) -> Iterator[list[dict]]:
-    batch, size = [], 0
-    for row in rows:
-        weight = row["vector"].nbytes + 4 * sum(len(row[name]) for name in FIELDS)
-        if batch and size + weight > REQUEST:
-            yield batch
-            batch, size = [], 0
-        batch.append(row)
-        size += weight
-    if batch:
-        yield batch
-
-
-def _passage(row: dict) -> Passage:
-    return Passage(row["id"], row["text"], row["title"], json.loads(row["metadata"]))
-
-
-def _vector(row: dict) -> np.ndarray:
-    return np.array(row["vector"], dtype=np.float32)
-
-
-def _order(row: dict) -> tuple[int, str]:
-    return row["number"], row["id"]
-
-
-def _pages(things: list) -> list[list]:
-    return [things[at : at + PAGE] for at in range(0, len(things), PAGE)]

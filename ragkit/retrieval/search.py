@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from ragkit.retrieval.checks import check_k, checked_vector, checked_vectors
 from ragkit.retrieval.corpus import Hit, ranked
 from ragkit.retrieval.library import Library
-from ragkit.retrieval.query_vectors import check_k, checked_vector, checked_vectors
 
 
 def retrieve(library: Library, query_vector: np.ndarray, k: int) -> list[Hit]:

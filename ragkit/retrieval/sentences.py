@@ -97,7 +97,8 @@ def remind(encoder, texts: Sequence[str], found: Sequence[Read]) -> None:
     """Have `encoder` remember what it has made of `texts`."""
     encoder.remember_sentences(texts, [one.places for one in found], [one.inside for one in found])
     for text, one in zip(texts, found):
-        encoder.remember([text[start:end] for start, end in one.places], one.alone)
+        sentences = [text[start:end] for start, end in one.places]
+        encoder.remember([text, *sentences], np.concatenate([one.inside[:1], one.alone]))
 
 
 def arrays_of(numbers: Sequence[int], found: Sequence[Read]) -> Arrays:

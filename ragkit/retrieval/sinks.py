@@ -1,6 +1,7 @@
 """Where a streamed corpus goes: a folder with a library, or Milvus. One interface for both.
 
-`begin(names)`, once the names of all shards are known; `missing(names)`, those that are not there yet;
+`begin(names, total)`, once the names of all shards are known, and how many passages they hold;
+`missing(names)`, those that are not there yet; `look(shard)`, at each as it is read the first time;
 `claim(shard)`, whether it is ours to make; `rest(shard)`, its passages that are still to be encoded;
 `put(shard, rest, vectors, found)`, where `found` is what is stored of sentences if it `stores` them;
 `unfinished(name)`, once who works on another one is done with it, whether it is still to be made;
@@ -165,21 +166,19 @@ class FolderSink:
             with open(path, "wb") as file:
                 file.writelines(self.shards.read(name)[0] for name in names)
 
-        found = None
+        encoder, found = self.encoder, None
         if self.index == FLAT:
-            write = lambda path: write_flat(  # noqa: E731
-                path, self.encoder.dimension, total, self.shards.vectors(names)
-            )
+            vectors = self.shards.vectors(names)
+            writers = {VECTORS: lambda path: write_flat(path, encoder.dimension, total, vectors)}
         else:
             made = self._made(names, total)
             own = sample_rows(total, 200)
             found = recall(made, self.index, self.shards.vectors(names), self._picked(names, own), own)
-            write = lambda path: faiss.write_index(made, str(path))  # noqa: E731
-        encoder = self.encoder
+            writers = {VECTORS: lambda path: faiss.write_index(made, str(path))}
         whose = encoder.name, encoder.fingerprint, encoder.dimension
         facts = library_facts(*whose, self.index, found, self.stores)
         facts |= {"passages": total, "input": self._input}
-        writers = {VECTORS: write, PASSAGES: write_passages}
+        writers[PASSAGES] = write_passages
         if self.stores:
             writers[SENTENCES] = lambda path: write_blocks(path, self.shards.sentences(names))
         self.folder.write(facts, writers)

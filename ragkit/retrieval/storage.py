@@ -150,6 +150,7 @@ def digest(facts: dict, tensors: dict[str, np.ndarray]) -> str:
 
 
 def file_sha256(path: Path) -> str:
+    """Of what is in a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

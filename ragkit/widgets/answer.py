@@ -3,7 +3,7 @@
 from ragkit.generation.answer import Answer
 from ragkit.generation.citing import MARK, Place, cited_places, marks_of
 from ragkit.retrieval.corpus import Hit
-from ragkit.widgets.panel import block, escaped
+from ragkit.widgets.parts import block, escaped
 
 SHOWN = 3000  # characters of a passage, around the sentence that is cited
 BEFORE = 600  # of them in front of it
@@ -49,6 +49,7 @@ def _no_citation(number: str) -> str:
 
 
 def title_of(hit: Hit) -> str:
+    """What a document is called: its title, or else its id, and its section."""
     passage = hit.passage
     section = passage.metadata.get("section")
     return (passage.title or passage.id) + (f" > {section}" if section else "")

@@ -15,7 +15,7 @@ from ragkit.assistant import Assistant
 from ragkit.preferences.log import DEFAULT_ANNOTATOR, PreferenceLog
 from ragkit.retrieval.corpus import DATA
 from ragkit.widgets.chat import ChatApp
-from ragkit.widgets.panel import block
+from ragkit.widgets.parts import block
 
 PORT = 8866
 SHIPPED = DATA / "index"

@@ -16,14 +16,15 @@ from ragkit.preferences.rank_session import RankingSession
 from ragkit.retrieval.corpus import Hit
 from ragkit.widgets import learning
 from ragkit.widgets.compare import CompareAnswers
+from ragkit.widgets.field import Field
 from ragkit.widgets.history import Opinions, Said, conversation, entry_of
-from ragkit.widgets.panel import Field, Panel, block, handler, part, question, row
+from ragkit.widgets.panel import Panel, handler
+from ragkit.widgets.parts import block, part, question, row
 from ragkit.widgets.rank import RankingPanel, facts
-from ragkit.widgets.switches import DOCUMENTS, Models, Switch
+from ragkit.widgets.switches import Switches
 from ragkit.widgets.thread import Thread, press
 
 CANDIDATES = 10  # documents from which what was learned chooses, where nothing else is said
-GIVEN, CLICKS = "as found", "my clicks"
 WELCOME = (
     "Ask a question. Then say what you think of the answer, and put its documents in the order that helped "
     "you. After five ranked questions, “Learn from my clicks” makes the search prefer what you prefer."
@@ -61,21 +62,16 @@ class ChatApp(Panel):
         self.assistant, self.log, self.candidates = copy(assistant), log, candidates
         self.examples, self.report = list(examples), None
         self._query = Field("Question", "rk-query", "rk-enter")
-        self.models = Models(assistant.generator, models, assistant.encoder)
-        self._rerankers = {GIVEN: assistant.reranker}
-        self._model = Switch("Model", "model", self.models.names, self.models.first)
-        self._documents = Switch("Documents", "k", DOCUMENTS, DOCUMENTS[0])
-        self._order = Switch("Order", "order", [GIVEN], GIVEN, self._reorder)
-        self.k = k
+        self._switches = Switches(self.assistant, k, models)
+        self.models = self._switches.models
         super().__init__("Chat", fields=[self._query])
         part(self.box, "rk-chat")
         tries = "".join(press(text, "try", n) for n, text in enumerate(self.examples))
         self._thread = Thread(self, block(WELCOME) + tries)
         self._invitation = ipywidgets.HTML()
-        switches = row(self._model.box, self._documents.box, self._order.box)
         learn = row(self._invitation, self.button("Learn from my clicks", "learn", self.learn))
         asking = row(self._query.box, self.button("Ask", "ask", self.ask, "rk-main"))
-        self.put(row(switches, learn, classes="rk-top"), self._thread.box, asking)
+        self.put(row(self._switches.boxes, learn, classes="rk-top"), self._thread.box, asking)
         self.on_keys = {
             "enter": lambda *_: self.ask(),
             "open": lambda slot, _: self.open(slot),
@@ -95,13 +91,11 @@ class ChatApp(Panel):
 
     @property
     def k(self) -> int:
-        return self._documents.value
+        return self._switches.k
 
     @k.setter
     def k(self, k: int) -> None:
-        if k < 1:
-            raise ValueError(f"k={k}: at least one document is needed to answer from")
-        self._documents.offer(sorted({*DOCUMENTS, k}), k)
+        self._switches.k = k
 
     @property
     def ranking(self) -> RankingPanel | None:
@@ -189,7 +183,7 @@ class ChatApp(Panel):
         or None where the model has no other."""
         entry, card = self._thread.entry(at), self._thread.card(at)
         turn = entry.turn
-        self.assistant.generator = self._generator()
+        self._switches.take_model(self._loading)
         self.step("Writing another answer …")
         known = {text for one in self._said(at).comparisons for text in (one.answer_a, one.answer_b)}
         other = self.assistant.another(turn, known | card.others)
@@ -217,9 +211,8 @@ class ChatApp(Panel):
         told = question("What I learned") + block(learning.sentences(self.report))
         if reranker is not None:
             before = self._found() if self.turn else []
-            self._rerankers[CLICKS] = reranker
-            self._order.offer(list(self._rerankers), CLICKS)
-            self._reorder()
+            self._switches.offer(reranker)
+            self._switches.choose_clicks()
             if self.turn:
                 read = f"The answer is written from the first {self.k}, above the line."
                 told += block(f"{self.turn.query} {read}", "rk-hint rk-below")
@@ -257,7 +250,7 @@ class ChatApp(Panel):
         try:
             self.describe("log", aria_busy=True)  # it is read out once, when it is whole
             self.redraw()
-            self.assistant.generator = self._generator()
+            self._switches.take_model(self._loading)
             settings = {"on_text": card.write, "on_step": self._step} | self._candidates()
             turn = self.assistant.ask(query, self.k, **settings)
         except BaseException as error:
@@ -275,22 +268,16 @@ class ChatApp(Panel):
                 record = lambda entry=entry: self.log.record(entry.exchange)  # noqa: E731
                 entry.logged = self.safely("NOT SAVED", record) is not None
 
-    def _generator(self):
-        name = self._model.value
-        if not self.models.is_loaded(name):
-            self.step(f"Loading {name} …")
-        return self.models.get(name)
+    def _loading(self, name: str) -> None:
+        self.step(f"Loading {name} …")
 
     def _step(self, name: str) -> None:
         size = len(self.assistant.library)
         said = {"searching": f"Searching {size:,} passages …", "reading": "Reading what was found …"}
         self.step(said.get(name, f"{name.capitalize()} …"))
 
-    def _reorder(self) -> None:
-        self.assistant.reranker = self._rerankers[self._order.value]
-
     def _candidates(self) -> dict:
-        chosen = self.candidates or (CANDIDATES if self._order.value == CLICKS else None)
+        chosen = self.candidates or (CANDIDATES if self._switches.by_clicks else None)
         return {} if chosen is None else {"candidates": chosen}
 
     def _found(self) -> list[Hit]:
@@ -323,10 +310,10 @@ class ChatApp(Panel):
             self._thread.show(f"rk-turn-{len(self.turns)}")
         reranker = self.safely("WHAT WAS LEARNED", lambda: learning.load(self.log, self.assistant.encoder))
         if reranker is not None:
-            self._rerankers[CLICKS] = reranker
-            given = self._rerankers[GIVEN] is not None
-            self._order.offer(list(self._rerankers), GIVEN if given else CLICKS)
-            self._reorder()
+            given = self.assistant.reranker is not None
+            self._switches.offer(reranker)
+            if not given:
+                self._switches.choose_clicks()
 
 
 def give_back() -> None:

@@ -7,7 +7,8 @@ import ipywidgets
 from ragkit.generation.answer import Answer
 from ragkit.preferences.compare_session import ComparisonSession, text
 from ragkit.widgets.judging import JudgingPanel
-from ragkit.widgets.panel import block, handler, part, row
+from ragkit.widgets.panel import handler
+from ragkit.widgets.parts import block, part, row
 
 SCALE = {
     -3: "A much better",

@@ -1,7 +1,7 @@
 """A panel that draws: where no kernel runs, its output is a picture, with what it shows in words."""
 
-from ragkit.widgets.figures import png
-from ragkit.widgets.panel import Panel, escaped
+from ragkit.widgets.figures import image, png
+from ragkit.widgets.panel import Panel
 
 
 class DrawnPanel(Panel):
@@ -17,7 +17,7 @@ class DrawnPanel(Panel):
 
     def image(self) -> str:
         """The figure as HTML."""
-        return f'<img src="data:image/png;base64,{png(self.figure())}" alt="{escaped(self.alt)}">'
+        return image(self.figure(), self.alt)
 
     def picture(self) -> tuple[str, str]:
         return png(self.figure()), self.alt

@@ -8,7 +8,7 @@ import io
 
 from IPython.display import HTML, Markdown, display
 
-from ragkit.widgets.panel import escaped
+from ragkit.widgets.parts import escaped
 
 # Six of the colours by Okabe and Ito that stay apart for those who see fewer; lines differ in dashes, too.
 BLUE, RED, GREEN, ORANGE, PURPLE, GRAY = "#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#737373"
@@ -49,6 +49,11 @@ def png(figure, dpi: int = 80) -> str:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=dpi)
     return base64.b64encode(file.getvalue()).decode()
+
+
+def image(figure, alt: str) -> str:
+    """A figure as HTML."""
+    return f'<img src="data:image/png;base64,{png(figure)}" alt="{escaped(alt)}">'
 
 
 def table(rows: list[dict], caption: str = "") -> HTML:

@@ -6,7 +6,9 @@ import ipywidgets
 
 from ragkit.preferences.judgements import Judgement
 from ragkit.preferences.session import Session, View
-from ragkit.widgets.panel import Field, Panel, block, handler, part, question, row, show
+from ragkit.widgets.field import Field
+from ragkit.widgets.panel import Panel, handler
+from ragkit.widgets.parts import block, part, question, row, set_visible
 
 # What was shown in this kernel and is not judged yet, by log, annotator and item: a cell that is run again
 # goes on from there. Not in the log, which holds what a person decided and nothing else.
@@ -71,7 +73,7 @@ class JudgingPanel(Panel):
         self._progress.value = block(str(session.progress))
         self.describe("undo", aria_disabled=not session.can_undo)
         for each in self._work:
-            show(each, session.view is not None)
+            set_visible(each, session.view is not None)
         if session.view is not None:
             self._question.value = question(session.view.query)
             return

@@ -10,7 +10,8 @@ import torch
 from ragkit.losses.pairwise import pair_loss
 from ragkit.widgets.drawn import DrawnPanel
 from ragkit.widgets.figures import COLOURS
-from ragkit.widgets.panel import block, handler, part, row
+from ragkit.widgets.panel import handler
+from ragkit.widgets.parts import block, part, row
 
 NEAR = 0.05  # how near a minimum must be to where a task wants it; the sliders' steps allow no less
 MARGINS = torch.linspace(-6, 8, 281, dtype=torch.float64)

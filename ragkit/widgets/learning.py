@@ -10,7 +10,7 @@ from ragkit.reranking.report import FitReport
 from ragkit.reranking.reranker import MIN_QUERIES, Reranker
 from ragkit.retrieval.corpus import Hit
 from ragkit.widgets.answer import title_of
-from ragkit.widgets.panel import block, escaped
+from ragkit.widgets.parts import block, escaped
 
 ROW = 30  # pixels between two documents of a list, as in chat.css
 ARROWS = {True: "↑", False: "↓"}
@@ -55,6 +55,7 @@ def sentences(report: FitReport) -> str:
 
 
 def counted(number: int, thing: str) -> str:
+    """So many of a thing, in words."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
@@ -97,6 +98,7 @@ def _row(hit: Hit, place: int, k: int, sign: str) -> str:
 
 
 def save(reranker: Reranker, log: PreferenceLog) -> None:
+    """Write what was learned. Raises OSError where it can't be written."""
     reranker.save(_file(log))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ragkit.widgets.figures import png
-from ragkit.widgets.panel import escaped
+from ragkit.widgets.parts import escaped
 
 WIDTH, HEIGHT, EDGE = 760, 470, 14  # of the drawing, in pixels
 # By Okabe and Ito, and three more; where families are more than that, they begin again.

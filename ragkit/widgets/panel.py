@@ -1,14 +1,11 @@
-"""What the panels share: escaped HTML, buttons with names, a status line, and errors that are shown."""
+"""What the panels share: keys, buttons with names, a status line, and errors that are shown."""
 
 import base64
 import contextlib
 import functools
-import html
-import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import anywidget
 import ipywidgets
@@ -18,27 +15,13 @@ from ragkit.preferences.judgements import Comparison, Feedback, Ranking, Skip
 from ragkit.preferences.log import DEFAULT_ANNOTATOR
 from ragkit.retrieval.corpus import DATA
 from ragkit.retrieval.text import readable, shown
+from ragkit.widgets.field import Field
+from ragkit.widgets.parts import block, close, part, script
 
 PICTURES = DATA.parent / "notebooks" / "figures"
-FOLD = 320  # characters: a longer document is folded
 # Seconds. A press this soon after a new item came was meant for the one before it; the same press this soon
 # after itself is a double click, or a click that arrived twice (ipywidgets#3996).
 SETTLE = 0.5
-
-
-def escaped(text: str) -> str:
-    """Text as HTML that shows it and does nothing else."""
-    return html.escape(shown(readable(text)))
-
-
-def block(text: str, classes: str = "", tag: str = "div", **attributes: str) -> str:
-    """One HTML element around escaped text."""
-    more = "".join(f' {name.replace("_", "-")}="{escaped(value)}"' for name, value in attributes.items())
-    return f'<{tag} class="{classes}" dir="auto"{more}>{escaped(text)}</{tag}>'
-
-
-def question(text: str) -> str:
-    return block(text, "rk-question", role="heading", aria_level="3")
 
 
 def handler(failure: str):
@@ -67,12 +50,6 @@ def handler(failure: str):
     return decorate
 
 
-def script(name: str) -> str:
-    """The text of a file beside this one. anywidget 0.11 takes a path, too, but then keeps in memory every
-    widget that was ever made of it, to tell it when the file changes."""
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
-
-
 def slot_keys(panel) -> dict:
     """What keys and a drop do to the document in a slot, 1-based, by the panel's `move` and `place`, which
     count from 0. Slot 0 is none: a key that was pressed elsewhere."""
@@ -98,58 +75,6 @@ class Guard(anywidget.AnyWidget):
 
     _esm, _css = script("panel.js"), script("panel.css")
     aria = traitlets.Dict().tag(sync=True)
-
-
-class Field:
-    """A line of text that belongs to one item: `fresh` puts a new line there for the next one.
-
-    `.box` is what a panel shows, `.text` the latest that was typed, `.line` the widget in which it is typed;
-    `keep`, if given, is called with the text whenever it changes.
-    ipywidgets holds back what is typed while the kernel is busy, but no click. So the guard tells what is
-    typed at once, and what comes late from an old line is for no item any more.
-    """
-
-    _serials = itertools.count(1)  # of lines; no two in a kernel have the same
-
-    def __init__(self, description: str, *classes: str, keep: Callable[[str], None] | None = None):
-        self.keep = keep
-        self.box = part(ipywidgets.HBox(), "rk-field")
-        self._description, self._classes, self._shared = description, classes, {}
-        self._old: ipywidgets.Text | None = None
-        self.line: ipywidgets.Text | None = None
-        self.fresh()
-
-    def fresh(self, text: str = "") -> None:
-        """Put a new line there, with this text in it."""
-        if self._old is not None:
-            self._old.close()  # not sooner: a message from it may be under way, and need someone to take it
-        if self.line is not None:
-            self.line.unobserve(self._changed, "value")
-        self._old, self.serial, self.text = self.line, next(self._serials), text
-        # Without a tooltip the browser would show "null".
-        line = ipywidgets.Text(readable(text), description=self._description, tooltip="", **self._shared)
-        self._shared = {"layout": line.layout, "style": line.style}  # these would stay when a line is closed
-        line.observe(self._changed, "value")
-        self.line = part(line, *self._classes, f"rk-field-{self.serial}")
-        self.box.children = [line]
-
-    def close(self) -> None:
-        """Take it off the page for good."""
-        for line in (self._old, self.line):
-            if line is not None:
-                line.unobserve_all("value")
-                close(line)
-        close(self.box)
-
-    def typed(self, serial: int, text: str) -> None:
-        """Take what the guard says was typed in the line of this number."""
-        if serial == self.serial:
-            self.text = text
-            if self.keep is not None:
-                self.keep(text)
-
-    def _changed(self, change) -> None:
-        self.typed(self.serial, change["new"])
 
 
 class Panel:
@@ -314,27 +239,3 @@ class Panel:
         if key in self.on_keys:
             where = message.get("slot"), message.get("target")
             self._press((key, *where), self.on_keys[key], *where)
-
-
-def part(widget: ipywidgets.DOMWidget, *classes: str):
-    for name in classes:
-        widget.add_class(name)
-    return widget
-
-
-def close(widget: ipywidgets.Widget) -> None:
-    """Close a widget with all that is in it, which ipywidgets leaves open, and with it in memory."""
-    for child in getattr(widget, "children", ()):
-        close(child)
-    for name in ("layout", "style"):
-        if hasattr(widget, name):
-            getattr(widget, name).close()
-    widget.close()
-
-
-def row(*children, classes: str = "rk-buttons") -> ipywidgets.HBox:
-    return part(ipywidgets.HBox(children), *classes.split())
-
-
-def show(widget: ipywidgets.DOMWidget, visible: bool) -> None:
-    widget.layout.display = None if visible else "none"

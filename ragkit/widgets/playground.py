@@ -9,7 +9,8 @@ from ragkit.losses.pairwise import grpo_loss, margin
 from ragkit.retrieval.text import readable
 from ragkit.widgets.drawn import DrawnPanel
 from ragkit.widgets.figures import COLOURS
-from ragkit.widgets.panel import block, handler, part, row, slot_keys
+from ragkit.widgets.panel import handler, slot_keys
+from ragkit.widgets.parts import block, part, row
 
 # Titles and scores, as a retriever might find them for "How do I keep basil alive?"
 DOCUMENTS = {

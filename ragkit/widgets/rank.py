@@ -6,8 +6,10 @@ import ipywidgets
 
 from ragkit.preferences.rank_session import RankingSession, flat, is_tied, move, place, places, tie
 from ragkit.widgets.judging import JudgingPanel
-from ragkit.widgets.panel import FOLD, block, handler, part, row, show, slot_keys
+from ragkit.widgets.panel import handler, slot_keys
+from ragkit.widgets.parts import block, part, row, set_visible
 
+FOLD = 320  # characters: a longer document is folded
 HINT = (
     "Best first. Click a document: 1 to 9 give it a place, Alt+↑ and Alt+↓ move it, "
     "= ties it with the one above; Ctrl+Enter saves."
@@ -87,7 +89,7 @@ class RankingPanel(JudgingPanel):
         view = self.session.view
         documents, numbers = self._documents(), places(view.tiers) if view else []
         for slot, parts in enumerate(self._slots):
-            show(parts["card"], slot < len(documents))
+            set_visible(parts["card"], slot < len(documents))
             if slot < len(documents):
                 self._draw_slot(slot, parts, documents, numbers)
         for name in ("save", "skip"):
@@ -106,12 +108,12 @@ class RankingPanel(JudgingPanel):
         long = len(passage.text) > FOLD
         folded = long and document not in self._opened
         parts["text"].value = block(passage.text, "rk-text rk-folded" if folded else "rk-text")
-        show(parts["more"], long)
+        set_visible(parts["more"], long)
         tied = is_tied(view.tiers, slot)
         above = view.name(documents[slot - 1]) if slot else ""
         parts["more"].description = more = "More" if folded else "Less"
         parts["tie"].description = "≠ Untie" if tied else "= Tie"
-        show(parts["tie"], bool(slot))
+        set_visible(parts["tie"], bool(slot))
         last = slot == len(documents) - 1
         label = f"Place {numbers[slot]}: {name}, {passage.title}"
         self.describe(f"slot-{n}", role="group", aria_label=label, tabindex="-1")

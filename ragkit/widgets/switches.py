@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 import ipywidgets
 
 from ragkit.generation.generator import SHIPPED, Generator
-from ragkit.widgets.panel import part, show
+from ragkit.widgets.parts import part, row, set_visible
 
 DOCUMENTS = (1, 2, 3, 4, 5, 8, 10)
+GIVEN, CLICKS = "as found", "my clicks"  # orders: the assistant's own, and what was learned
 NAMES = {"SmolLM2 reader": "smollm2-reader", "tiny": "tiny-rag-lm"}  # what ships, where one of them answers
 
 
@@ -33,7 +34,7 @@ class Switch:
             self.box.options = options
             self.box.observe(self._on_change, "value")
         self.box.value = value
-        show(self.box, len(options) > 1)
+        set_visible(self.box, len(options) > 1)
 
     def _on_change(self, _) -> None:
         self._changed()
@@ -66,3 +67,58 @@ class Models:
         if not self.is_loaded(name):
             self._models[name] = Generator(self._models[name], self._encoder)
         return self._models[name]
+
+
+class Switches:
+    """The switches of what `assistant` answers with, which is changed as they are; `.boxes` shows them.
+
+    `k`: from how many documents; `models`: see `Models`. There is one order, until another is offered. Raises
+    ValueError for k < 1.
+    """
+
+    def __init__(self, assistant, k: int, models: Mapping[str, object] | None):
+        self._assistant, self._rerankers = assistant, {GIVEN: assistant.reranker}
+        self.models = Models(assistant.generator, models, assistant.encoder)
+        self._model = Switch("Model", "model", self.models.names, self.models.first)
+        self._documents = Switch("Documents", "k", DOCUMENTS, DOCUMENTS[0])
+        self._order = Switch("Order", "order", [GIVEN], GIVEN, self._reorder)
+        self.boxes = row(self._model.box, self._documents.box, self._order.box)
+        self.k = k
+
+    @property
+    def k(self) -> int:
+        return self._documents.value
+
+    @k.setter
+    def k(self, k: int) -> None:
+        if k < 1:
+            raise ValueError(f"k={k}: at least one document is needed to answer from")
+        self._documents.offer(sorted({*DOCUMENTS, k}), k)
+
+    @property
+    def by_clicks(self) -> bool:
+        """Whether what was learned orders the documents."""
+        return self._order.value == CLICKS
+
+    def offer(self, reranker) -> None:
+        """Let what was learned be chosen as the order."""
+        self._rerankers[CLICKS] = reranker
+        self._order.offer(list(self._rerankers), self._order.value)
+        self._reorder()
+
+    def choose_clicks(self) -> None:
+        """Order by what was learned from now on."""
+        self._order.offer(list(self._rerankers), CLICKS)
+
+    def take_model(self, loading: Callable[[str], None]) -> None:
+        """Have the assistant answer with the chosen model; `loading` gets its name where it is to be loaded.
+
+        Raises OSError where its weights are missing.
+        """
+        name = self._model.value
+        if not self.models.is_loaded(name):
+            loading(name)
+        self._assistant.generator = self.models.get(name)
+
+    def _reorder(self) -> None:
+        self._assistant.reranker = self._rerankers[self._order.value]

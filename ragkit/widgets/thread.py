@@ -6,7 +6,8 @@ import anywidget
 import ipywidgets
 
 from ragkit.widgets.history import Entry, Opinions, Said
-from ragkit.widgets.panel import Panel, block, escaped, part, row, script, show
+from ragkit.widgets.panel import Panel
+from ragkit.widgets.parts import block, escaped, part, row, script, set_visible
 from ragkit.widgets.turn import TurnCard
 
 LIVE, OPENED = 5, 3  # turns that have a card: the latest, and older ones that were opened
@@ -90,7 +91,7 @@ class Thread:
     def teach(self, html: str, *, again: bool) -> None:
         """Show what was learned, below the last turn. `again`: whether that question can be asked again."""
         self._lesson.value, self._lesson_at = html, len(self.entries)
-        show(self._again, again)
+        set_visible(self._again, again)
         self.show("rk-lesson")
 
     def show(self, name: str) -> None:
@@ -123,7 +124,7 @@ class Thread:
             (self._older, older and self.unfolded),
             (self._greeting, not (self.entries or self.pending)),
         ):
-            show(widget, bool(visible))
+            set_visible(widget, bool(visible))
         boxes = [(at, self._cards[at].box) for at in shown]
         if self._lesson_at is not None:
             boxes.append((self._lesson_at - 0.5, self._learned))

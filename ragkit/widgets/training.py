@@ -7,8 +7,7 @@ import ipywidgets
 from IPython import get_ipython
 from IPython.display import display
 
-from ragkit.widgets.figures import COLOURS, png
-from ragkit.widgets.panel import escaped
+from ragkit.widgets.figures import COLOURS, image, png
 
 # What is drawn together, by title: names in a row of the log, and what they are called in the figure.
 PANELS = {
@@ -54,9 +53,7 @@ class LiveFigure:
         if self._shown is None:
             self._shown = _Live()
             display(self._shown)
-        self._shown.value = (
-            f'<img src="data:image/png;base64,{png(self.figure())}" alt="{escaped(self.alt)}">'
-        )
+        self._shown.value = image(self.figure(), self.alt)
         self._drawn = time.monotonic()
 
     def keep(self) -> None:

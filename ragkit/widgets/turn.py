@@ -7,8 +7,10 @@ import ipywidgets
 
 from ragkit.preferences.judgements import Comparison, Feedback, Ranking
 from ragkit.widgets.answer import reply, sources
+from ragkit.widgets.field import Field
 from ragkit.widgets.history import Entry, Said
-from ragkit.widgets.panel import Field, Panel, block, close, part, question, row, show
+from ragkit.widgets.panel import Panel
+from ragkit.widgets.parts import block, close, part, question, row, set_visible
 
 EVERY = 0.05  # seconds between two drawings of a text that is being written
 SHORT = 90  # characters of an answer that is only pointed to
@@ -46,7 +48,7 @@ class TurnCard:
         # What happens while documents are ranked is told by that panel's own status line.
         chat.describe(f"bench{self._at}", aria_live="off")
         chat.describe(f"turn{self._at}", role="group", aria_label=f"Question {number + 1}")
-        show(self._work, False)
+        set_visible(self._work, False)
 
     # While it is answered
 
@@ -71,7 +73,7 @@ class TurnCard:
         )
         self._sources.value = sources(turn.answer, turn.hits, self._name)
         self._told.value = "".join(block(line, "rk-hint") for line in spoken(said, turn))
-        show(self._work, True)
+        set_visible(self._work, True)
         word, chat = said.feedback, self._chat
         chat.mark(f"good{self._at}", self._good, word is not None and word.good)
         chat.mark(f"poor{self._at}", self._poor, word is not None and not word.good)

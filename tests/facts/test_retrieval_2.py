@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ragkit.retrieval.encoder import default_tokenizer
+from ragkit.retrieval.default_encoder import default_tokenizer
 
 TOPICS = Path(__file__).parents[2] / "data/build/topics"
 
