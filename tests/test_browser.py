@@ -1,5 +1,6 @@
 """JupyterLab in a real browser: what a reader does on the first day. Skips where there is no Chromium."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -12,6 +13,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+
+from ragkit.generation.smollm2 import base_folder
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: pip install -e .[browser]"
@@ -48,6 +51,8 @@ def lab(tmp_path_factory):
         "JUPYTERLAB_WORKSPACES_DIR": home / "workspaces",
         "IPYTHONDIR": home / "ipython",
     }
+    with contextlib.suppress(OSError):  # where it is installed: converted once, not in each home anew
+        folders["RAGKIT_CACHE"] = base_folder(progress=False).parent
     environment = os.environ | {key: str(value) for key, value in folders.items()}
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1"]
     command += [f"--port={port}", f"--IdentityProvider.token={token}", "--LabApp.expose_app_in_browser=True"]

@@ -1,4 +1,4 @@
-"""Every link in a notebook or the README that stays in the repo leads to something that JupyterLab opens."""
+"""Every link in a notebook or a Markdown file that stays in the repo leads to what JupyterLab opens."""
 
 import json
 import re
@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "notebooks").glob("*.ipynb"))]
+FILES = "README BENCHMARKS CHANGELOG SCALE data/README data/tiny-rag-lm/README notebooks/glossary".split()
+PAGES = [*(ROOT / f"{name}.md" for name in FILES), *sorted((ROOT / "notebooks").glob("*.ipynb"))]
 ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:", re.I)  # http:, https:, mailto:
 
 
@@ -52,7 +53,7 @@ def lost(page: Path) -> list[str]:
     return wrong
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_each_link_leads_somewhere(page):
     assert links(prose(page)) and lost(page) == []
 

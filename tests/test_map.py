@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from ragkit.widgets.map import EDGE, HEIGHT, WIDTH, PassageMap
+from ragkit.widgets.map import EDGE, HEIGHT, LINE, WIDTH, PassageMap
 
 ATTACK = '</title><script>alert(1)</script> & "quoted"'
 POINTS = np.array([[0.0, 0.0], [1.0, 2.0], [-3.0, 1.0]])
@@ -27,6 +27,16 @@ def test_each_dot_says_its_name_and_family_and_no_name_is_code():
     titles = [node.text for node in parsed(page).iter("title")]
     assert titles == ["two (b)", f"1. {ATTACK} ({ATTACK})", "2. one (a)"]
     assert [node.text for node in parsed(page).iter("text")][-1] == f"★ {ATTACK}"
+
+
+def test_a_long_name_takes_two_lines_and_no_more():
+    page = PassageMap([[0, 0]], [40 * "<word> "], ["a"], question="q", landing=[1, 1]).html()
+    dot = next(node for node in parsed(page).iter("text"))
+    first, second = dot.text, next(dot.iter("tspan")).text
+    assert first.startswith("<word> <word>") and len(first) <= LINE + 1 and len(second) <= LINE
+    assert second.endswith(" …") and page.count("<tspan") == 1
+    (title,) = parsed(page).iter("title")
+    assert title.text.count("<word>") == 40
 
 
 def test_tab_visits_the_nearest_and_the_question_in_order():

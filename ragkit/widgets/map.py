@@ -1,5 +1,6 @@
 """A map of passages on which each dot tells its name: HTML and SVG alone, for saved notebooks, too."""
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,17 +9,29 @@ from ragkit.widgets.figures import png
 from ragkit.widgets.parts import escaped
 
 WIDTH, HEIGHT, EDGE = 760, 470, 14  # of the drawing, in pixels
+LINE = 54  # characters of a title in one line below the map, and two lines are all there is
 # By Okabe and Ito, and three more; where families are more than that, they begin again.
 FAMILIES = "#0072b2 #d55e00 #009e73 #e69f00 #cc79a7 #56b4e9 #737373 #b3a30e #7b4b2a".split()
+# In a narrow window the drawing shrinks with its text: its letters are larger there, and the key is HTML.
 STYLE = """
-.rk-map svg { background: #fff; max-width: 100%; height: auto; }
+.rk-map {
+  container-type: inline-size; padding: 8px;
+  background: #fff; color: #1f1f1f; font: 13px system-ui, sans-serif;
+}
+.rk-map-parts { display: flex; flex-wrap: wrap; gap: 8px 16px; align-items: flex-start; }
+.rk-map-parts > svg { flex: 1 1 480px; min-width: 0; max-width: 760px; height: auto; }
+.rk-map-key { flex: 1 1 200px; }
+.rk-map .rk-map-key ul {
+  display: flex; flex-wrap: wrap; gap: 4px 14px; margin: 0 0 8px; padding: 0; list-style: none;
+}
 .rk-map text { font: 13px system-ui, sans-serif; fill: #1f1f1f; }
-.rk-map .rk-soft { fill: #575757; font-size: 12px; }
 .rk-map .rk-dot { cursor: pointer; outline: none; }
 .rk-map .rk-dot > text { visibility: hidden; font-weight: 600; pointer-events: none; }
 .rk-map .rk-dot > .rk-star { visibility: visible; font-size: 30px; pointer-events: auto; }
 .rk-map .rk-dot:hover > text, .rk-map:not(:has(.rk-dot:hover)) .rk-dot:focus > text { visibility: visible; }
 .rk-map .rk-dot:hover > circle, .rk-map .rk-dot:focus > circle { stroke: #000; stroke-width: 3; }
+@container (max-width: 700px) { .rk-map text { font-size: 17px; } }
+@container (max-width: 480px) { .rk-map text { font-size: 22px; } }
 """
 
 
@@ -69,55 +82,48 @@ class PassageMap:
         return data, {"image/png": {"alt": self.alt}}
 
     def html(self) -> str:
-        """The map as one SVG. What a dot says stands in one place, below: over dots it could not be read."""
-        below = HEIGHT + 24
+        """The map as an SVG. What a dot says stands in one place, below: over dots it could not be read."""
         dots = [self._dot(n) for n in range(len(self.titles)) if n not in self.nearest]
         dots += [self._dot(n) for n in self.nearest]  # over the others
         x, y = self.places[-1]
         star = (
             f'<g class="rk-dot" tabindex="0" role="img" aria-label="{escaped(self.question)}">'
             f'<text class="rk-star" x="{x:.0f}" y="{y + 9:.0f}" text-anchor="middle">★</text>'
-            f'<text x="{EDGE}" y="{below}">★ {escaped(self.question)}</text></g>'
+            f"{_below(f'★ {self.question}')}</g>"
         )
         keys = [
-            f'<circle cx="{WIDTH + 20}" cy="{20 + 22 * row}" r="5" fill="{colour}"/>'
-            f'<text x="{WIDTH + 32}" y="{24 + 22 * row}">{escaped(family)}</text>'
-            for row, (family, colour) in enumerate(self.colours.items())
+            f'<li><span style="color:{colour}" aria-hidden="true">●</span> {escaped(family)}</li>'
+            for family, colour in self.colours.items()
         ]
-        hints = (
-            f"★ the question; rings: the {len(self.nearest)} nearest",
-            "Point at a dot, click it or press Tab:",
+        hint = (
+            f"★ the question; rings: the {len(self.nearest)} nearest. Point at a dot, click it or press Tab: "
+            "its title appears below the map."
         )
-        hints = (*hints, "its title appears below the map.")
-        under = 44 + 22 * len(self.colours)
-        keys += [
-            f'<text class="rk-soft" x="{WIDTH + 14}" y="{under + 20 * row}">{hint}</text>'
-            for row, hint in enumerate(hints)
-        ]
         return (
-            f'<div class="rk-map"><style>{STYLE}</style>'
-            f'<svg viewBox="0 0 {WIDTH + 240} {below + 12}" width="{WIDTH + 240}" role="group" '
-            f'aria-label="{escaped(self.alt)}">{"".join(keys)}{"".join(dots)}{star}</svg></div>'
+            f'<div class="rk-map"><style>{STYLE}</style><div class="rk-map-parts">'
+            f'<svg viewBox="0 0 {WIDTH} {HEIGHT + 62}" width="{WIDTH}" role="group" '
+            f'aria-label="{escaped(self.alt)}">{"".join(dots)}{star}</svg>'
+            f'<div class="rk-map-key"><ul>{"".join(keys)}</ul>{hint}</div></div></div>'
         )
 
     def _dot(self, n: int) -> str:
         x, y = self.places[n]
-        title, family = escaped(self.titles[n]), escaped(self.families[n])
         ring = n in self.nearest
-        said = f"{self.nearest.index(n) + 1}. {title}" if ring else title
+        place = f"{self.nearest.index(n) + 1}. " if ring else ""
+        said = f"{place}{self.titles[n]} ({self.families[n]})"
         halo = f'<circle cx="{x:.0f}" cy="{y:.0f}" r="11" fill="none" stroke="#000" stroke-width="1.5"/>'
         return (
             f'<g class="rk-dot" tabindex="{0 if ring else -1}" role="img">'
-            f"<title>{said} ({family})</title>{halo * ring}"
+            f"<title>{escaped(said)}</title>{halo * ring}"
             f'<circle cx="{x:.0f}" cy="{y:.0f}" r="5" fill="{self.colours[self.families[n]]}"/>'
-            f'<text x="{EDGE}" y="{HEIGHT + 24}">{said} ({family})</text></g>'
+            f"{_below(said)}</g>"
         )
 
     def figure(self):
         """The same as a matplotlib figure, which pyplot does not know; its dots say nothing."""
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(9, 4.6), facecolor="white", layout="constrained")
+        figure = Figure(figsize=(7, 5.6), facecolor="white", layout="constrained")
         axes = figure.add_subplot()
         places = self.places * [1, -1]
         for family, colour in self.colours.items():
@@ -127,5 +133,13 @@ class PassageMap:
         axes.scatter(*places[self.nearest].T, **ring, label=f"the {len(self.nearest)} nearest")
         axes.scatter(*places[-1], marker="*", s=260, color="black", label="the question")
         axes.set_axis_off()
-        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+        figure.legend(loc="outside lower center", frameon=False, ncols=3)
         return figure
+
+
+def _below(text: str) -> str:
+    """What a dot says, below the map, in two lines at most; its <title> has all of it."""
+    lines = textwrap.wrap(text, LINE, max_lines=2, placeholder=" …")
+    first, *second = map(escaped, lines)
+    more = f' <tspan x="{EDGE}" dy="1.25em">{second[0]}</tspan>' if second else ""
+    return f'<text x="{EDGE}" y="{HEIGHT + 24}">{first}{more}</text>'
