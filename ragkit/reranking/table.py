@@ -122,7 +122,9 @@ def as_found(base: np.ndarray, scores: Sequence[float] | None) -> np.ndarray:
     s_0 goes to the best of them.
 
     Where they are the encoder's cosines, that is s_0. Another search, such as `hybrid_search`, has another
-    order, with the encoder's spread: scores of words, or of ranks, are no logits. None: not known.
+    order, with the encoder's spread: scores of words, or of ranks, are no logits. None: not known. Ranking
+    starts from this, training from s_0 itself: to start it here, too, was tried, and did no better
+    (RESULTS.md).
     """
     if scores is None:
         return base
