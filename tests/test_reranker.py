@@ -15,6 +15,7 @@ from ragkit.reranking.active import MostInformative, information
 from ragkit.reranking.evidence import Told, most_probable
 from ragkit.reranking.features import NAMES
 from ragkit.reranking.guard import kl_from_base
+from ragkit.reranking.prior import people
 from ragkit.reranking.reranker import Reranker, fit_each
 from ragkit.reranking.selection import train
 from ragkit.reranking.table import Table
@@ -86,6 +87,16 @@ def test_a_report_starts_from_the_order_that_people_found():
     assert compare_on(reranker, told).base["nDCG@10"] == 1
     plain = new().fit(rankings, progress=False)
     assert plain.base["nDCG@10"] < 0.95 and (plain.share, plain.reason) == (report.share, report.reason)
+
+
+def test_what_a_reranker_found_is_no_search():
+    """Its own scores hold what it learned: a report that started from them would count that twice."""
+    told = [replace(one, scores=[float(-rank) for rank in one.ranks]) for one in simulated(20)]
+    by_reranker = [replace(one, details={"reranker": "its fingerprint"}) for one in told]
+    plain, reranker = new(), new()
+    report = reranker.fit(by_reranker, progress=False)
+    assert str(plain.fit(simulated(20), progress=False)) == str(report)
+    assert compare_on(reranker, by_reranker).base["nDCG@10"] < 1 == compare_on(reranker, told).base["nDCG@10"]
 
 
 def test_no_hits_one_hit_and_equal_hits():
@@ -311,15 +322,20 @@ def largest_difference(a, b) -> float:
     return max(np.abs(a(one) - b(one)).max() for one in seen)
 
 
-def test_update_is_the_fit_with_one_more():
-    """Of the same models: their most probable weights for all forty, though it went one step from 39."""
-    reranker = new()
-    reranker.fit(simulated(40)[:39], progress=False)
+@pytest.mark.parametrize("prior", [None, "people"])
+def test_update_is_the_fit_with_one_more(prior):
+    """Of the same models: their most probable weights for all forty, though it went one step from 39; of
+    lists that another search found, too."""
+    scores = np.random.default_rng(0).random((40, 5)).tolist()
+    rankings = [replace(one, scores=own) for one, own in zip(simulated(40), scores)]
+    reranker = new(prior=prior)
+    reranker.fit(rankings[:39], progress=False)
     before = reranker.fitted
-    reranker.update(simulated(40)[39])
+    reranker.update(rankings[39])
     fitted, moved = reranker.fitted, largest_difference(before.residual, reranker.fitted.residual)
     assert reranker.seen == 40 and moved > 0.02
-    table = Table.build(simulated(40), [reranker.describe(one.query, one.passages) for one in simulated(40)])
+    described = [reranker.describe(one.query, one.passages) for one in rankings]
+    table = Table.build(rankings, described, people if prior else None)
     values, told = fitted.residual.inputs(table), Told(table, first=fitted.evidence.first)
     assert fitted.evidence.share == before.evidence.share
     for model in fitted.evidence.models:

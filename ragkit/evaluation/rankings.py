@@ -77,10 +77,10 @@ def compare(base: Lists, after: Lists, gains: Lists, queries: Sequence[str]) -> 
 def compare_on(reranker, rankings: Sequence[Ranking], gains: Lists | None = None) -> Gain:
     """The retriever and `reranker` on rankings that it was not fitted on; `gains`: by the rankings' tiers.
 
-    The retriever's order is that of the rankings' `scores`, where they have them.
+    The retriever's order is that of the rankings' `search_scores`, where they have them.
     """
     gains = [gains_of(ranking) for ranking in rankings] if gains is None else gains
-    asked = [(one.query, one.passages, one.scores) for one in rankings]
+    asked = [(one.query, one.passages, one.search_scores) for one in rankings]
     base = [reranker.base(*one) for one in asked]
     after = [reranker.score(*one) for one in asked]
     return compare(base, after, gains, [ranking.query for ranking in rankings])

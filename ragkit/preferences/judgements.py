@@ -20,9 +20,10 @@ class Ranking:
     """A person's order of the documents c1, c2, c3 … that were found for a query.
 
     `tiers`: indices into `passages`, best first; those in one tier tie; what is in no tier was not judged.
-    `shown_order`: the indices in the order in which they were shown. `scores`: the retriever's, for the
-    record. `details`: what else the log keeps (view_id, seed, repeat_of, latency_ms, why). Raises ValueError
-    for an index that is not there or stands in two tiers, and an order that is not one.
+    `shown_order`: the indices in the order in which they were shown. `scores`: those by which they were
+    found. `details`: what else the log keeps (view_id, seed, repeat_of, latency_ms, why, and which `reranker`
+    chose them, if any). Raises ValueError for an index that is not there or stands in two tiers, and an order
+    that is not one.
     """
 
     query: str
@@ -68,6 +69,11 @@ class Ranking:
         """The tier of each passage, from 0; None where it was not judged."""
         tier_of = {index: tier for tier, indices in enumerate(self.tiers) for index in indices}
         return [tier_of.get(index) for index in range(len(self.passages))]
+
+    @property
+    def search_scores(self) -> list[float] | None:
+        """`scores`, if a search's; None for a reranker's, which hold what it learned already."""
+        return None if self.details.get("reranker") else self.scores
 
     @cached_property
     def item(self) -> str:

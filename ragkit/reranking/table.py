@@ -20,9 +20,10 @@ TEMPERATURE = 0.05  # of cosines: a difference of 0.05 between two documents is 
 class Table:
     """L rankings of N documents and P pairs in all.
 
-    Of documents, (N, …): `features`, `vectors`, `base` (s_0, in logits), `found` (the same, `as_found`),
-    `prior` (what other people's rankings add to it, or 0), `ranks` (the tier, −1 where not judged), `places`
-    (in the order shown, NaN where not known), `of_list`.
+    Of documents, (N, …): `features`, `vectors`, `base` (s_0, in logits, from which training starts),
+    `found` (the same, `as_found`, from which reports do), `prior` (what other people's rankings add to it, or
+    0), `ranks` (the tier, −1 where not judged), `places` (in the order shown, NaN where not known),
+    `of_list`.
     Of pairs: `pairs`, whose `judgement` is the list that each is of. Of rankings: `queries`, (L,), and their
     vectors, `asked`, (L, D).
     """
@@ -121,7 +122,9 @@ def as_found(base: np.ndarray, scores: Sequence[float] | None) -> np.ndarray:
     s_0 goes to the best of them.
 
     Where they are the encoder's cosines, that is s_0. Another search, such as `hybrid_search`, has another
-    order, with the encoder's spread: scores of words, or of ranks, are no logits. None: not known.
+    order, with the encoder's spread: scores of words, or of ranks, are no logits. None: not known. Ranking
+    starts from this, training from s_0 itself: to start it here, too, was tried, and did no better
+    (RESULTS.md).
     """
     if scores is None:
         return base
@@ -150,7 +153,7 @@ def _one(ranking: Ranking, described: Described, prior: Callable | None) -> Tabl
         features=described.features,
         vectors=described.vectors,
         base=base,
-        found=as_found(base, ranking.scores),
+        found=as_found(base, ranking.search_scores),
         prior=prior(described) if prior else np.zeros(size),
         ranks=ranks,
         places=places,
