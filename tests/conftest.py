@@ -216,7 +216,7 @@ def bart_folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tokenizer():
     """The default encoder's, without the model."""
-    from ragkit.retrieval.encoder import default_tokenizer
+    from ragkit.retrieval.default_encoder import default_tokenizer
 
     return default_tokenizer()
 

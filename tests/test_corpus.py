@@ -9,7 +9,7 @@ import pytest
 
 import ragkit.retrieval.corpus
 from ragkit.retrieval.corpus import Passage, load_passages, read_jsonl
-from ragkit.retrieval.encoder import default_tokenizer
+from ragkit.retrieval.default_encoder import default_tokenizer
 from ragkit.retrieval.text import split_sentences
 
 RST = """Setting up

@@ -183,7 +183,7 @@ class ChatApp(Panel):
         or None where the model has no other."""
         entry, card = self._thread.entry(at), self._thread.card(at)
         turn = entry.turn
-        self._switches.take_model(self._loading)
+        self._switches.take_model(self.step)
         self.step("Writing another answer …")
         known = {text for one in self._said(at).comparisons for text in (one.answer_a, one.answer_b)}
         other = self.assistant.another(turn, known | card.others)
@@ -211,8 +211,7 @@ class ChatApp(Panel):
         told = question("What I learned") + block(learning.sentences(self.report))
         if reranker is not None:
             before = self._found() if self.turn else []
-            self._switches.offer(reranker)
-            self._switches.choose_clicks()
+            self._switches.offer(reranker, choose=True)
             if self.turn:
                 read = f"The answer is written from the first {self.k}, above the line."
                 told += block(f"{self.turn.query} {read}", "rk-hint rk-below")
@@ -250,7 +249,7 @@ class ChatApp(Panel):
         try:
             self.describe("log", aria_busy=True)  # it is read out once, when it is whole
             self.redraw()
-            self._switches.take_model(self._loading)
+            self._switches.take_model(self.step)
             settings = {"on_text": card.write, "on_step": self._step} | self._candidates()
             turn = self.assistant.ask(query, self.k, **settings)
         except BaseException as error:
@@ -267,9 +266,6 @@ class ChatApp(Panel):
             if not entry.logged:
                 record = lambda entry=entry: self.log.record(entry.exchange)  # noqa: E731
                 entry.logged = self.safely("NOT SAVED", record) is not None
-
-    def _loading(self, name: str) -> None:
-        self.step(f"Loading {name} …")
 
     def _step(self, name: str) -> None:
         size = len(self.assistant.library)
@@ -310,10 +306,7 @@ class ChatApp(Panel):
             self._thread.show(f"rk-turn-{len(self.turns)}")
         reranker = self.safely("WHAT WAS LEARNED", lambda: learning.load(self.log, self.assistant.encoder))
         if reranker is not None:
-            given = self.assistant.reranker is not None
-            self._switches.offer(reranker)
-            if not given:
-                self._switches.choose_clicks()
+            self._switches.offer(reranker, choose=self.assistant.reranker is None)
 
 
 def give_back() -> None:

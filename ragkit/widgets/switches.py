@@ -100,24 +100,20 @@ class Switches:
         """Whether what was learned orders the documents."""
         return self._order.value == CLICKS
 
-    def offer(self, reranker) -> None:
-        """Let what was learned be chosen as the order."""
+    def offer(self, reranker, *, choose: bool) -> None:
+        """Let what was learned be an order, and, to `choose` it, the order from now on."""
         self._rerankers[CLICKS] = reranker
-        self._order.offer(list(self._rerankers), self._order.value)
+        self._order.offer(list(self._rerankers), CLICKS if choose else self._order.value)
         self._reorder()
 
-    def choose_clicks(self) -> None:
-        """Order by what was learned from now on."""
-        self._order.offer(list(self._rerankers), CLICKS)
-
-    def take_model(self, loading: Callable[[str], None]) -> None:
-        """Have the assistant answer with the chosen model; `loading` gets its name where it is to be loaded.
+    def take_model(self, step: Callable[[str], None]) -> None:
+        """Have the assistant answer with the chosen model; `step` is told where that has to be loaded.
 
         Raises OSError where its weights are missing.
         """
         name = self._model.value
         if not self.models.is_loaded(name):
-            loading(name)
+            step(f"Loading {name} …")
         self._assistant.generator = self.models.get(name)
 
     def _reorder(self) -> None:

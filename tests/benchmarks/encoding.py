@@ -120,7 +120,7 @@ def encode_side(name: str, folder: str, threads: int):
 
 def encode(threads: int, passages: int, turn: int, busy: int, busy_passages: int) -> list[Row]:
     """In turns of `turn` passages; vectors are compared too. Then the same with `busy` processes beside."""
-    from ragkit.retrieval.encoder import default_folder
+    from ragkit.retrieval.default_encoder import default_folder
 
     setup = {"folder": str(default_folder()), "threads": threads}
     texts, fast, rows = mixed_passages(passages), "ragkit, bfloat16", []

@@ -161,7 +161,7 @@ def find(threads: int, sizes: tuple[int, int], queries: int) -> list[Row]:
     """Ten hits to a question that was not asked before, one after another. Passages' vectors are drawn at
     random: nothing depends on them but which ones are found."""
     from ragkit.retrieval.corpus import DATA, read_jsonl
-    from ragkit.retrieval.encoder import default_folder
+    from ragkit.retrieval.default_encoder import default_folder
 
     asked = [row["text"] for _, row in read_jsonl(DATA / "queries.jsonl")][:queries]
     own = ["ragkit", "ragkit, words too", "ragkit, reranked", STORED, "ragkit, once more"]

@@ -83,7 +83,7 @@ def index(threads: int, copies: int, questions: int) -> list[Row]:
     one."""
     from ragkit.evaluation.measures import evaluate, load_qrels, load_queries
     from ragkit.retrieval.corpus import DATA, load_passages
-    from ragkit.retrieval.encoder import default_folder
+    from ragkit.retrieval.default_encoder import default_folder
     from ragkit.retrieval.text import split_sentences
 
     passages = load_passages(DATA / "corpus.jsonl")

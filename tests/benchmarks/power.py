@@ -143,7 +143,7 @@ def sentence_transformers_scores(known: list[Ranking], new: list[Ranking]) -> li
         losses,
     )
 
-    from ragkit.retrieval.encoder import default_folder
+    from ragkit.retrieval.default_encoder import default_folder
 
     rows: dict[str, list] = {"query": [], "docs": [], "labels": []}
     for ranking in known:

@@ -12,7 +12,8 @@ from ragkit.generation.generator import Generator
 from ragkit.reranking.answer_scorer import FEATURES, AnswerScorer
 from ragkit.reranking.reranker import KIND, SAVED, Reranker
 from ragkit.retrieval.corpus import Hit, Passage
-from ragkit.retrieval.encoder import Encoder, default_folder
+from ragkit.retrieval.default_encoder import default_folder
+from ragkit.retrieval.encoder import Encoder
 from ragkit.retrieval.storage import load_tensors, save_tensors
 from tests.hostile import Door, anything, refused
 
