@@ -20,7 +20,7 @@ tests/test_chat_browser.py tests/test_widgets_browser.py tests/test_streaming.py
 
 
 def pytest_collection_modifyitems(items):
-    """`--no-loadscope-reorder` (pyproject.toml) lets this order stand; else files go by their tests' number."""
+    """`--no-loadscope-reorder` (pyproject.toml) lets this order stand; else files go by number of tests."""
     place = {ROOT / name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path, len(place) + (item.path.suffix != ".ipynb")))
 
