@@ -249,8 +249,8 @@ def test_an_answer_knows_its_own_citations_from_those_that_it_quotes(small_reade
 
 
 @pytest.mark.parametrize("style", ["sentence", "phrase", "free"])
-def test_the_reader_that_ships_answers_from_the_passage_and_declines(encoder, style):
-    reader = Generator("smollm2-reader", encoder, device="cpu")
+def test_the_reader_that_ships_answers_from_the_passage_and_declines(loaded_once, style):
+    reader = loaded_once("smollm2-reader")
     text = "The bridge was opened in 1932. It carries eight lanes of traffic. Its arch spans 503 metres."
     hits = [Hit(Passage("bridge", text), 1.0, 1)]
     told = []
