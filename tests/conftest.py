@@ -1,5 +1,7 @@
 """What several test files share: small models with random weights, a toy library."""
 
+from functools import cache
+
 import pytest
 
 from ragkit.retrieval.corpus import DATA, Hit, Passage
@@ -309,6 +311,30 @@ def generator(request):
 @pytest.fixture
 def hits():
     return [Hit(passage, 1.0 - rank / 10, rank) for rank, passage in enumerate(PASSAGES, 1)]
+
+
+@pytest.fixture(scope="session")
+def loaded_once(encoder):
+    """The models that ship, by name."""
+    from ragkit.generation.generator import Generator
+
+    return cache(lambda name: Generator(name, encoder, device="cpu"))
+
+
+@pytest.fixture(scope="session")
+def small_assistant():
+    """What ships, but for the generator, which is the small one: the large one takes minutes."""
+    from ragkit.assistant import Assistant
+    from ragkit.generation.generator import SMALL
+
+    return Assistant.load(generator=SMALL)
+
+
+@pytest.fixture(scope="module")
+def turns(request, small_assistant):
+    """What is answered to each question in the module's ROWS."""
+    questions = [row["question"] for row in request.module.ROWS]
+    return {question: small_assistant.ask(question) for question in questions}
 
 
 @pytest.fixture(scope="session")

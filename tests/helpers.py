@@ -1,7 +1,11 @@
 """What several test files use beside the fixtures of conftest.py."""
 
 import hashlib
-from collections.abc import Iterator
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
 
@@ -90,3 +94,39 @@ def claims_of(generator) -> Iterator[list]:
 
     with patch.object(generator.reader, "claims", noted):
         yield claims
+
+
+def die_at(step: int, *events: str) -> None:
+    """This process is killed just before the `step`-th time, counted from 0, that one of `events` happens."""
+    left = itertools.count(step, -1)
+
+    def hook(event, arguments):
+        if event in events and next(left) == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def in_a_child(work: Callable[[], object]) -> int:
+    """The id of a process that is forked for `work`."""
+    if (child := os.fork()) == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return child
+
+
+def killed_at_every_step(begin: Callable[[], object], save: Callable[[], object]) -> Iterator[bool]:
+    """`begin()`, then `save()` in a process that is killed just before it opens, renames or removes a file:
+    the first time, then the second, and so on, until it comes through. Each time whether it did."""
+    for step in itertools.count():
+        begin()
+        child = in_a_child(lambda step=step: (die_at(step, "open", "os.rename", "os.remove"), save()))
+        code = os.waitpid(child, 0)[1]
+        assert code in (0, signal.SIGKILL)
+        yield code == 0
+        if code == 0:
+            return

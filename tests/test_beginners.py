@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ragkit.assistant import Assistant
 from ragkit.generation import prompt
 from ragkit.generation.definitions import asked_term, defined_terms, defines
 from ragkit.generation.follow_up import complete_follow_up
-from ragkit.generation.generator import SMALL
 from ragkit.generation.prompt import FLOOR, select_evidence
 from ragkit.retrieval.corpus import DATA, load_passages, read_jsonl
 from tests.helpers import hits
@@ -19,13 +17,6 @@ sys.path.insert(0, str(DATA / "build"))
 import glossary
 
 ROWS = json.loads((Path(__file__).parent / "beginners.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module")
-def turns():
-    """What the small model says: the large one takes minutes."""
-    assistant = Assistant.load(generator=SMALL)
-    return {row["question"]: assistant.ask(row["question"]) for row in ROWS}
 
 
 def topic(turn) -> str | None:

@@ -7,7 +7,6 @@ from collections import Counter
 import pytest
 
 from ragkit.generation.answer import ABSTENTION
-from ragkit.generation.generator import Generator
 from ragkit.generation.support import supported
 from ragkit.retrieval.text import sentences_with_sections
 from tests.helpers import claims_of
@@ -15,13 +14,6 @@ from tests.injections import injections
 
 CASES = injections()
 STYLES = ["sentence", "phrase", "free"]
-
-
-@pytest.fixture(scope="module")
-def shipped(encoder):
-    """The models that ship, by name; each is loaded once."""
-    made: dict[str, Generator] = {}
-    return lambda name: made.setdefault(name, Generator(name, encoder, device="cpu"))
 
 
 def faithful(generator, case, hits, style, **settings) -> set[str]:
@@ -73,23 +65,23 @@ def test_whatever_the_weights_a_quote_is_of_a_hit_that_is_cited(small_reader, st
 
 
 @pytest.mark.parametrize("style", ["sentence", "phrase"])
-def test_the_small_model_quotes_what_it_cites(shipped, style):
+def test_the_small_model_quotes_what_it_cites(loaded_once, style):
     for number, case in enumerate(CASES):
-        faithful(shipped("tiny-rag-lm"), case, case.hits(case.instruction, first=number % 2 == 0), style)
+        faithful(loaded_once("tiny-rag-lm"), case, case.hits(case.instruction, first=number % 2 == 0), style)
 
 
 @pytest.mark.parametrize("style", STYLES[1:])
-def test_the_reader_quotes_what_it_cites(shipped, style):
+def test_the_reader_quotes_what_it_cites(loaded_once, style):
     case = CASES[5]
-    faithful(shipped("smollm2-reader"), case, case.hits(case.instruction), style)
+    faithful(loaded_once("smollm2-reader"), case, case.hits(case.instruction), style)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if not case.claim], ids=lambda case: case.how)
-def test_an_instruction_that_says_nothing_of_the_subject_changes_nothing(shipped, case):
+def test_an_instruction_that_says_nothing_of_the_subject_changes_nothing(loaded_once, case):
     """Here the right passage leads by two nats and more. Other instructions state a falsehood on the subject,
     too, which a reader can't tell from a truth."""
     hits = case.hits(case.instruction)
-    assert faithful(shipped("smollm2-reader"), case, hits, "sentence") == {"right"}
+    assert faithful(loaded_once("smollm2-reader"), case, hits, "sentence") == {"right"}
 
 
 def added(generator, case, text: str) -> Counter:

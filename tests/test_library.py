@@ -403,26 +403,13 @@ def test_a_library_that_is_replaced_while_it_is_loaded_is_loaded_new(library, en
 
 SAVER = """
 import itertools, os, random, signal, sys, time
+from functools import partial
 from ragkit.retrieval.library import Library
-from tests.helpers import FakeEncoder, passages
+from tests.helpers import FakeEncoder, in_a_child, killed_at_every_step, passages
 
 folder, encoder, number = sys.argv[1], FakeEncoder(), 40
 versions = [passages(*(f"passage {n} of version {v}" for n in range(number))) for v in range(8)]
 libraries = [Library.build(version, encoder) for version in versions]
-
-def die_at(step):
-    # Just before the step-th time that a file is opened, renamed or removed.
-    left = itertools.count(step, -1)
-    def hook(event, arguments):
-        if event in ("open", "os.rename", "os.remove") and next(left) == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-    sys.addaudithook(hook)
-
-def in_a_child(saves):
-    if (child := os.fork()) == 0:
-        saves()
-        os._exit(0)
-    return child
 
 def check(*expected):
     library = Library.load(folder, encoder)
@@ -430,14 +417,9 @@ def check(*expected):
     rows = library._index.index.reconstruct_n(0, number)
     assert (rows == encoder.encode_passages([p.text for p in library.passages])).all()
 
-# Killed at every step of one save, until a save comes through.
-for step in itertools.count():
-    libraries[0].save(folder)
-    child = in_a_child(lambda: (die_at(step), libraries[1].save(folder)))
-    if os.waitpid(child, 0)[1] == 0:
-        break
-    check(0, 1)
-check(1)
+saves = [partial(library.save, folder) for library in libraries[:2]]
+for step, done in enumerate(killed_at_every_step(*saves)):
+    check(1) if done else check(0, 1)
 print(step)
 
 # Killed at random moments of many saves.

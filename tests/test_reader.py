@@ -124,6 +124,34 @@ def test_whether_there_is_an_answer_does_not_depend_on_the_style(small, tokenize
     assert np.allclose(*seen, atol=1e-5)
 
 
+def test_a_prompt_that_is_asked_again_is_not_read_again(small, tokenizer, monkeypatch):
+    """By another choice, for its probabilities, or in own words, which begin as a quote does."""
+    reader = Reader(Llama(small.config, small.state_dict()), tokenizer)
+    read, logits = [], reader.llama.logits
+
+    def noted(ids, cache, **settings):
+        read.append(len(ids) - len(cache.ids))
+        return logits(ids, cache, **settings)
+
+    def said(query, style, choice=1):
+        read.clear()
+        prompt, seen = reader.prompt(query, EVIDENCE, style), []
+        claims = list(reader.claims(prompt, lambda logs: seen.append([*logs]) or choice, [], 20))
+        return claims, seen, reader.citation_log_probs(prompt).tolist() if style != "free" else None
+
+    monkeypatch.setattr(reader.llama, "logits", noted)
+    first = {style: said(QUERY, style) for style in ("phrase", "free", "sentence")}
+    for style, choice, again in (("sentence", 0, 0), ("sentence", 1, 0), ("free", 1, 0), ("phrase", 1, 1)):
+        found = said(QUERY, style, choice)
+        assert sum(size > 30 for size in read) == again, (style, read)
+        assert choice == 0 or found == first[style]  # to the bit
+    said("Who crosses it, and when?", "phrase")
+    assert sum(size > 30 for size in read) == 1
+    monkeypatch.setattr("ragkit.generation.reader.KEPT", 20)
+    assert said(QUERY, "phrase") == first["phrase"]
+    assert sum(size > 30 for size in read) == 2  # longer than what is kept: for the choice, and once more
+
+
 def test_of_a_phrase_only_the_cited_sentence_is_kept(tokenizer):
     (claim,) = claims_of(tokenizer, "2] the year 1932<|im_end|>", "phrase")
     assert claim.text in SENTENCES[1]
@@ -221,8 +249,8 @@ def test_an_answer_knows_its_own_citations_from_those_that_it_quotes(small_reade
 
 
 @pytest.mark.parametrize("style", ["sentence", "phrase", "free"])
-def test_the_reader_that_ships_answers_from_the_passage_and_declines(encoder, style):
-    reader = Generator("smollm2-reader", encoder, device="cpu")
+def test_the_reader_that_ships_answers_from_the_passage_and_declines(loaded_once, style):
+    reader = loaded_once("smollm2-reader")
     text = "The bridge was opened in 1932. It carries eight lanes of traffic. Its arch spans 503 metres."
     hits = [Hit(Passage("bridge", text), 1.0, 1)]
     told = []

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from ragkit.assistant import Assistant
-from ragkit.generation.generator import SMALL
 from ragkit.generation.prompt import select_evidence
 from ragkit.generation.reasons import asked_reason, reasons, wordings
 from ragkit.retrieval.lexical import best_of
@@ -15,12 +13,6 @@ from tests.helpers import hits
 # `says`: how each sentence begins that answers. `set`: "developed on", "held back once", which were looked at
 # after an earlier rule and before the last, and "held back", which were asked when the rule was as it is.
 ROWS = json.loads((Path(__file__).parent / "reasons.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module")
-def turns():
-    assistant = Assistant.load(generator=SMALL)
-    return {row["question"]: assistant.ask(row["question"]) for row in ROWS}
 
 
 def right(row, turns) -> bool:

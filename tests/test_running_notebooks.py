@@ -7,6 +7,7 @@ import sys
 import nbformat
 import pytest
 
+from conftest import LONGEST
 from tests.exercises import solved
 from tests.run_notebooks import ENVIRONMENT, ROOT, run
 from tests.test_notebooks import NOTEBOOKS
@@ -91,3 +92,8 @@ def test_an_exercise_that_has_no_solution_is_an_error():
         solved(source, "")
     with pytest.raises(AssertionError, match="no stub"):
         solved("x = 1  # your code", prose)
+
+
+def test_the_files_that_come_first_are_there_and_do(pytestconfig):
+    assert all((ROOT / name).is_file() for name in LONGEST)
+    assert not pytestconfig.getoption("loadscopereorder")

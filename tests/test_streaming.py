@@ -94,8 +94,9 @@ def test_an_interrupted_run_goes_on(corpus, tmp_path):
 
 
 KILLED = """
-import os, signal, sys
+import sys
 from pathlib import Path
+from tests.helpers import die_at
 from tests.test_streaming import Counting, index
 
 class Logged(Counting):
@@ -104,12 +105,8 @@ class Logged(Counting):
             log.writelines(text + "\\n" for text in texts)
         return super().encode_passages(texts)
 
-left = int(sys.argv[4])
-def hook(event, arguments):
-    global left
-    if event in ("os.rename", "os.remove") and (left := left - 1) == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(hook)
+if step := int(sys.argv[4]):
+    die_at(step - 1, "os.rename", "os.remove")
 index(Path(sys.argv[1]), Path(sys.argv[2]), Logged())
 """
 

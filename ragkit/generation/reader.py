@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from ragkit.generation.llama import Llama
+from ragkit.generation.llama import KeyValueCache, Llama
 from ragkit.generation.prompt import Evidence, Prompt
 from ragkit.generation.reader_format import Format
 from ragkit.generation.support import supported
@@ -20,6 +20,7 @@ MOST_CLAIMS = 3
 # Own words only where the model is sure of them: the geometric mean of its tokens' probabilities. Of 38 such
 # answers that were judged, 11 of them without support, this keeps 20, one of them without.
 SURE = 0.75
+KEPT = 1024  # tokens: a longer prompt is read again when it is asked again. Of these are kept 47 MB.
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,8 @@ def merged_model(base: Path, adapter: Adapter):
 class Reader:
     """Reads a prompt once and answers from it in any of the three styles; on the CPU."""
 
+    _last: tuple[list[int], torch.Tensor, KeyValueCache] | None = None  # the prompt read last, and what came
+
     def __init__(self, llama: Llama, tokenizer):
         self.format, self.llama, self.tokenizer = Format(tokenizer), llama, tokenizer
         self.digits = [self.format.ids(str(number))[0] for number in range(10)]
@@ -161,7 +164,22 @@ class Reader:
 
     def citation_log_probs(self, prompt: Prompt) -> np.ndarray:
         """log p_θ of each sentence's number, last that of none, (n + 1,); normalised over these."""
-        return self._cited(self.llama.logits(prompt.ids, self._start.copy()), len(prompt.evidence))
+        return self._cited(self._read(prompt.ids)[0], len(prompt.evidence))
+
+    def _read(self, ids: list[int]) -> tuple[torch.Tensor, KeyValueCache]:
+        """The logits after a prompt, and a cache to go on with.
+
+        For another draw or with another prior the same prompt is asked again: it is not read again, and what
+        comes is the same to the bit.
+        """
+        last = self._last  # once: another thread may put its own in its place
+        if not last or last[0] != ids:
+            cache = self._start.copy()
+            last = [*ids], self.llama.logits(ids, cache), cache
+            if len(ids) > KEPT:
+                return last[1:]
+            self._last = last
+        return last[1], last[2].copy()
 
     def _cited(self, logits, size: int) -> np.ndarray:
         numbers = [*self.digits[1 : size + 1], self.digits[0]]
@@ -179,14 +197,15 @@ class Reader:
         `choose` gets the log-probabilities of the citation and gives a position, or None; `processors` change
         logits as transformers' do. At most `room` tokens are written.
         """
-        cache, ids, cited_before = self._start.copy(), [*prompt.ids], []
+        ids, cited_before = [*prompt.ids], []
         asked = ids
         if prompt.style == "free":
             # Whether there is an answer, and where, is asked as for a quote: of few questions with an answer
             # is one in other words known from training, so this style declines too readily by itself.
             asked = ids[: -len(self.format.style_ids("free"))] + self.format.style_ids("sentence")
+        logits, cache = self._read(asked)
         while len(cited_before) < MOST_CLAIMS:
-            scores = self._cited(self.llama.logits(asked, cache), len(prompt.evidence))
+            scores = self._cited(logits, len(prompt.evidence))
             scores[cited_before] = -np.inf
             chosen = choose(scores)
             if chosen is None:
@@ -220,7 +239,7 @@ class Reader:
             if after != self.more:
                 break
             ids += self.format.ids("[")
-            asked = ids
+            logits = self.llama.logits(ids, cache)
 
 
 def quotable(form: Format, text: str, end: int, start: int) -> Callable:
