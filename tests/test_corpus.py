@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -302,6 +303,21 @@ def test_files_in_another_encoding_are_named_and_stop_nothing(tmp_path, tokenize
     ) as told:
         found = load_passages(tmp_path, tokenizer)
     assert [(p.title, p.text) for p in found] == [("Bern", "Änderung.")] * 2 and len(told) == 1
+
+
+def test_a_file_that_may_not_be_read_stops_nothing(tmp_path, tokenizer, monkeypatch):
+    def read(path, of=Path.read_bytes):
+        if path.stem == "mine":
+            raise PermissionError(13, "Permission denied", str(path))
+        return of(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    for name in ("mine", "ours"):
+        (tmp_path / f"{name}.md").write_text("Text.")
+    with pytest.warns(UserWarning, match=r"skipped 1 of 2 files: mine.md \(Permission denied\)"):
+        assert [p.title for p in load_passages(tmp_path, tokenizer)] == ["ours"]
+    with pytest.raises(PermissionError):
+        load_passages(tmp_path / "mine.md", tokenizer)
 
 
 def test_restructured_text_is_read_by_its_own_rules(tmp_path, tokenizer):

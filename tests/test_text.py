@@ -244,7 +244,8 @@ MARKDOWN = [
     ("in\n1986. So\n- a\n  b\n* c\n\n  d\n  - [ ] e  \n    f",
      "in 1986. So\n\n- a b\n* c\n\n  d\n\n  - [ ] e\n  f"),
     # a fence ends where its mark is no further in than code is
-    ('```py\n"""\n    ```\n    x\n    ```\n"""\n```\n\nSo.', '````py\n"""\n    ```\n    x\n    ```\n"""\n````\n\nSo.'),
+    ('```py\n"""\n    ```\n    x\n    ```\n"""\n```\n\nSo.',
+     '````py\n"""\n    ```\n    x\n    ```\n"""\n````\n\nSo.'),
     ("```a``` is code.", "```a``` is code."),
     ('!!!note "The "big" one"\n    a\n\n??? "So"\n    b', 'The "big" one\n\na\n\nSo\n\nb'),
     ("Why?\n----\n\nSo.", "## Why?\n\nSo."),

@@ -31,8 +31,8 @@ _PAIRED = (  # kana, Han, Hangul; Thai, Lao, Burmese, Khmer with their marks
 _SPELT = "\u0780-\u07b1\u0900-\u0963\u0966-\u0dff\u0f71-\u0f84\u0f8d-\u0fbc"
 _WORD = re.compile(rf"([{_PAIRED}]+)|(?:[^\W{_PAIRED}]|[{_SPELT}])+")
 _ONE = re.compile(r"\w[^\w]*|[^\w]+")  # a character with its marks
-# What one may write or leave out: soft hyphens, joiners, accents that compose with no letter, the vowel points
-# of Hebrew and Arabic.
+# What one may write or leave out: soft hyphens, joiners, accents that compose with no letter, and the vowel
+# points of Hebrew and Arabic.
 _OPTIONAL = re.compile(
     "[\u00ad\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f"
     "\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u200c\u200d\u2060\ufe00-\ufe0f\ufeff]+"
@@ -201,7 +201,7 @@ def words(text: str) -> list[str]:
             each = _ONE.findall(run)
             found += map("".join, zip(each, each[1:])) if len(each) > 1 else [run]
         else:
-            found.append(run[0] == run[-1] == "_" and run.strip("_") or run)
+            found.append((run[0] == run[-1] == "_" and run.strip("_")) or run)
     return [word for word in found if word not in STOP]
 
 
