@@ -11,6 +11,7 @@ import pytest
 import ragkit.retrieval.corpus
 from ragkit.retrieval.corpus import Passage, load_passages, read_jsonl
 from ragkit.retrieval.encoder import default_tokenizer
+from ragkit.retrieval.restructured import plain_restructured
 from ragkit.retrieval.text import split_sentences
 
 RST = """Setting up
@@ -325,6 +326,21 @@ def test_restructured_text_is_read_by_its_own_rules(tmp_path, tokenizer):
     (found,) = load_passages(tmp_path, tokenizer)
     assert (found.title, found.metadata["section"]) == ("Setting up", "Keys")
     assert found.text == RST_READ
+
+
+@pytest.mark.parametrize(
+    "source, read",
+    [
+        (".. versionadded:: 2.0\n", "Added in version 2.0."),
+        (".. deprecated:: 3.1\n   Use *x*.", "Deprecated since version 3.1: Use x."),
+        (".. class:: Popen\n\n   Runs it.", "Popen\n\nRuns it."),
+        (".. only:: html\n\n   Seen.", "Seen."),
+        ("-v, --verbose  Talk more.\n-q  Say nothing.", "-v, --verbose: Talk more.\n\n-q: Say nothing."),
+        ("Sub heading\n-----\n\nText.", "## Sub heading\n\nText."),
+    ],
+)  # fmt: skip
+def test_what_sphinx_adds_to_restructured_text(source, read):
+    assert plain_restructured(f"Title\n=====\n\n{source}\n") == ("Title", read)
 
 
 def test_a_line_without_an_id_is_read_as_its_path_says(tmp_path, tokenizer):

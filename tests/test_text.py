@@ -93,6 +93,21 @@ def test_a_piece_begins_with_the_last_sentences_of_the_one_before(tokenizer, cou
     assert [*chain(*none)] == split_sentences(text)
 
 
+def test_a_long_text_is_made_tokens_in_parts(tokenizer, monkeypatch):
+    """And is cut where it was cut: the tokens of a text of 50 MB in one go would fill 8 GB."""
+    text = sentences(30) + " word" * 300 + "\n\n" + "1,2;" * 300 + "x" * 500
+    whole = split_text(text, tokenizer, max_tokens=50)
+    asked = []
+
+    def spy(given, **settings):
+        asked.append(len(given))
+        return tokenizer(given, **settings)
+
+    spy.num_special_tokens_to_add = tokenizer.num_special_tokens_to_add
+    monkeypatch.setattr("ragkit.retrieval.pieces.AT_ONCE", 600)
+    assert split_text(text, spy, max_tokens=50) == whole and max(asked) <= 600
+
+
 def test_a_text_that_fits_is_one_piece_and_an_empty_one_none(tokenizer):
     assert split_text("  One. Two.\n", tokenizer) == ["One. Two."]
     assert split_text(" \n\t ", tokenizer) == split_text("", tokenizer) == []
@@ -249,6 +264,7 @@ MARKDOWN = [
     ("```a``` is code.", "```a``` is code."),
     ('!!!note "The "big" one"\n    a\n\n??? "So"\n    b', 'The "big" one\n\na\n\nSo\n\nb'),
     ("Why?\n----\n\nSo.", "## Why?\n\nSo."),
+    ("```{versionadded} 2.0\n```", "Added in version 2.0."),
     ("[[a#^b1]], [[c#d#e]], ![[f.avif]] x[[1]], [[ -f g ]]", "a, c > d > e, x[[1]], [[ -f g ]]"),
     ("A|B\n:-|-\n`a\\|b`|**c**\n\nd | e", "| A | B |\n| --- | --- |\n| `a\\|b` | c |\n\nd | e"),
 ]  # fmt: skip

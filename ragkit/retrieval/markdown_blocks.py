@@ -46,6 +46,10 @@ _PROSE = set(
     "grid-item-card tab-item tab-set tabs epigraph pull-quote highlights rubric glossary container div "
     "definition theorem exercise solution proof details example list-table".split()
 )
+VERSIONS = {  # what Sphinx writes before the version
+    "versionadded": "Added in version", "versionchanged": "Changed in version",
+    "deprecated": "Deprecated since version", "versionremoved": "Removed in version",
+}  # fmt: skip
 _COMMENT_END = {"<!--": "-->", "{/*": "*/}", "%%": "%%"}
 _COMMENT = re.compile(rf"<!--|\{{/\*|(?<!\S)%%(?=\s|\w|$)|{CODE}", re.S)
 _UNREAD = re.compile(r"<(script|style|svg|pre)\b|\{(?:\{[<%]|%)\s*(highlight)\s*(\w*).*$", re.I)
@@ -205,6 +209,8 @@ class Scanner:
                 self.directives.append(marks)
             elif words := re.match(r"[\w.-]*\s*(?:\[(.*)\]|([^{}=:]*))$", info):
                 title = words[1] or words[2]
+            if name in VERSIONS and title:
+                title = f"{VERSIONS[name]} {title}."
             self.add("prose", title)
             while self.at < len(self.lines) and re.match(r"\s*:[\w-]+:(?:\s|$)", self.lines[self.at]):
                 self.at += 1  # options
