@@ -343,8 +343,22 @@ FOLLOW_UPS = [
     # thanks and greetings
     *(
         (BETA, said, said)
-        for said in ("Thanks!", "ok, thank you very much.", "Good morning", "great, got it")
+        for said in (
+            "Thanks!",
+            "ok, thank you very much.",
+            "Good morning",
+            "great, got it",
+            "thanks 😊",
+            "🙏🏽",
+        )
     ),
+    *((BETA, said, said) for said in ("That worked, thx!", "never mind", "…", "that answers my question")),
+    (BETA, "thanks 😊 why?", BETA + " why?"),
+    # he and she
+    ("Who was Ada Lovelace?", "Did Babbage know her?", "Who was Ada Lovelace? Did Babbage know her?"),
+    ("Who is Bob Miller?", "What about him?", "Who is Bob Miller: him?"),
+    ("Tell me about Bob Miller.", "How old is he?", "Tell me about Bob Miller? How old is he?"),
+    (BETA, "What is RAG, and who needs it?", "What is RAG, and who needs it?"),
     (BETA, "ok thanks, and why?", BETA + " and why?"),
     (None, "and what about IPO?", "and what about IPO?"),
     ("", "why?", "why?"),
@@ -373,4 +387,5 @@ def test_forty_turns_that_were_written_without_a_look_at_the_code(turn):
 
 @pytest.mark.parametrize("query", ["and", "what about?", "and ?", "?", "…", "a" * 5000, "Aa-" * 2000])
 def test_odd_follow_ups_pass_through(query):
+    assert not asks_nothing("good morning " * 400 + "x")
     assert query.strip(" ?") in complete_follow_up(query, BETA)

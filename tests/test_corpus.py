@@ -4,12 +4,14 @@ import gzip
 import json
 import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 import ragkit.retrieval.corpus
 from ragkit.retrieval.corpus import Passage, load_passages, read_jsonl
 from ragkit.retrieval.default_encoder import default_tokenizer
+from ragkit.retrieval.restructured import plain_restructured
 from ragkit.retrieval.text import split_sentences
 
 RST = """Setting up
@@ -304,11 +306,41 @@ def test_files_in_another_encoding_are_named_and_stop_nothing(tmp_path, tokenize
     assert [(p.title, p.text) for p in found] == [("Bern", "Änderung.")] * 2 and len(told) == 1
 
 
+def test_a_file_that_may_not_be_read_stops_nothing(tmp_path, tokenizer, monkeypatch):
+    def read(path, of=Path.read_bytes):
+        if path.stem == "mine":
+            raise PermissionError(13, "Permission denied", str(path))
+        return of(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    for name in ("mine", "ours"):
+        (tmp_path / f"{name}.md").write_text("Text.")
+    with pytest.warns(UserWarning, match=r"skipped 1 of 2 files: mine.md \(Permission denied\)"):
+        assert [p.title for p in load_passages(tmp_path, tokenizer)] == ["ours"]
+    with pytest.raises(PermissionError):
+        load_passages(tmp_path / "mine.md", tokenizer)
+
+
 def test_restructured_text_is_read_by_its_own_rules(tmp_path, tokenizer):
     (tmp_path / "a.rst").write_text(RST)
     (found,) = load_passages(tmp_path, tokenizer)
     assert (found.title, found.metadata["section"]) == ("Setting up", "Keys")
     assert found.text == RST_READ
+
+
+@pytest.mark.parametrize(
+    "source, read",
+    [
+        (".. versionadded:: 2.0\n", "Added in version 2.0."),
+        (".. deprecated:: 3.1\n   Use *x*.", "Deprecated since version 3.1: Use x."),
+        (".. class:: Popen\n\n   Runs it.", "Popen\n\nRuns it."),
+        (".. only:: html\n\n   Seen.", "Seen."),
+        ("-v, --verbose  Talk more.\n-q  Say nothing.", "-v, --verbose: Talk more.\n\n-q: Say nothing."),
+        ("Sub heading\n-----\n\nText.", "## Sub heading\n\nText."),
+    ],
+)  # fmt: skip
+def test_what_sphinx_adds_to_restructured_text(source, read):
+    assert plain_restructured(f"Title\n=====\n\n{source}\n") == ("Title", read)
 
 
 def test_a_line_without_an_id_is_read_as_its_path_says(tmp_path, tokenizer):

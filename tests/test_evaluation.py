@@ -1,5 +1,6 @@
 """Measures against numbers worked by hand, and intervals that hold what they promise."""
 
+import gzip
 import math
 
 import numpy as np
@@ -140,6 +141,7 @@ def test_qrels_are_read_with_and_without_a_header(tmp_path):
         "\ufeffquery_id corpus_id relevance\r\n3 7 1.0\r\n3 8 0.0\r\n",
         "Score\tnote\tDocNo\ttopic\n1\tx\t7\t3\n0\t\t8\t3\n",
         "3\t7\t1\n3\t8\t0\n3\t7\t1\n",
+        '"query-id"\t"corpus-id"\t"score"\n"3"\t"7"\t"1"\n3\t8\t0\n',
     ],
 )
 def test_columns_go_by_the_header_and_never_swap(tmp_path, text):
@@ -155,7 +157,16 @@ def test_four_columns_are_read_where_they_are_named(tmp_path):
     assert load_qrels(tmp_path / "q.trec", columns=columns) == {"3": {"7": 1, "8": 0}}
 
 
-@pytest.mark.parametrize("first", ["qid\tdoc\tjudged", "1\ta\thigh", "score\tquery-id"])
+def test_packed_judgements_are_read(tmp_path):
+    packed = gzip.compress(b'3\t5" disk\t1\n')
+    (tmp_path / "q.tsv.gz").write_bytes(packed)
+    assert load_qrels(tmp_path / "q.tsv.gz") == {"3": {'5" disk': 1}}
+    (tmp_path / "q.tsv.gz").write_bytes(packed[:-9])
+    with pytest.raises(ValueError, match="not a whole gzip file"):
+        load_qrels(tmp_path / "q.tsv.gz")
+
+
+@pytest.mark.parametrize("first", ["qid\tdoc\tjudged", "1\ta\thigh", "1\ta\t1_0", "score\tquery-id"])
 def test_a_first_line_that_is_neither_header_nor_judgement_is_refused(tmp_path, first):
     (tmp_path / "q.tsv").write_text(f"{first}\n1\ta\t1\n")
     with pytest.raises(ValueError, match=r"q\.tsv, line 1: not query, passage and grade"):

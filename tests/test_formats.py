@@ -238,12 +238,45 @@ def test_a_retrieved_context_becomes_passages():
         assert hit.passage.text == "one" and hit.rank == 1 and found.query == "q"
 
 
+def test_messages_in_a_tables_text_and_line_ends_of_windows():
+    pairs = from_trl(
+        [
+            {"chosen": json.dumps([user("q"), model("a")]), "rejected": json.dumps([user("q"), model("b")])},
+            {
+                name: f"\r\n\r\nHuman: q\r\n\r\nAssistant: {text}"
+                for name, text in [("chosen", "a"), ("rejected", "b")]
+            },
+        ]
+    )
+    assert (pairs.query, pairs.chosen, pairs.rejected) == (["q", "q"], ["a", "a"], ["b", "b"])
+    assert from_trl([CHOSEN["TRL"] | {"chosen": '[{"role": "x"'}]).chosen == ['[{"role": "x"']
+
+
+@pytest.mark.parametrize(
+    "vote, rating, bad",
+    [("Tie", 0, False), ("Tie (both bad)", 0, True), ("Model B", 1, False), ("m2", 1, False)],
+)
+def test_votes_of_other_spellings_and_winners_by_name(vote, rating, bad):
+    row = {
+        "prompt": "q",
+        "response_a": "x",
+        "response_b": "y",
+        "winner": vote,
+        "model_a": "m1",
+        "model_b": "m2",
+    }
+    (found,) = read_judgements([row])
+    assert (found.rating, found.both_bad) == (rating, bad)
+
+
 @pytest.mark.parametrize(
     "row, message",
     [
         ({"chosen": "a", "rejected": "b"}, "no 'prompt'; name the column"),
         ({"ask": "q", "chosen": "the a", "rejected": "the b"}, "no 'prompt'; name the column"),
         ({"prompt": "q", "chosen": "a"}, "no 'rejected'; a row has"),
+        ({"chosen": [user("p"), model("a")], "rejected": [user("q"), model("b")]}, "no 'prompt'; name"),
+        ({"prompt": "q", "response_a": "x", "response_b": "y", "winner": None}, "without a vote .*score=…"),
         ({"prompt": "q", "good": "a", "bad": "b"}, "columns prompt, good, bad: name those"),
         ({"prompt": "q", "chosen": "a", "rejected": "a"}, "the same text: 'a'"),
         (
@@ -344,12 +377,15 @@ def test_trl_keeps_probabilities_and_rewards_and_turns_round_what_is_less_likely
         (np.ones(1), "1 strengths for 2 pairs"),
         (torch.tensor([1.0, float("nan")]), "pair 1: its strength is not finite"),
         ([float("inf"), 1.0], "pair 0: its strength"),
+        (np.ones((2, 1)), "a number for each pair"),
     ],
 )
 def test_strengths_that_do_not_fit_are_refused(strengths, message):
     pairs = pairs_of([Comparison("q", "a", "b", -1), Comparison("q", "a", "b", 1)])
     with pytest.raises(ValueError, match=message):
         to_trl(pairs, strengths)
+    with pytest.raises(TypeError, match="strengths is a function"):
+        to_trl(pairs, reward_gap())
     assert [row["strength"] for row in to_trl(pairs, [np.float32(0.5), torch.tensor(1.0)])] == [0.5, 1.0]
 
 

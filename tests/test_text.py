@@ -7,7 +7,7 @@ import pytest
 
 from ragkit.retrieval.markdown import plain_markdown
 from ragkit.retrieval.pieces import split_text
-from ragkit.retrieval.text import sentences_with_sections, split_sentences
+from ragkit.retrieval.text import sentences_with_sections, split_sentences, words
 
 
 def sentences(number: int) -> str:
@@ -93,6 +93,21 @@ def test_a_piece_begins_with_the_last_sentences_of_the_one_before(tokenizer, cou
     assert [*chain(*none)] == split_sentences(text)
 
 
+def test_a_long_text_is_made_tokens_in_parts(tokenizer, monkeypatch):
+    """And is cut where it was cut: the tokens of a text of 50 MB in one go would fill 8 GB."""
+    text = sentences(30) + " word" * 300 + "\n\n" + "1,2;" * 300 + "x" * 500
+    whole = split_text(text, tokenizer, max_tokens=50)
+    asked = []
+
+    def spy(given, **settings):
+        asked.append(len(given))
+        return tokenizer(given, **settings)
+
+    spy.num_special_tokens_to_add = tokenizer.num_special_tokens_to_add
+    monkeypatch.setattr("ragkit.retrieval.pieces.AT_ONCE", 600)
+    assert split_text(text, spy, max_tokens=50) == whole and max(asked) <= 600
+
+
 def test_a_text_that_fits_is_one_piece_and_an_empty_one_none(tokenizer):
     assert split_text("  One. Two.\n", tokenizer) == ["One. Two."]
     assert split_text(" \n\t ", tokenizer) == split_text("", tokenizer) == []
@@ -141,6 +156,8 @@ def test_an_overlap_that_leaves_no_room_is_refused(tokenizer, overlap):
         ("open\n```code. Never Closed", ["open", "```code. Never Closed"]),
         ("1. Unplug it. Then wait.\n2. Go.", ["1. Unplug it.", "Then wait.", "2. Go."]),
         ("~~~~\n~~~\na. B\n~~~~\nC. D", ["~~~~\n~~~\na. B\n~~~~", "C.", "D"]),
+        ("这是。真的吗？「是。」他说。完", ["这是。", "真的吗？", "「是。」他说。", "完"]),
+        ("यह है। वह है। ما هذا؟ هذا.", ["यह है।", "वह है।", "ما هذا؟", "هذا."]),
         ("", []),
         (" \n \n", []),
     ],
@@ -154,6 +171,28 @@ def test_sentences_never_lose_a_letter():
         assert "".join("".join(split_sentences(text)).split()) == "".join(text.split())
 
     for_weird_texts(check)
+
+
+# --- words
+
+
+@pytest.mark.parametrize(
+    "written, sought",
+    [
+        ("İstanbul", "istanbul"), ("Isparta", "ısparta"), ("Kom\u00admunikation", "kommunikation"),
+        ("كِتَاب", "كتاب"), ("כִּתָב", "כתב"), ("مـحمد", "محمد"), ("می\u200cخواهم", "میخواهم"),
+        ("_key_", "key"), ("__init__", "init"), ("m\u0303a", "ma"),
+    ],
+)  # fmt: skip
+def test_what_one_may_write_in_two_ways_is_one_word(written, sought):
+    assert words(written) == words(sought) != []
+
+
+def test_words_keep_the_vowels_that_are_marks():
+    assert words("हिन्दी में தமிழ்") == ["हिन्दी", "में", "தமிழ்"]
+    assert words("ภาษาไทย")[:2] == words("ภาษา")[:2] == ["ภา", "าษ"] and words("น้ำ") == words("น้ำ") != []
+    assert words("人々") == ["人々"] and words("𠮷野家") == ["𠮷野", "野家"]
+    assert words("snake_case _a b_ ___ s_{i}") == ["snake_case", "_a", "b_", "___", "s_"]
 
 
 # --- Markdown
@@ -219,6 +258,14 @@ MARKDOWN = [
     # lists and tables
     ("in\n1986. So\n- a\n  b\n* c\n\n  d\n  - [ ] e  \n    f",
      "in 1986. So\n\n- a b\n* c\n\n  d\n\n  - [ ] e\n  f"),
+    # a fence ends where its mark is no further in than code is
+    ('```py\n"""\n    ```\n    x\n    ```\n"""\n```\n\nSo.',
+     '````py\n"""\n    ```\n    x\n    ```\n"""\n````\n\nSo.'),
+    ("```a``` is code.", "```a``` is code."),
+    ('!!!note "The "big" one"\n    a\n\n??? "So"\n    b', 'The "big" one\n\na\n\nSo\n\nb'),
+    ("Why?\n----\n\nSo.", "## Why?\n\nSo."),
+    ("```{versionadded} 2.0\n```", "Added in version 2.0."),
+    ("[[a#^b1]], [[c#d#e]], ![[f.avif]] x[[1]], [[ -f g ]]", "a, c > d > e, x[[1]], [[ -f g ]]"),
     ("A|B\n:-|-\n`a\\|b`|**c**\n\nd | e", "| A | B |\n| --- | --- |\n| `a\\|b` | c |\n\nd | e"),
 ]  # fmt: skip
 

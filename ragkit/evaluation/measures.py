@@ -1,6 +1,9 @@
 """How good is a ranking, and how sure are we? Measures by ir-measures, intervals by the bootstrap."""
 
+import gzip
+import re
 import warnings
+import zlib
 from collections.abc import Callable, Container, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
@@ -80,7 +83,11 @@ def load_qrels(
     if missing := {"query", "passage", "grade"} - {*columns}:
         raise ValueError(f"columns={columns!r}: without {min(missing)!r}")
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+        file = Path(path).expanduser()
+        with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8-sig") as lines:
+            text = lines.read()
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: not a whole gzip file: {error}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from error
     qrels: dict[str, dict[str, int]] = {}
@@ -91,13 +98,15 @@ def load_qrels(
         where = f"{path}, line {number}"
         if order is None:  # the first line
             separator = "\t" if "\t" in line else None
-            header = _header(line.split(separator))
+            header = _header(_cells(line, separator))
             order = header or columns
             if header:
                 continue
-        cells = line.split(separator)
+        cells = _cells(line, separator)
         try:
             row = dict(zip(order, cells, strict=True))
+            if "_" in row["grade"]:  # which Python takes for a part of a number
+                raise ValueError(f"grade {row['grade']!r}")
             query, passage, grade = row["query"], row["passage"], _grade(float(row["grade"]))
         except ValueError as error:
             raise ValueError(
@@ -114,6 +123,15 @@ def load_qrels(
         told = f"{len(dangling)} lines name what is not there, the first is {dangling[0]}"
         warnings.warn(told, stacklevel=2)
     return qrels
+
+
+def _cells(line: str, separator: str | None) -> list[str]:
+    """The cells of a line; between tabs they may stand in quotes, as BEIR's reader takes them."""
+    cells = line.split(separator)
+    if separator and '"' in line:
+        quoted = re.compile(r'\s*"(.*)"\s*$', re.S).match
+        cells = [found[1].replace('""', '"') if (found := quoted(cell)) else cell for cell in cells]
+    return cells
 
 
 def _header(cells: list[str]) -> list[str] | None:

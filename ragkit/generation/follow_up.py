@@ -4,6 +4,7 @@ import re
 from itertools import takewhile
 
 LONGEST = 2000  # characters of a question that another one builds on: beyond, it is a document
+MOST_TALK = 200  # characters of what asks nothing
 NOTHING_ASKED = "Nothing was asked; ask when you like."
 _ASKING = r"(?:what|why|how|when|where|which|who|does|do|did|is|are|was|can|could|should|will|would)\b"
 _FOLLOW_UP = re.compile(
@@ -50,18 +51,28 @@ _POINTS_NEAR = re.compile(
 _DEFINITION = re.compile(r"\W*what(?:'s|\s+is)\s+(?P<term>(?P<an>an?\s+)?\w[\w–-]*(?:\s+[\w–-]+){0,3})", re.I)
 _LEAD = re.compile(r"(?:(?:and|but|so|ok(?:ay)?|then)\b[\s,]*)+", re.I)
 _SMALL_TALK = re.compile(
-    r"(?:(?:thank you|thanks?|thx|cheers|yes|yeah|yep|no|sure|agreed|exactly|noted|all ?right|you too|"
-    r"hello|hi|hey|(?:good )?(?:morning|afternoon|evening|night|day|bye)|goodbye|bye|see you|ok(?:ay)?|oh|"
-    r"ah|well|great|cool|nice|perfect|good|fine|super|awesome|wonderful|got it|i see|understood|right|"
-    r"that helps|(?:that |it )?makes sense|that(?:'s| is| was)|very|much|so|a lot|many|all|again|there|then|"
-    r"later|helpful|for (?:the|your) (?:help|answer|time))\b[\s,.!:)]*)+",
+    r"\W*(?:(?:thank (?:you|u)|thanks?|thx|thanx|ty|tysm|cheers|merci|danke|gracias|grazie|"
+    r"yes|yeah|yep|no|nope|sure|agreed|exactly|noted|all ?right|you too|you're welcome|no problem|"
+    r"hello|hi|hey|(?:good )?(?:morning|afternoon|evening|night|day|bye)|goodbye|bye|see you|"
+    r"kk?|ok(?:ay)?|oh|ah|hm+|wow|lol|haha+|well|great|cool|nice|perfect|good|fine|super|awesome|wonderful|excellent|brilliant|"
+    r"amazing|lovely|interesting|got it|i see|i understand|understood|right|never ?mind|nvm|sorry|please|"
+    r"that helps|(?:that |it )?makes sense|(?:(?:that|it) )?work(?:s|ed)|(?:that|it) did it|that was it|"
+    r"(?:that |it )?(?:solve[sd]|fixe[sd]|answer(?:s|ed)) (?:it|that|(?:my|the) (?:question|problem))|"
+    r"appreciated?(?: (?:it|that))?|sounds good|will do|fair enough|good to know|"
+    r"that(?:'s| is| was)|very|much|so|kindly|a (?:lot|million|ton)|many|all|again|there|then|now|"
+    r"for now|later|tomorrow|helpful|mate|for (?:the|your|all your) (?:help|answer|time))(?:\b[^\w?]*|$))+",
     re.I,
 )
+# "know her?", "need it?": the object at the end is not the subject that the question names.
+_OBJECT = re.compile(r"\b(?:him|her|them|it)\W*$", re.I)
+_CLAUSE = re.compile(r"\b(?:and|or|who|that|which|if|when|because|while)\b|[,;]", re.I)
 
 
 def asks_nothing(query: str) -> bool:
-    """Whether `query` is thanks, a greeting or assent alone ("ok, thanks!"): nothing to look up."""
-    return bool(_SMALL_TALK.fullmatch(query.strip().replace("’", "'")))
+    """Whether `query` is thanks, a greeting or assent alone ("ok, thanks!", 👍): nothing to look up."""
+    bare = not re.search(r"[\w?？؟]", query)
+    short = len(query) <= MOST_TALK  # "good morning" can be read in two ways, and so often often
+    return bare or (short and bool(_SMALL_TALK.fullmatch(query.strip().replace("’", "'"))))
 
 
 def complete_follow_up(query: str, previous: str | None) -> str:
@@ -78,9 +89,9 @@ def complete_follow_up(query: str, previous: str | None) -> str:
     if not previous or len(previous) > LONGEST or asks_nothing(query):
         return query
     thanks = _SMALL_TALK.match(query)
-    if thanks and re.search(r"[,.!]\s*$", thanks[0]):
+    if thanks and re.search(r"[^\w\s]\s*$", thanks[0]):
         query = query[thanks.end() :]
-    first = previous.split("?")[0].rstrip()  # of a question completed before: so that none grows and grows
+    first = previous.split("?")[0].rstrip(" .!\n")  # of one completed before: so that none grows and grows
     found = _FOLLOW_UP.match(query.strip())
     name = _NAME.search(query)
     alone = _ALONE.fullmatch(query.strip())
@@ -93,7 +104,7 @@ def complete_follow_up(query: str, previous: str | None) -> str:
         old = _replaceable(previous, new, word and word[0].strip())
         if not (old and (name or alone or _SHORT.fullmatch(new))):
             old = _same_place(first, word and word[0].strip(), new, bool(alone))
-        if old and len(new.split()) <= 4:
+        if old and len(new.split()) <= 4 and not _POINTS_BACK.fullmatch(new):
             return previous[: old[0]] + new + previous[old[1] :]
         return f"{first}: {about}?"
     words = len(re.findall(r"\w+", query))
@@ -106,7 +117,10 @@ def complete_follow_up(query: str, previous: str | None) -> str:
         if meant:
             query = query[: meant.start()] + asked["term"] + query[meant.end() :]
             return _LEAD.sub("", query, count=1) if _LEAD.match(query) else query
-    if (words <= 2 and not name) or (back and (not name or back.start() < name.start())):
+    last = _OBJECT.search(own)
+    object_last = back and name and last and not _CLAUSE.search(query, name.end(), last.start())
+    before = back and (not name or back.start() < name.start())
+    if (words <= 2 and not name) or before or object_last:
         return f"{first}? {query}"
     return query
 

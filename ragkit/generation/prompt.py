@@ -115,7 +115,7 @@ def select_evidence(
 
 
 def _only_asks(sentence: str, query: str) -> bool:
-    if sentence.endswith("?") and len(split_sentences(sentence)) == 1:
+    if sentence.rstrip("*_").endswith(("?", "？", "؟")) and len(split_sentences(sentence)) == 1:
         return True
     said, asked = set(words(sentence)), set(words(query))
     return bool(_OPEN.match(query)) and said <= asked and 4 * len(said) >= 3 * len(asked)

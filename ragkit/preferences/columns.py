@@ -1,6 +1,7 @@
 """What files call their columns, and what a vote in them means."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from numbers import Real  # NumPy's scalars are among them
 
@@ -26,9 +27,11 @@ SIDES = {
     "response_0-response_1 response_1-response_2 answer_a-answer_b answer1-answer2 output_1-output_2 "
     "human_ref_A-human_ref_B",
 }
-REWARDS = ("score_{}", "{}_score", "{}_avg_rating", "{}-rating", "{}_rating", "{}_reward")
+REWARDS = ("score_{}", "{}_score", "{}_avg_rating", "{}-rating", "{}_rating", "{}_reward", "reward_{}")
 SIGNED = ("overall_preference", "preference_strength")  # HelpSteer3's and 2's: below 0 the first is better
 ARENA = {"model_a": -1, "model_b": 1, "tie": 0, "tie (bothbad)": (0, True), "both_bad": (0, True)}
+# The same however it is spelt: "Tie (both bad)", "Model A".
+SPELT = {"modela": -1, "modelb": 1, "tie": 0} | dict.fromkeys(["tiebothbad", "bothbad"], (0, True))
 STATED = {f"{n:+d}{' (bothbad)' * bad}": (n, bad) for n in RATINGS for bad in (False, True)}  # what we write
 
 
@@ -70,8 +73,9 @@ class Votes:
         """(rating, both bad). Raises ValueError, with the map to write, for what is not known."""
         if isinstance(value, bool) and not any(name is value for name in self.labels):
             raise ValueError(f"a vote of {value}: whose? Write labels={{True: -1, False: 1}}, -1 the first")
-        if value in self.means:
-            meant = self.means[value]
+        plain = re.sub(r"[\W_]", "", value.casefold()) if isinstance(value, str) else value
+        if value in self.means or plain in SPELT:
+            meant = self.means[value] if value in self.means else SPELT[plain]
             return (meant, False) if isinstance(meant, int) else tuple(meant)
         if self.signed and isinstance(value, Real):
             if value not in RATINGS:

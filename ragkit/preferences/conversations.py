@@ -3,14 +3,20 @@
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
 ROLES = {"human": "user", "prompter": "user"} | dict.fromkeys(["gpt", "chatgpt", "model", "bot"], "assistant")
-_TRANSCRIPT = re.compile(r"\s*Human:.*\n\nAssistant:", re.S)  # Anthropic's HH, and Nectar's prompts
-_SPEAKER = re.compile(r"(?:^\s*|\n\n)(Human|Assistant):")
+_TRANSCRIPT = re.compile(r"\s*Human:.*\n\r?\nAssistant:", re.S)  # Anthropic's HH, and Nectar's prompts
+_SPEAKER = re.compile(r"(?:^\s*|\r?\n\r?\n)(Human|Assistant):")
 
 
 def turns_of(value, role: str) -> list[tuple[str, str]]:
     """(role, text) of each turn; a plain text is one turn of `role`. Raises ValueError for anything else."""
+    if isinstance(value, str) and re.match(r'\s*\[\s*\{\s*"', value):  # messages that a table holds as text
+        with suppress(ValueError, RecursionError):
+            held = json.loads(value)
+            if all(isinstance(turn, dict) and {"role", "from"} & turn.keys() for turn in held):
+                value = held
     if isinstance(value, str):
         if not _TRANSCRIPT.match(value):
             return [(role, value)]
@@ -55,6 +61,7 @@ def prompt_and_answers(prompt, answers: Sequence, system=None, by_words=True) ->
     elif before[len(before) - shared :] != inside:
         before = before + inside
     if not before:
+        by_words = by_words and all(len(side) == 1 for side in sides)  # other first turns are other prompts
         end = next((n for n, pair in enumerate(zip(*texts)) if len(set(pair)) > 1), 0) if by_words else 0
         words = re.match(r"(.*\S)\s", texts[0][:end], re.S)
         if not words:

@@ -7,6 +7,7 @@ import numpy as np
 
 from ragkit.preferences.judgements import Comparison, Feedback, Ranking
 from ragkit.preferences.pairs import Pairs
+from ragkit.retrieval.corpus import shortened
 
 
 def to_trl(pairs: Pairs, strengths=None) -> list[dict]:
@@ -26,12 +27,17 @@ def to_trl(pairs: Pairs, strengths=None) -> list[dict]:
         "target": np.where(turned, 1 - pairs.target, pairs.target),
         "group": pairs.group,
     }
+    if callable(strengths) and not hasattr(strengths, "tolist"):
+        raise TypeError("strengths is a function: give what it makes, strengths(pairs)")
     if strengths is not None:
         strengths = strengths.tolist() if hasattr(strengths, "tolist") else strengths
         strengths = [strengths] * len(pairs) if isinstance(strengths, int | float) else list(strengths)
         if len(strengths) != len(pairs):
             raise ValueError(f"{len(strengths)} strengths for {len(pairs)} pairs")
-        strengths = np.array([float(strength) for strength in strengths])
+        try:
+            strengths = np.array([float(strength) for strength in strengths])
+        except TypeError as error:
+            raise ValueError(f"strengths={shortened(strengths)}: a number for each pair ({error})") from error
         known["strength"] = np.where(np.isnan(strengths), np.inf, strengths)  # a gap is no strength, either
     rows = []
     for i in np.flatnonzero(pairs.target != 0.5):

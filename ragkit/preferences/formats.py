@@ -122,6 +122,8 @@ def _refuse(why: str, error: Exception, problems: list | None) -> None:
 
 
 def _unknown(row: Mapping) -> str:
+    if {"first", "second"} <= row.keys():
+        return "two answers without a vote on them; name the column that holds it, score=…"
     for sides in SIDES:
         missing = [side for side in sides if side not in row]
         if len(missing) == 1:

@@ -62,7 +62,10 @@ def _reward(row: Mapping, side: str) -> float | None:
 
 def _compared(row: dict, votes: Votes) -> list[Judgement]:
     query, (first, second) = _asked(row, [row["first"], row["second"]])
-    rating, both_bad = votes(row["score"])
+    vote, names = row["score"], (row.get("model_a"), row.get("model_b"))
+    if isinstance(vote, str) and vote not in votes.means and vote in names and names[0] != names[1]:
+        vote = ("model_a", "model_b")[names.index(vote)]  # the winner by its name
+    rating, both_bad = votes(vote)
     if first == second and rating:
         raise ValueError(f"both answers are the same text, and one is said to be better: {first!r:.60}")
     who = str(row.get("annotator", ""))

@@ -123,6 +123,8 @@ def stream_passages(path: str | Path, tokenizer=None, *, warn: bool = True) -> I
             yield from _read(file, name, given)
         except UnreadableText as error:
             skipped.append(f"{name} ({error.reason})")
+        except OSError as error:  # it may not be read, or is gone by now
+            skipped.append(f"{readable(name)} ({error.strerror})")
     if skipped:
         told = f"skipped {len(skipped)} of {len(files)} files: {', '.join(skipped)}"
         if len(skipped) == len(files):

@@ -22,8 +22,13 @@ _APART = set("br p div li td th tr dt dd hr summary option".split())  # tags tha
 _TARGET = r"\(\s*(?:<[^<>\n]*>|(?:[^()\s]|\([^()]*\))*+)(?:\s+(?:\"[^\"]*\"|'[^']*'|\([^()]*\)))?[^()]*\)"
 _IMAGE = re.compile(rf"!\[[^\[\]]*\](?:{_TARGET}|\[[^\[\]]*\])")
 _LINK = re.compile(rf"\[((?:[^\[\]]|\[[^\[\]]*\])*+)\]{_TARGET}")
-_WIKILINK = re.compile(r"(!?)\[\[([^\[\]|#]*)(?:#\^?([^\[\]|]*))?(?:\|([^\[\]]*))?\]\]")
-_PICTURE = re.compile(r"\.(?:png|jpe?g|gif|svg|webp|bmp|pdf|mp[34]|webm|canvas)$", re.I)
+# Not x[[1]], which indexes, and not [[ -f x ]], which tests.
+_WIKILINK = re.compile(
+    r"(?:(!)|(?<![A-Za-z0-9_)]))\[\[(?!\s+[-!$\"(])([^\[\]|#]*)(?:#([^\[\]|]*))?(?:\|([^\[\]]*))?\]\]"
+)
+_PICTURE = re.compile(
+    r"\.(?:png|jpe?g|gif|svg|webp|avif|bmp|pdf|mp[34]|m4a|og[gv]|wav|flac|3gp|mov|mkv|webm|canvas)$", re.I
+)
 _REFERENCE = re.compile(r"(!?)\[([^\[\]]+)\](?:\[([^\[\]]*)\])?")
 _MARKUP = re.compile(  # shortcodes, attribute lists, block names
     r"\{\{#[^{}]*\}\}|\{\{[<%](?:(?!\{\{).)*?[%>]\}\}|\{%(?:(?!\{%).)*?%\}|\{:[^{}\n]*\}|(?<=\s)\^[\w-]+\s*$"
@@ -93,11 +98,14 @@ class Inline:
         return "" if link[1] or label[0] == "^" else link[2]  # an image, a footnote's mark
 
     def _wikilink(self, link: re.Match) -> str:
-        embedded, page, heading, words = (part or "" for part in link.groups())
+        embedded, page, place, words = (part or "" for part in link.groups())
         if embedded and _PICTURE.search(page.strip("\\ ")):
             return ""
         page = page.strip().rpartition("/")[2]
-        return words or " > ".join(part for part in (page, heading.strip()) if part)
+        headings = [
+            part.strip() for part in place.split("#") if not part.startswith("^")
+        ]  # that names a block
+        return words or " > ".join(part for part in (page, *headings) if part)
 
 
 def _unmarked(text: str) -> str:

@@ -47,7 +47,7 @@ def plain_markdown(text: str, *, indented_code: bool = True) -> tuple[str, str]:
             mark = re.match(r"\S+ ", words)[0] if kind == "item" else ""
             said = inline.words(words[len(mark) :])
             # What only looks like a block of another kind, now that its escapes are read, is still prose.
-            said = re.sub(r"^(?=#{1,6} |`{3}|~{3})", r"\\", said, flags=re.M)
+            said = re.sub(r"^(?=#{1,6} |`{3}[^`\n]*$|`{4}|~{3})", r"\\", said, flags=re.M)
             part = info + mark + said.replace("\n", "\n" + info) if said else ""
         if part:
             out += ["\n" if kind == before == "item" else "\n\n", part]

@@ -28,7 +28,8 @@ _RULE = re.compile(r"([-*_])(?:[ \t]*\1){2,}$|=+$|\+{3,}$")
 _DELIMITER = re.compile(r"\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*+\|?$")
 # An indented body follows: MkDocs' admonitions and tabs, footnotes, definitions.
 _OPENER = re.compile(
-    r'(?:!!!|\?\?\?\+?)[ ]+[\w -]+(?:"(?P<named>[^"]*)")?$|===[!+]?[ ]+"(?P<tab>[^"]*)"$'
+    r'(?:!!!|\?\?\?\+?)[ ]?(?=[\w"])(?:[\w-]+(?:[ ]+[\w-]+)*)?(?:[ ]*"(?P<named>.*)")?$'
+    r'|===[!+]?[ ]+"(?P<tab>.*)"$'
     r"|\[(?P<label>\^[^\]]+)\]:[ \t]*(?P<note>.*)$|:[ \t]{1,3}(?P<meaning>\S.*)$"
 )
 _SLASHES = re.compile(r"/{3,}\s*(?:[\w-]+\s*(?:\|\s*(?P<title>.*))?)?$")  # PyMdown's blocks
@@ -45,6 +46,10 @@ _PROSE = set(
     "grid-item-card tab-item tab-set tabs epigraph pull-quote highlights rubric glossary container div "
     "definition theorem exercise solution proof details example list-table".split()
 )
+VERSIONS = {  # what Sphinx writes before the version
+    "versionadded": "Added in version", "versionchanged": "Changed in version",
+    "deprecated": "Deprecated since version", "versionremoved": "Removed in version",
+}  # fmt: skip
 _COMMENT_END = {"<!--": "-->", "{/*": "*/}", "%%": "%%"}
 _COMMENT = re.compile(rf"<!--|\{{/\*|(?<!\S)%%(?=\s|\w|$)|{CODE}", re.S)
 _UNREAD = re.compile(r"<(script|style|svg|pre)\b|\{(?:\{[<%]|%)\s*(highlight)\s*(\w*).*$", re.I)
@@ -204,6 +209,8 @@ class Scanner:
                 self.directives.append(marks)
             elif words := re.match(r"[\w.-]*\s*(?:\[(.*)\]|([^{}=:]*))$", info):
                 title = words[1] or words[2]
+            if name in VERSIONS and title:
+                title = f"{VERSIONS[name]} {title}."
             self.add("prose", title)
             while self.at < len(self.lines) and re.match(r"\s*:[\w-]+:(?:\s|$)", self.lines[self.at]):
                 self.at += 1  # options
@@ -217,7 +224,7 @@ class Scanner:
             if left or (line.strip() and not listed and _width(line) < asked):
                 break
             self.at += 1
-            if end.match(line):
+            if _width(line) < self.width + 4 and end.match(line):
                 break
             code.append(_dedent(line, self.width) if self.width else line)
         language = re.match(r"[\w+#-]*", (title or name).strip(" .{}"))[0]
@@ -258,7 +265,7 @@ class Scanner:
         if not self.paragraph or self.kind != "prose" or self.inside or not re.match(r"(=+|-{2,})$", content):
             return False
         words = "".join(self.paragraph).strip()
-        if content[0] == "-" and (len(self.paragraph) > 2 or re.search(r"[.!?:;,]$", words)):
+        if content[0] == "-" and (len(self.paragraph) > 2 or re.search(r"[.!:;,]$", words)):
             return False  # a rule under a paragraph
         self.paragraph.clear()
         return self.add("heading", words, "1" if content[0] == "=" else "2")

@@ -1,11 +1,14 @@
 """Pieces of a text, as long as an encoder's window: cut between sentences, each to be read alone."""
 
 import re
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
 from functools import cache
 
 from ragkit.retrieval.text import Span, spans
+
+AT_ONCE = 200_000  # characters that are made tokens at one time
 
 
 def split_text(text: str, tokenizer, *, max_tokens: int = 256, overlap: int = 32) -> list[str]:
@@ -35,10 +38,7 @@ def _cut(text: str, units: list[Span], tokenizer, max_tokens: int, overlap: int)
     room = max_tokens - tokenizer.num_special_tokens_to_add()
     if not 0 <= overlap < room:
         raise ValueError(f"overlap={overlap} must be at least 0 and less than the {room} tokens of one piece")
-    encoded = tokenizer(
-        text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
-    )
-    starts = [start for start, _ in encoded["offset_mapping"]]  # the character where each token begins
+    starts = _starts(text, tokenizer)
 
     def tokens(start: int, end: int) -> int:
         return bisect_left(starts, end) - bisect_left(starts, start)
@@ -134,6 +134,27 @@ def _cut(text: str, units: list[Span], tokenizer, max_tokens: int, overlap: int)
                 break
             first -= 1
     return [(words, section) for words, section in pieces if words]
+
+
+def _starts(text: str, tokenizer) -> array:
+    """The character where each token begins. What a tokenizer keeps of a text takes a hundred times its room,
+    so a long one is read in parts, cut where a word begins."""
+    starts, at = array("q"), 0
+    while at < len(text):
+        end = min(at + AT_ONCE, len(text))
+        if end < len(text):
+            space = max(text.rfind(" ", at + 1, end), text.rfind("\n", at + 1, end))
+            end = space if space > at else end
+        encoded = tokenizer(
+            text[at:end],
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            truncation=False,
+            verbose=False,
+        )
+        starts.extend(at + start for start, _ in encoded["offset_mapping"])
+        at = end
+    return starts
 
 
 def _mark(opening: str) -> str:

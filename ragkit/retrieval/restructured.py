@@ -9,12 +9,16 @@ from docutils.parsers.rst import Directive, Parser, directives, roles
 from docutils.parsers.rst.languages import en
 
 from ragkit.retrieval.markdown import fenced, table
+from ragkit.retrieval.markdown_blocks import VERSIONS
 
 # Directives of Sphinx, which docutils does not know: with nothing to read, and with code in their body.
 _UNREAD = set("toctree currentmodule module py:module highlight index autosummary literalinclude".split())
 _CODE = set("code code-block sourcecode prompt doctest testcode testoutput productionlist".split())
 _CODE |= {"ipython", "mermaid", "graphviz"}
+_UNSAID = set("only ifconfig grid tab-set cssclass rst-class".split())  # their argument is no words
 _DIRECTIVE = re.compile(r"^[ \t]*(?:[-*+]|\d+\.)?[ \t]*\.\.[ \t]+(?:\|[^|\n]+\|[ \t]+)?([\w:.+-]+)::", re.M)
+# Docutils' own "class" is of style sheets; that of an API has a name as Python's classes have them.
+_API = re.compile(r"^[ \t]*\.\.[ \t]+class::[ \t]+(?:[\w.]*[A-Z.]|\w+\()", re.M)
 _ROLE = re.compile(r":([\w:.+-]+):`|`:([\w:.+-]+):")
 # What a mail's header is to a mail: PEPs begin so.
 _HEADER = re.compile(r"\A(?:[A-Z][\w-]*:[^\n]*\n(?:[ \t]+[^\n]*\n)*){2,}(?=\n)")
@@ -30,7 +34,7 @@ def plain_restructured(text: str) -> tuple[str, str]:
     named = re.search(r"^Title:[ \t]*(.*)$", header[0], re.M) if header else None
     title = named[1].strip() if named else ""
     for name in {found.lower() for found in _DIRECTIVE.findall(text)}:
-        if name in _CODE or name not in en.directives:
+        if name in _CODE or name not in en.directives or (name == "class" and _API.search(text)):
             directives.register_directive(name, _Directive)
     for name in {prefix or suffix for prefix, suffix in _ROLE.findall(text.lower())}:
         if name not in en.roles:
@@ -69,7 +73,11 @@ class _Directive(Directive):
         if name in _UNREAD or "auto" in name:
             return []
         held = nodes.container()
-        if self.arguments:
+        if name in VERSIONS and argument.strip():
+            version, *more = argument.split(None, 1)
+            said = f"{VERSIONS[name]} {version}" + (f": {more[0].strip()}" if more else ".")
+            held += nodes.paragraph("", "", *self.state.inline_text(said, self.lineno)[0])
+        elif self.arguments and name not in _UNSAID:
             held += nodes.paragraph("", "", *self.state.inline_text(argument, self.lineno)[0])
         self.state.nested_parse(self.content, self.content_offset, held)
         return [held]
@@ -118,6 +126,12 @@ def _parts(node, level: int, indent: str = "") -> Iterator[str]:
                 yield table(
                     [[" ".join(" ".join(_parts(cell, level)).split()) for cell in row] for row in rows]
                 )
+            case nodes.option_list_item():
+                options, told = child.children
+                said = ", ".join(option.astext() for option in options)
+                yield f"{indent}{said}: " + " ".join(_parts(told, level))
+            case nodes.system_message() if child.get("level", 3) < 3:  # a warning: all is there
+                pass
             case nodes.system_message():
                 yield from (fenced(raw.astext()) for raw in child.findall(nodes.literal_block))
             case nodes.Invisible() | nodes.raw() | nodes.label() | nodes.image():

@@ -10,7 +10,10 @@ _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|et al|vs|cf|Eqs?|Figs?|Sec|Dr|Mr|Mrs|Ms|St|No|approx|resp)"
     r"|(?:^|[\s(][A-Z]\w* )[A-Z])\.$"
 )
-_END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s+[\"'“‘(\[`*_]*(?:[^\sa-z]|[a-z]+[A-Z]))")
+_END = re.compile(
+    r"[.!?…][\"'”’)\]]*(?=\s+[\"'“‘(\[`*_]*(?:[^\sa-z]|[a-z]+[A-Z]))|[।॥؟۔]+(?=\s)"
+    r"|[。！？｡]++(?:(?![」』”’）〉》】])|[」』”’）〉》】]+(?=\s))"  # no space follows these
+)
 # Blank lines and list items end a sentence; fenced code, headings and tables stand alone.
 _PARAGRAPH_END = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*+•]|\d+[.)])\s)|\Z")
 _BLOCK = re.compile(
@@ -20,8 +23,20 @@ _BLOCK = re.compile(
 )
 _ITEM = re.compile(r"(?:[-*+•]|(\d+)[.)])\s")
 LONGEST_UNIT = 600  # characters of a list or a fence that is quoted whole
-_PAIRED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"  # kana, Han, Hangul
-_WORD = re.compile(rf"([{_PAIRED}]+)|[^\W{_PAIRED}]+")
+_PAIRED = (  # kana, Han, Hangul; Thai, Lao, Burmese, Khmer with their marks
+    "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U000323af"
+    "\u0e01-\u0e4e\u0e80-\u0ece\u1000-\u1049\u1780-\u17d3"
+)
+# For Python's \w the vowels that are marks are no letters: of Thaana, India's scripts, and Tibetan.
+_SPELT = "\u0780-\u07b1\u0900-\u0963\u0966-\u0dff\u0f71-\u0f84\u0f8d-\u0fbc"
+_WORD = re.compile(rf"([{_PAIRED}]+)|(?:[^\W{_PAIRED}]|[{_SPELT}])+")
+_ONE = re.compile(r"\w[^\w]*|[^\w]+")  # a character with its marks
+# What one may write or leave out: soft hyphens, joiners, accents that compose with no letter, and the vowel
+# points of Hebrew and Arabic.
+_OPTIONAL = re.compile(
+    "[\u00ad\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f"
+    "\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u200c\u200d\u2060\ufe00-\ufe0f\ufeff]+"
+)
 _DIRECTING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 STOP = set(
     """a an the of to in on at by for with from into and or but if is are was were be been do does did what
@@ -173,13 +188,20 @@ def cells(row: str) -> list[str]:
 def words(text: str) -> list[str]:
     """The words of `text` by which it is searched: of any case, composed or not, without those in STOP.
 
-    Scripts that put no spaces between words (kana, Han) and Hangul come as pairs of neighbouring characters.
+    Scripts that put no spaces between words (kana, Han, Thai) and Hangul come as pairs of neighbouring
+    characters. What one may leave out (_OPTIONAL) is left out, Turkish i's are one, and `_a_` is emphasis.
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    if not folded.isascii():
+        folded = _OPTIONAL.sub("", folded).replace("ı", "i")
     found: list[str] = []
     for match in _WORD.finditer(folded):
         run = match[0]
-        found += [run[i : i + 2] for i in range(max(len(run) - 1, 1))] if match[1] else [run]
+        if match[1]:
+            each = _ONE.findall(run)
+            found += map("".join, zip(each, each[1:])) if len(each) > 1 else [run]
+        else:
+            found.append((run[0] == run[-1] == "_" and run.strip("_")) or run)
     return [word for word in found if word not in STOP]
 
 
