@@ -11,6 +11,7 @@ from ragkit import strengths
 from ragkit.evaluation.rankings import compare_on
 from ragkit.preferences.judgements import Ranking, Skip
 from ragkit.preferences.log import PreferenceLog
+from ragkit.reranking import active
 from ragkit.reranking.active import MostInformative, information
 from ragkit.reranking.evidence import Told, most_probable
 from ragkit.reranking.features import NAMES
@@ -560,6 +561,14 @@ def test_information_shrinks_as_it_comes_in():
     for _ in range(3):
         reranker.update(ranking)
     assert 0 < information(reranker, ranking.query, ranking.passages) < before
+
+
+def test_what_is_sure_by_other_peoples_rankings_tells_less(monkeypatch):
+    """The candidates' scores are those that the reranker gives, its prior among them."""
+    passages = [Passage("a", "lamp river"), Passage("b", "stone")]
+    reranker, nothing = new(prior="people"), new()
+    monkeypatch.setattr(active, "people", lambda described: 50 * np.arange(len(described.features)))
+    assert information(reranker, "lamp?", passages) < 0.1 * information(nothing, "lamp?", passages)
 
 
 def test_equal_documents_tell_nothing():

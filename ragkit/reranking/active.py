@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ragkit.reranking.linear import Inputs
+from ragkit.reranking.prior import people
 from ragkit.reranking.selection import MIDDLING
 from ragkit.reranking.table import Table, base_scores
 from ragkit.retrieval.corpus import Hit, Passage
@@ -51,7 +52,7 @@ def information(reranker, query: str, passages: Sequence[Passage]) -> float:
     known = None if table is None else (inputs(table), table)
     curvature = precision(known, weights, settings.beta, settings.spread)
     a, b = np.triu_indices(len(passages), 1)
-    scores = base_scores(described) + values @ weights
+    scores = base_scores(described) + (people(described) if fitted.prior else 0.0) + values @ weights
     more = _fisher(values[a] - values[b], scores[a] - scores[b], settings.beta, len(passages))
     return float(np.linalg.slogdet(np.eye(len(more)) + np.linalg.solve(curvature, more))[1] / 2)
 
