@@ -259,3 +259,33 @@ def test_the_reader_that_ships_answers_from_the_passage_and_declines(loaded_once
     assert [piece.hit for piece in answer.cited] == [1] and "1932" in answer.cited[0].text
     assert reader.answer("When was the bridge opened?", hits, style=style, seed=1).evidence == answer.evidence
     assert reader.answer("How long should I boil an egg?", hits, style=style).abstained
+
+
+SECTIONS = [
+    ("The journey takes {} hours.", "How long is the journey to {}?", {"Berlin": "six", "Vienna": "four"}),
+    ("You can store {} projects.", "How many projects can I store on the {}?",
+     {"Free plan": "three", "Team plan": "fifty"}),
+    ("Water it {}.", "How often do I water the {}?", {"Fern": "twice a week", "Cactus": "once a month"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("sentence, question, said", SECTIONS)
+def test_the_reader_that_ships_reads_the_headings_above_sentences(loaded_once, sentence, question, said):
+    reader = loaded_once("smollm2-reader")
+    for places in (list(said), list(said)[::-1]):
+        text = "\n\n".join(f"## {place}\n\n{sentence.format(said[place])}" for place in places)
+        hits = [Hit(Passage("notes", text, "Notes"), 1.0, 1)]
+        for place in places:
+            answer = reader.answer(question.format(place), hits)
+            assert answer.text.startswith(sentence.format(said[place])) and answer.citations == [1]
+            assert f" {place}: {sentence.format(said[place])} [" in answer.prompt
+
+
+def test_headings_that_leave_no_room_take_it_from_what_is_farthest(small_reader):
+    text = "\n\n".join(f"## {n} {'very ' * 150}long\n\nThe bridge has {n} lanes." for n in range(6))
+    hits = [Hit(Passage("notes", text), 1.0, 1)]
+    small_reader.window = 700
+    prompt = small_reader.prompt("How many lanes has the bridge?", hits, max_new_tokens=100)
+    assert 1 <= len(prompt.evidence) < 6 and len(prompt.ids) <= 600
+    small_reader.window = 300  # and where not even one has room, there is none
+    assert small_reader.prompt("How many lanes has the bridge?", hits, max_new_tokens=100).evidence == []

@@ -177,7 +177,11 @@ class Generator:
             cost = lambda text: 1 + len(self._ids(text))  # noqa: E731  (a sentence and its number)
             self.encoder = self.encoder or Encoder()
             settings = {"most": self.sentences, "count_tokens": cost, "in_order": bool(self.reader)}
-            return build(select_evidence(query, hits, self.encoder, left, **settings))
+            prompt = build(select_evidence(query, hits, self.encoder, left, **settings))
+            while prompt.evidence and len(prompt.ids) > room:  # by headings, which the reader reads too
+                least = min(prompt.evidence, key=lambda piece: piece.score)
+                prompt = build([piece for piece in prompt.evidence if piece is not least])
+            return prompt
         kept = [Evidence(hit.passage.full_text, n, hit.score) for n, hit in enumerate(hits, 1)]
         prompt = build(kept)
         while len(kept) > 1 and len(prompt.ids) > room:

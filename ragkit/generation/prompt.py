@@ -45,6 +45,11 @@ class Evidence:
     score: float
     section: str = ""
 
+    @property
+    def headed(self) -> str:
+        """The text after its headings, "Install, Linux: …", which say what it is about."""
+        return f"{self.section.replace(' > ', ', ')}: {self.text}" if self.section else self.text
+
 
 def select_evidence(
     query: str,

@@ -155,7 +155,7 @@ class Reader:
         return cls(llama, tokenizer)
 
     def prompt(self, query: str, evidence: list[Evidence], style: str) -> Prompt:
-        ids, _ = self.format.evidence_ids(query, [piece.text for piece in evidence])
+        ids, _ = self.format.evidence_ids(query, [piece.headed for piece in evidence])
         ids += self.format.style_ids(style)
         return Prompt(ids, self.tokenizer.decode(ids), query, evidence, style)
 
