@@ -370,6 +370,26 @@ def test_follow_ups(previous, query, becomes):
     assert complete_follow_up(query, previous) == becomes
 
 
+@pytest.mark.parametrize(
+    ("previous", "query", "becomes"),
+    [
+        (
+            "Who was Ada Lovelace?",
+            "Was Babbage her teacher?",
+            "Who was Ada Lovelace? Was Babbage her teacher?",
+        ),
+        ("Who was Ada Lovelace?", "Did Babbage lose his money?", "Did Babbage lose his money?"),
+        ("What is a database?", "Is Milvus its own server?", "Is Milvus its own server?"),
+        ("Who was Ada Lovelace?", "what about O'Brien?", "Who was O'Brien?"),
+        ("Who was Conan O’Brien?", "and what about D’Arcy?", "Who was D’Arcy?"),
+        ("What is Ada's first program?", "and Babbage's?", "What is Babbage's first program?"),
+    ],
+)
+def test_whose_it_is_and_names_with_apostrophes(previous, query, becomes):
+    """Nobody "is" his own teacher, so that word points back; what somebody does to "his" may be his own."""
+    assert complete_follow_up(query, previous) == becomes
+
+
 TURNS = json.loads((Path(__file__).parent / "follow_ups.json").read_text(encoding="utf-8"))
 
 

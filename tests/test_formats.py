@@ -429,3 +429,81 @@ def test_an_editors_mark_costs_no_judgement(tmp_path):
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
     log = PreferenceLog(tmp_path)
     assert len(log.comparisons()) == 1 and not log.problems()
+
+
+def arena(winner, **answers):
+    won = dict(zip(("winner_model_a", "winner_model_b", "winner_tie"), winner))
+    return {"model_a": "m", "model_b": "n", "prompt": '["q?", "r?"]'} | answers | won
+
+
+def test_the_arenas_flags_and_its_turns_as_json_lists():
+    """LMSYS's on Kaggle: one flag of three says who won, and null is an answer that said nothing."""
+    answers = {"response_a": '["x", "y"]', "response_b": '["x", null]'}
+    won = [(1, 0, 0), ("0", "1", "0"), (0, 0, 1)]
+    found = read_judgements([arena(winner, **answers) for winner in won])
+    assert [one.rating for one in found] == [-1, 1, 0]
+    assert found[0].query == "user: q?\nassistant: x\nuser: r?"
+    assert (found[0].answer_a, found[0].answer_b) == ("y", "")
+    for winner in [(1, 1, 0), (0, 0, 0)]:
+        with pytest.raises(ValueError, match=r"row 0: one of winner_model_a, .* is 1, not"):
+            read_judgements([arena(winner, **answers)])
+
+
+def test_two_scores_are_a_vote():
+    """WebGPT's comparisons: the question within an object, scores from -1 to 1 of sum 0."""
+    rows = [
+        {"question": {"full_text": "q", "id": "1"}, "answer_0": "x", "answer_1": "y"}
+        | {"score_0": -score, "score_1": score, "quotes_0": {}, "tokens_0": {}}
+        for score in (0.5, 0.0, -1.0)
+    ]
+    found = read_judgements(rows)
+    assert [(one.query, one.rating) for one in found] == [("q", 1), ("q", 0), ("q", -1)]
+    assert reward_gap()(pairs_of(found[::2])).tolist() == [1.0, 2.0]
+    with pytest.raises(ValueError, match="without a vote"):
+        read_judgements([rows[0] | {"score_1": None}])
+    named = read_judgements([rows[0] | {"mine": "left"}], score="mine")
+    assert named[0].rating == -1  # a column that is named counts, not the scores
+
+
+def message(id, parent, role, text, rank=None):
+    return {"message_id": id, "parent_id": parent, "role": role, "text": text, "rank": rank}
+
+
+OASST = [
+    message("4", "2", "prompter", "more?"),
+    message("1", None, "prompter", "q"),
+    message("2", "1", "assistant", "good", 0.0),
+    message("3", "1", "assistant", "bad", 1.0),
+    message("5", "4", "assistant", "worse", 1),
+    message("6", "4", "assistant", "better", 0),
+    message("7", "4", "assistant", "not judged", math.nan),
+]
+
+
+def test_message_trees_rank_the_answers_of_each_turn():
+    """Open Assistant's, whole or a message a row in any order."""
+    flat = read_judgements(OASST)
+    assert [one.query for one in flat] == ["q", "user: q\nassistant: good\nuser: more?"]
+    texts = [[one.passages[tier[0]].text for tier in one.tiers] for one in flat]
+    assert texts == [["good", "bad"], ["better", "worse"]]
+    nodes = {row["message_id"]: row | {"replies": []} for row in OASST}
+    for row in OASST[:1] + OASST[2:]:
+        nodes[row["parent_id"]]["replies"].append(nodes[row["message_id"]])
+    tree = {"message_tree_id": "1", "tree_state": "ready_for_export", "prompt": nodes["1"]}
+    assert [one.item for one in read_judgements([tree])] == [one.item for one in flat]
+    with pytest.raises(ValueError, match="row 0: message '4' replies to one that is not there"):
+        read_judgements(OASST[:1] + OASST[4:])
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.parquet", "a.csv.gz"])
+def test_a_table_is_told_how_to_come_in(tmp_path, name):
+    (tmp_path / name).write_bytes(b"prompt,chosen,rejected\nq,a,b")
+    with pytest.raises(ValueError, match=r"a table, .*pandas\.read_.*to_dict"):
+        read_judgements(tmp_path / name)
+
+
+def test_what_tables_hold_for_a_gap_and_for_a_truth():
+    thumbs = [{"prompt": "q", "completion": "a", "label": np.bool_(good)} for good in (True, False)]
+    assert [thumb.good for thumb in read_judgements(thumbs)] == [True, False]
+    with pytest.raises(ValueError, match="no 'rejected'"):
+        read_judgements([{"prompt": "q", "chosen": "a", "rejected": math.nan}])

@@ -440,3 +440,10 @@ def test_answers_in_one_row_are_scored_as_if_each_stood_alone(make):
 def test_an_empty_prompt_and_an_empty_answer_are_refused(prompt, several):
     with pytest.raises(ValueError, match="prompt 1: "):
         answers_log_probs(llama(), [[5], prompt], [[[EOS]], several])
+
+
+def test_packed_sequences_are_refused():
+    """A mask that numbers the sequences of a row, 1 1 2 2: the second would be read after the first."""
+    ids, ends = torch.tensor([[5, 6, 7, 8]] * 2), torch.tensor([[0, 1, 0, 1]] * 2)
+    with pytest.raises(ValueError, match="row 1: attention_mask is 1 or 0; sequences packed"):
+        completion_log_probs(None, ids, torch.tensor([[1, 1, 1, 1], [1, 1, 2, 2]]), ends)

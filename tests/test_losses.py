@@ -803,3 +803,13 @@ def test_metrics_have_trls_names_and_an_untrained_policy_is_half_accurate():
     }
     assert found == pytest.approx(wanted)
     assert preference_metrics(chosen, rejected, chosen, rejected, 0.1)["rewards/accuracies"] == 0.5
+
+
+@pytest.mark.parametrize("bad", [-1.0, 2.0, math.nan, 0.5])
+def test_kto_refuses_what_is_no_truth(bad):
+    """-1 for a bad answer would be read as True, and the answer be learned as a good one."""
+    good = torch.tensor([1.0, bad, 0.0])
+    with pytest.raises(ValueError, match=r"good\[1\] is .*; it must be True \(1\) or False \(0\)"):
+        kto_loss(torch.zeros(3), good, 0.0, beta=0.1)
+    same = kto_loss(torch.arange(3.0), torch.tensor([True, False, False]), 0.0, beta=0.1)
+    assert kto_loss(torch.arange(3.0), torch.tensor([1, 0, 0]), 0.0, beta=0.1) == same

@@ -130,6 +130,8 @@ def test_a_spread_of_the_size_of_rounding_is_no_advantage():
 def test_delta_ndcg_needs_scores():
     with pytest.raises(ValueError, match=r"\(4, 2\); it got None"):
         strengths.delta_ndcg()(pairs())
+    with pytest.raises(ValueError, match="pair 2 has no current scores"):  # NaN has no place in an order
+        strengths.delta_ndcg()(pairs(), torch.zeros(4, 2).index_fill(0, torch.tensor([2]), math.nan))
 
 
 def test_inverse_propensity_is_clipped_and_of_mean_1():

@@ -14,10 +14,10 @@ _FOLLOW_UP = re.compile(
 )
 # What is taken for a name: two capitals or digits (DPO, nDCG, BM25), capitalised words inside a sentence
 # (Milvus, Bradley-Terry), and lower-case consonants that no English word is made of (dpo, grpo, hnsw).
-_WORD = r"[A-ZÀ-ÖØ-Þ][a-zß-öø-ÿ]+"
+_WORD = r"(?:[A-Z]['’])?[A-ZÀ-ÖØ-Þ][a-zß-öø-ÿ]+"  # O'Brien, too
 _NAME = re.compile(
     r"(?<!\w)(?:(?=\w*[A-Za-z])\w*[A-Z0-9]\w*[A-Z0-9]\w*(?:-\w+)*"
-    rf"|(?<=[\w,(] ){_WORD}(?:[- ][A-ZÀ-ÖØ-Þ]\w+)*|{_WORD}(?:-{_WORD})+"
+    rf"|(?<=[\w,(] ){_WORD}(?:[- ](?:[A-Z]['’])?[A-ZÀ-ÖØ-Þ]\w+)*|{_WORD}(?:-{_WORD})+"
     r"|(?!(?:the|who|she|two|pro|why)\b)(?=\w{3})[b-df-hj-np-tv-xz]{2,5}[aeiou]?)(?!\w)"
 )
 _SHORT = re.compile(r"(?!(?:it|me|us|you|all|now|one)$)[a-z]{2,3}")  # after "what about" a name: rag
@@ -65,6 +65,10 @@ _SMALL_TALK = re.compile(
 )
 # "know her?", "need it?": the object at the end is not the subject that the question names.
 _OBJECT = re.compile(r"\b(?:him|her|them|it)\W*$", re.I)
+# "Was Babbage her teacher?": nobody is said to be his own, so "her" is who was asked about before.
+_POSSESSED = re.compile(
+    rf"\b(?:[Ii]s|[Aa]re|[Ww]as|[Ww]ere)\s+{_NAME.pattern}\s+(?:his|her|their|its)\s+(?!own\b)\w"
+)
 _CLAUSE = re.compile(r"\b(?:and|or|who|that|which|if|when|because|while)\b|[,;]", re.I)
 
 
@@ -105,7 +109,10 @@ def complete_follow_up(query: str, previous: str | None) -> str:
         if not (old and (name or alone or _SHORT.fullmatch(new))):
             old = _same_place(first, word and word[0].strip(), new, bool(alone))
         if old and len(new.split()) <= 4 and not _POINTS_BACK.fullmatch(new):
-            return previous[: old[0]] + new + previous[old[1] :]
+            rest = previous[old[1] :]
+            if re.match(r"['’]s\b", rest):  # "Ada's program?", "and Babbage's?"
+                new = re.sub(r"['’]s$", "", new)
+            return previous[: old[0]] + new + rest
         return f"{first}: {about}?"
     words = len(re.findall(r"\w+", query))
     own = _IMPERSONAL.sub(lambda match: "_" * len(match[0]), query)
@@ -120,7 +127,8 @@ def complete_follow_up(query: str, previous: str | None) -> str:
     last = _OBJECT.search(own)
     object_last = back and name and last and not _CLAUSE.search(query, name.end(), last.start())
     before = back and (not name or back.start() < name.start())
-    if (words <= 2 and not name) or before or object_last:
+    possessed = back and _POSSESSED.search(query)
+    if (words <= 2 and not name) or before or object_last or possessed:
         return f"{first}? {query}"
     return query
 

@@ -44,6 +44,8 @@ def completion_log_probs(
     mask = tensor(completion_mask).bool()
     refuse_shape("completion_mask", mask, "the batch of ids", tensor(ids))
     refuse_shape("attention_mask", tensor(attention_mask), "input_ids", input_ids)
+    packed = ((attention_mask != 0) & (attention_mask != 1)).any(1)
+    refuse_rows(packed, ": attention_mask is 1 or 0; sequences packed into one row would see each other")
     refuse_rows(~mask.any(1), " has no completion token")
     real = attention_mask.bool() if decoder_input_ids is None else torch.ones_like(mask)
     refuse_rows(mask & ~real, ": its completion_mask covers padding, which attention_mask leaves out")

@@ -119,7 +119,7 @@ def delta_ndcg() -> Strength:
         if scores is None or scores.shape != (len(pairs), 2):
             found = None if scores is None else tuple(scores.shape)
             raise ValueError(f"delta_ndcg needs the current scores, ({len(pairs)}, 2); it got {found}")
-        scores = scores.detach().cpu().double().numpy()
+        scores = _known(scores.detach().cpu().double().numpy(), "current scores")
         gains = np.stack([pairs.chosen_grade, pairs.rejected_grade], 1)
         if np.isnan(gains).all():
             gains = 2.0 ** -np.stack([pairs.chosen_rank, pairs.rejected_rank], 1)

@@ -24,14 +24,15 @@ SIDES = {
     ("chosen", "rejected"): "chosen_response-rejected_response preferred_output-non_preferred_output "
     "response_j-response_k",
     ("first", "second"): "response_a-response_b conversation_a-conversation_b response1-response2 "
-    "response_0-response_1 response_1-response_2 answer_a-answer_b answer1-answer2 output_1-output_2 "
-    "human_ref_A-human_ref_B",
+    "response_0-response_1 response_1-response_2 answer_0-answer_1 answer_a-answer_b answer1-answer2 "
+    "output_1-output_2 human_ref_A-human_ref_B",
 }
 REWARDS = ("score_{}", "{}_score", "{}_avg_rating", "{}-rating", "{}_rating", "{}_reward", "reward_{}")
 SIGNED = ("overall_preference", "preference_strength")  # HelpSteer3's and 2's: below 0 the first is better
 ARENA = {"model_a": -1, "model_b": 1, "tie": 0, "tie (bothbad)": (0, True), "both_bad": (0, True)}
 # The same however it is spelt: "Tie (both bad)", "Model A".
 SPELT = {"modela": -1, "modelb": 1, "tie": 0} | dict.fromkeys(["tiebothbad", "bothbad"], (0, True))
+FLAGS = {"winner_model_a": "model_a", "winner_model_b": "model_b", "winner_tie": "tie"}  # LMSYS on Kaggle
 STATED = {f"{n:+d}{' (bothbad)' * bad}": (n, bad) for n in RATINGS for bad in (False, True)}  # what we write
 
 
@@ -50,7 +51,36 @@ def named(row: Mapping, columns: Mapping[str, str | None]) -> dict:
         for pair in (name.split("-") for name in names.split()):
             if sides[0] not in found and pair[0] in row and pair[1] in row:
                 found |= zip(sides, (row[name] for name in pair))
-    return {role: value for role, value in found.items() if value is not None}
+    if "score" not in columns and "first" in found and _empty(found.get("score")):
+        found["score"] = _voted(row)
+    return {role: value for role, value in found.items() if not _gap(value)}
+
+
+def scores_of_two(row: Mapping) -> list[float | None]:
+    """Those of the first and the second answer, as WebGPT and SHP have them; None where there are none."""
+    for names in (("score_0", "score_1"), ("score_a", "score_b"), ("score_A", "score_B")):
+        if all(name in row for name in names):
+            return [finite(row[name], name) for name in names]
+    return [None, None]
+
+
+def _voted(row: Mapping) -> str | None:
+    """The vote that a row without a column for it casts: by one flag of three, or by two scores."""
+    flags = {name: row[name] for name in FLAGS if name in row}
+    if len(flags) == len(FLAGS):
+        won = [FLAGS[name] for name, flag in flags.items() if flag in (1, "1")]
+        if len(won) != 1:
+            raise ValueError(f"one of {', '.join(FLAGS)} is 1, not {', '.join(map(repr, flags.values()))}")
+        return won[0]
+    first, second = scores_of_two(row)
+    if first is None or second is None:
+        return None
+    return "tie" if first == second else "model_a" if first > second else "model_b"
+
+
+def _gap(value) -> bool:
+    """None, or NaN as tables have it."""
+    return value is None or (isinstance(value, float) and value != value)
 
 
 def _empty(value) -> bool:

@@ -34,6 +34,17 @@ def turns_of(value, role: str) -> list[tuple[str, str]]:
     return turns
 
 
+def interleaved(prompt, answers: Sequence) -> tuple:
+    """(prompt, answers); where each is a list of texts, one a turn, or such a list as JSON (LMSYS's arena on
+    Kaggle), the answers become whole conversations, and the prompt is inside them."""
+    said = [_texts(value) for value in (prompt, *answers)]
+    if not said[0] or any(texts is None or len(texts) != len(said[0]) for texts in said):
+        return prompt, answers
+    roles = ["user", "assistant"] * len(said[0])
+    talks = [[text or "" for turn in zip(said[0], texts) for text in turn] for texts in said[1:]]
+    return None, [[{"role": who, "content": text} for who, text in zip(roles, talk)] for talk in talks]
+
+
 def as_text(turns: Sequence[tuple[str, str]]) -> str:
     """One turn alone is its text; several are "role: text", a line each."""
     return turns[0][1] if len(turns) == 1 else "\n".join(f"{role}: {text}" for role, text in turns)
@@ -73,7 +84,8 @@ def prompt_and_answers(prompt, answers: Sequence, system=None, by_words=True) ->
 
 
 def _content(turn: dict) -> str:
-    content = turn.get("content", turn.get("value"))
+    names = ("content", "value", "text", "full_text")  # the last is WebGPT's
+    content = next((turn[name] for name in names if name in turn), None)
     if isinstance(content, list):  # in parts
         other = [part for part in content if not isinstance(part, dict) or part.get("type", "text") != "text"]
         if other:
@@ -84,3 +96,13 @@ def _content(turn: dict) -> str:
     if not isinstance(content, str):
         raise ValueError(f"a message without a text: {turn!r:.80}")
     return content
+
+
+def _texts(value) -> list | None:
+    """The texts of a list of nothing else, a null for an empty one; None for any other value."""
+    if isinstance(value, str) and re.match(r'\s*\[\s*("|null)', value):
+        with suppress(ValueError, RecursionError):
+            value = json.loads(value)
+    if isinstance(value, list) and all(text is None or isinstance(text, str) for text in value):
+        return value
+    return None

@@ -13,6 +13,13 @@ from ragkit.preferences.pairs import Pairs, pairs_of
 from ragkit.preferences.row_readers import FORMATS, tiers_of
 from ragkit.retrieval.corpus import Passage, read_jsonl
 
+TABLES = {
+    ".csv": "read_csv(path)",
+    ".tsv": "read_csv(path, sep='\\t')",
+    ".parquet": "read_parquet(path)",
+    ".xlsx": "read_excel(path)",
+}
+
 
 def read_judgements(
     source: str | Path | Iterable[Mapping], *, labels: Mapping | None = None, problems=None, **columns: str
@@ -22,7 +29,8 @@ def read_judgements(
     A row's fields tell its format (FORMATS): chosen and rejected answers become a Comparison, A the chosen
     one, with how strongly unknown (`details`: margin, target, rewards); two answers and a vote a Comparison;
     answers with ranks or scores a Ranking, `details["rewards"]` their scores; thumbs Feedback; exports of
-    Argilla and Label Studio one judgement for each annotator, drafts left out. A context becomes `hits`.
+    Argilla and Label Studio one judgement for each annotator, drafts left out; Open Assistant's trees a
+    Ranking for each turn. A context becomes `hits`.
 
     `columns` name what is called otherwise: prompt="ask", chosen="good", first=…, second=…, score=…; None
     leaves a column unread. `labels` say what a vote means, from −3 (the first much better) to 3:
@@ -30,7 +38,7 @@ def read_judgements(
     for a row that can't be taken; with a list as `problems` it is named there and left out.
     """
     found, sound = [], []
-    for where, row in read_rows(source):
+    for where, row in _trees(read_rows(source)):
         try:
             sound.append((where, named(row, columns)))
         except ValueError as error:
@@ -98,6 +106,11 @@ def read_rows(source: str | Path | Iterable[Mapping]) -> Iterator[tuple[str, Map
             yield f"row {number}", row
         return
     path = Path(source).expanduser()
+    if table := TABLES.get(path.suffixes[-2] if path.suffix == ".gz" and path.suffixes[1:] else path.suffix):
+        raise ValueError(
+            f"{path}: a table, and JSON is read here: give its rows, as "
+            f"pandas.{table}.to_dict('records') has them (Parquet needs pyarrow, too)"
+        )
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             array = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
@@ -113,6 +126,21 @@ def read_rows(source: str | Path | Iterable[Mapping]) -> Iterator[tuple[str, Map
         if not isinstance(row, dict):
             raise ValueError(f"{path}, item {number}: a JSON {type(row).__name__}, not an object")
         yield f"{path}, item {number}", row
+
+
+def _trees(rows: Iterable[tuple[str, Mapping]]) -> Iterator[tuple[str, Mapping]]:
+    """The rows; messages that stand one a row, as Open Assistant's do, become trees, after all others."""
+    messages: dict = {}
+    for where, row in rows:
+        if {"message_id", "parent_id", "role", "text"} <= row.keys():
+            messages[row["message_id"]] = where, {**row, "replies": []}
+        else:
+            yield where, row
+    for where, message in messages.values():
+        if message["parent_id"] in messages:
+            messages[message["parent_id"]][1]["replies"].append(message)
+        else:
+            yield where, {"message_tree_id": message.get("message_tree_id", where), "prompt": message}
 
 
 def _refuse(why: str, error: Exception, problems: list | None) -> None:

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from ragkit.preferences.columns import REWARDS, Votes, finite, named
-from ragkit.preferences.conversations import prompt_and_answers
+import numpy as np
+
+from ragkit.preferences.columns import REWARDS, Votes, finite, named, scores_of_two
+from ragkit.preferences.conversations import interleaved, prompt_and_answers
 from ragkit.preferences.judgements import Comparison, Feedback, Judgement, Ranking
 from ragkit.retrieval.corpus import Hit, Passage
 
@@ -16,6 +18,7 @@ def _asked(row: Mapping, answers: Sequence) -> tuple[str, list[str]]:
     if isinstance(past := row.get("history"), list) and past and past is not prompt:  # LlamaFactory's
         said = [turn for turns in past for turn in zip(("user", "assistant"), turns)]
         prompt = [{"role": who, "content": text} for who, text in [*said, ("user", prompt)]]
+    prompt, answers = interleaved(prompt, answers)
     bare = not any(isinstance(value, str) and value not in answers for value in row.values())
     return prompt_and_answers(prompt, answers, row.get("system"), by_words=bare)
 
@@ -69,7 +72,9 @@ def _compared(row: dict, votes: Votes) -> list[Judgement]:
     if first == second and rating:
         raise ValueError(f"both answers are the same text, and one is said to be better: {first!r:.60}")
     who = str(row.get("annotator", ""))
-    return [Comparison(query, first, second, rating, both_bad, _hits(row), who)]
+    rewards = scores_of_two(row)
+    details = {} if rewards == [None, None] else {"rewards": rewards}
+    return [Comparison(query, first, second, rating, both_bad, _hits(row), who, details=details)]
 
 
 def _ranked(row: dict, votes: Votes) -> list[Judgement]:
@@ -105,11 +110,30 @@ def _rated(row: dict, votes: Votes) -> list[Judgement]:
 def _thumb(row: dict, votes: Votes) -> list[Judgement]:
     query, (answer,) = _asked(row, [row["completion"]])
     good = row["label"]
-    if not isinstance(good, bool):
+    if not isinstance(good, bool | np.bool_):
         if good not in votes.labels:
             raise ValueError(f"a thumb of {good!r}: write labels={{{good!r}: …}}, 1 for good and -1 for bad")
         good = votes(good)[0] > 0
-    return [Feedback(query, answer, good, hits=_hits(row), annotator=str(row.get("annotator", "")))]
+    return [Feedback(query, answer, bool(good), hits=_hits(row), annotator=str(row.get("annotator", "")))]
+
+
+def _tree(row: dict, votes: Votes) -> list[Judgement]:
+    """Open Assistant's: a ranking for each turn with two ranked answers or more, 0 the best."""
+    root, found = row["prompt"], []
+    if root.get("parent_id") is not None:
+        raise ValueError(f"message {root.get('message_id')!r} replies to one that is not there")
+    waiting = [(root, [])]
+    while waiting:
+        message, before = waiting.pop()
+        thread = [*before, {"role": message["role"], "content": message["text"]}]
+        replies = [reply for reply in message.get("replies") or [] if not reply.get("deleted")]
+        answers = [reply for reply in replies if reply["role"] == "assistant"]
+        ranked = [reply for reply in answers if finite(reply.get("rank"), "a rank") is not None]
+        if len(ranked) > 1:
+            texts, ranks = ([reply[name] for reply in ranked] for name in ("text", "rank"))
+            found += _ranked({"prompt": thread, "answers": texts, "ranks": ranks}, votes)
+        waiting += [(reply, thread) for reply in reversed(replies)]
+    return found
 
 
 def _argilla(row: dict, votes: Votes) -> list[Judgement]:
@@ -191,6 +215,7 @@ def _ranker(told: dict, data: Mapping, buckets: Mapping[str, list], labels: Mapp
 FORMATS = {  # the first whose fields are all there, or the one of which the user named most
     "Label Studio": ({"data", "annotations"}, _label_studio),
     "Argilla": ({"fields", "responses"}, _argilla),
+    "message trees": ({"message_tree_id", "prompt"}, _tree),
     "chosen and rejected": ({"chosen", "rejected"}, _chosen_rejected),
     "two answers and a vote": ({"first", "second", "score"}, _compared),
     "ranked answers": ({"answers"}, _ranked),
