@@ -128,6 +128,13 @@ def test_a_sentence_of_two_hits_counts_for_the_better():
     ]
 
 
+def test_of_a_sentence_in_several_sections_or_after_several_questions_the_nearest_is_read():
+    text = "## Linux 2\n\nForty.\n\n## Windows 8\n\nForty.\n\n## Free 1\n\nIs it 3? Yes. Is it 9? Yes."
+    found = select([Hit(Passage("a", text, ""), 1.0, 1)])
+    assert [(piece.text, piece.section) for piece in found] == [("Yes.", "Free 1"), ("Forty.", "Windows 8")]
+    assert found[0].score == pytest.approx((CONTEXT + PASSAGE) * 0.9)
+
+
 def test_no_hits_and_empty_hits_give_no_evidence():
     assert select([]) == select(hits("", "  \n")) == []
 

@@ -66,8 +66,9 @@ def select_evidence(
     `in_order`: as they stand in the hits instead, so that "it" still follows what it means. A sentence that
     would not fit is passed over and a shorter one may take its place; `most` bounds their number.
     `count_tokens` says how the budget is counted (default: the encoder's tokens). What can be quoted:
-    `text.sentences_with_sections`; a sentence that two hits share counts for the better hit. One that only
-    asks, or repeats the query, answers nothing, but tells what the sentences after it are about.
+    `text.sentences_with_sections`; a sentence that two hits share counts for the better hit, and one that
+    stands in several sections for the one that comes nearest. One that only asks, or repeats the query,
+    answers nothing, but tells what the sentences after it are about.
 
     `score`, from cosines with the query: 0.35 · sentence + 0.5 · sentence under its title, section and
     question + 0.15 · its whole passage. Where the best score is below FLOOR, there is no evidence. Where the
@@ -79,7 +80,8 @@ def select_evidence(
         raise ValueError(f"budget={budget!r}: a number of tokens, at least 1")
     if count_tokens is None:
         count_tokens = lambda text: len(encoder.tokenizer(text, add_special_tokens=False)["input_ids"])  # noqa: E731
-    found: dict[str, tuple[int, str, str]] = {}  # hit, section, in its context
+    # The same words under other headings, or another question, say another thing.
+    found: dict[tuple[str, str, str], tuple[int, str]] = {}  # hit, in its context
     for position, hit in enumerate(hits, 1):
         under, asked = "", ""
         for sentence, section in sentences_with_sections(hit.passage.text):
@@ -89,18 +91,24 @@ def select_evidence(
                 asked = sentence
                 continue
             context = (hit.passage.title, section.replace(" > ", " "), asked, sentence)
-            found.setdefault(sentence, (position, section, " ".join(filter(None, context))))
+            found.setdefault((sentence, section, asked), (position, " ".join(filter(None, context))))
     if not found:
         return []
-    positions, sections, contexts = zip(*found.values())
-    texts = [*found, *contexts, *(hit.passage.full_text for hit in hits)]
+    said, sections, _ = zip(*found)
+    positions, contexts = zip(*found.values())
+    texts = [*said, *contexts, *(hit.passage.full_text for hit in hits)]
     vectors = encoder.encode_passages(texts, progress=False)
     nearness = np.max([vectors @ encoder.encode_query(text) for text in wordings(query)], axis=0)
     alone, within, whole = np.split(nearness, [len(found), 2 * len(found)])
     scores = SENTENCE * alone + CONTEXT * within + PASSAGE * whole[np.array(positions) - 1]
     if scores.max() < FLOOR:
         return []
-    pieces = list(map(Evidence, found, positions, scores.tolist(), sections))
+    pieces = list(map(Evidence, said, positions, scores.tolist(), sections))
+    best: dict[str, Evidence] = {}
+    for piece in pieces:
+        if piece.text not in best or piece.score > best[piece.text].score:
+            best[piece.text] = piece
+    pieces = [piece for piece in pieces if best[piece.text] is piece]
     if term := asked_term(query):
         pieces = [piece for piece in pieces if piece.score >= FLOOR and defines(piece.text, term)] or pieces
     elif reason := asked_reason(query):
