@@ -302,7 +302,10 @@ def test_a_lone_mark_takes_no_word():
 
 
 LONG = [
-    "<table>\n", "<h1>\n\n", "+-+\n", "<table><tr><th>a\n",
+    "<table>\n",
+    "<h1>\n\n",
+    "+-+\n",
+    "<table><tr><th>a\n",
     "> ",
     "[",
     "](",
