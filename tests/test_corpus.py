@@ -200,6 +200,19 @@ def test_a_text_file_is_taken_as_it_is(tmp_path, tokenizer):
         ("---\ntitle: >-\n  Over two\n  lines\nx: y\n---\ntext", "Over two lines"),
         ("+++\ntitle = 'From TOML'\n[extra]\ntitle = 'not this'\n+++\ntext", "From TOML"),
         ("<h1 align=center>By <i>HTML</i></h1>\n\ntext", "By HTML"),
+        ('<h1 align="center">\n  <img src="logo.png"><br>\n  Of lines\n</h1>\n\ntext', "Of lines"),
+        ('{\n  "title": "From {JSON}",\n  "tags": ["a"]\n}\n\ntext', "From {JSON}"),
+        ("% By Pandoc,\n  of two lines\n% An Author\n\ntext", "By Pandoc, of two lines"),
+        ('+++\nbroken = = 1\ntitle = "Still"\n+++\ntext', "Still"),
+        ('\n---\n"title": Below a blank line\n...\ntext', "Below a blank line"),
+        ("---\ntitle: 2024\n---\ntext", "2024"),
+        ("---\ntitle: &name Anchored\n---\ntext", "Anchored"),
+        ("---\ntitle: null\n---\n# The heading\n\ntext", "The heading"),
+        ("---\ntitle: ~\n---\n# The heading\n\ntext", "The heading"),
+        ("---\ntitle: [a, b]\n---\n# The heading\n\ntext", "The heading"),
+        ("---\ntitle:\n  - a\n---\n# The heading\n\ntext", "The heading"),
+        ("---\ntitle: {{ page.name }}\n---\n# The heading\n\ntext", "The heading"),
+        ("---\nNote: words said once.\n\nA paragraph.\n\n---\n\ntext", "file"),
         ("## Only a subheading\n\ntext", "file"),
         ("---\n\nA rule above.\n\n---\n\ntext", "file"),
         ("no heading", "file"),
@@ -213,6 +226,15 @@ def test_the_title_is_the_front_matters_or_a_first_level_headings_or_the_file_na
     (found,) = load_passages(tmp_path / "file.md", tokenizer)
     assert found.title == title
     assert (found.full_text.count(title) == 1 and "text" in found.text) or "no heading" == found.text
+
+
+@pytest.mark.parametrize(
+    "text", ['{"words": "said"}\n', "---\nNote: words said.\n\nMore words.\n\n---\n\nThe end."]
+)
+def test_what_only_looks_like_front_matter_is_text(tmp_path, tokenizer, text):
+    (tmp_path / "a.md").write_text(text)
+    (found,) = load_passages(tmp_path, tokenizer)
+    assert re.findall(r"\w+", found.text) == re.findall(r"\w+", text)
 
 
 def test_a_note_that_is_only_its_title_is_still_a_passage(tmp_path, tokenizer):

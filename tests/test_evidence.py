@@ -128,6 +128,29 @@ def test_a_sentence_of_two_hits_counts_for_the_better():
     ]
 
 
+def test_of_a_sentence_in_several_sections_or_after_several_questions_the_nearest_is_read():
+    text = "## Linux 2\n\nForty.\n\n## Windows 8\n\nForty.\n\n## Free 1\n\nIs it 3? Yes. Is it 9? Yes."
+    found = select([Hit(Passage("a", text, ""), 1.0, 1)])
+    assert [(piece.text, piece.section) for piece in found] == [("Yes.", "Free 1"), ("Forty.", "Windows 8")]
+    assert found[0].score == pytest.approx((CONTEXT + PASSAGE) * 0.9)
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("Where is it 9?\n\nIn Graz.", ("In Graz.", "Where is it 9?")),
+        ("Q: Where is it 9? A: In Graz.", ("In Graz.", "Where is it 9?")),
+        ("- Q1: Where is it 9?\n  - A1: In Graz.", ("In Graz.", "Where is it 9?")),
+        ("Where is it 9? In Graz.", ("In Graz.", "")),  # running text
+        ("Where is it 9? A: In Graz.", ("A: In Graz.", "")),
+    ],
+)
+def test_a_question_that_heads_an_answer_is_read_with_it(text, read):
+    (found,) = select(hits(text))
+    assert (found.text, found.asked) == read
+    assert found.headed == " ".join(filter(None, reversed(read)))
+
+
 def test_no_hits_and_empty_hits_give_no_evidence():
     assert select([]) == select(hits("", "  \n")) == []
 

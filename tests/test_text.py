@@ -266,6 +266,14 @@ MARKDOWN = [
     ("Why?\n----\n\nSo.", "## Why?\n\nSo."),
     ("```{versionadded} 2.0\n```", "Added in version 2.0."),
     ("[[a#^b1]], [[c#d#e]], ![[f.avif]] x[[1]], [[ -f g ]]", "a, c > d > e, x[[1]], [[ -f g ]]"),
+    ("+---+----+\n| A | B  |\n+===+====+\n| c | d  |\n|   |\\*e |\n+---+----+\n\nf",
+     "| A | B |\n| --- | --- |\n| c | d *e |\n\nf"),
+    ("+---+\n| a | b\n+---+", "+---+ | a | b +---+"),
+    ("<table>\n<tr><th>A</th>\n<th>B</th></tr>\n<tr><td>`c|d`</td><td>**e**\nf</td></tr>\n</table>\n\ng",
+     "| A | B |\n| --- | --- |\n| `c\\|d` | e f |\n\ng"),
+    ("<table><tr><td>a</td><td>b</td></tr></table>\n\n<table>\n<tr><th>c</th></tr>\nd\n</table>",
+     "a b\n\nc d"),
+    ("<h2 id=x>\n  A <b>b</b>\n</h2>\n\nc\n\n<h3>\n\nd\n\n</h3>", "## A b\n\nc\n\nd"),
     ("A|B\n:-|-\n`a\\|b`|**c**\n\nd | e", "| A | B |\n| --- | --- |\n| `a\\|b` | c |\n\nd | e"),
 ]  # fmt: skip
 
@@ -294,6 +302,10 @@ def test_a_lone_mark_takes_no_word():
 
 
 LONG = [
+    "<table>\n",
+    "<h1>\n\n",
+    "+-+\n",
+    "<table><tr><th>a\n",
     "> ",
     "[",
     "](",
@@ -345,6 +357,7 @@ def test_deep_nesting_and_long_lines_are_read(mark):
         ("Run:\n\n```sh\ngo  now\n```\n\n```\nnot quoted\n```", [("Run:\n```sh\ngo  now\n```", "")]),
         ("1. Unplug. Wait.\n2. Plug in:\n\n```\nx\n```\n\n3. Go.\n\nEnd.",
          [("1. Unplug. Wait. 2. Plug in:\n```\nx\n```\n3. Go.", ""), ("End.", "")]),
+        ("# C# ##\n\nOne.\n\n## ##\n\nTwo.", [("One.", "C#"), ("Two.", "C# > ")]),
         ("- a\n- b. C", [("- a", ""), ("- b.", ""), ("C", "")]),
         ("Ports:\n\n| Name | Port | |\n| --- | --- | --- |\n| web | 80 | x\\|y |\n| db | | |",
          [("Ports:", ""), ("Name: web; Port: 80; x|y", ""), ("Name: db", "")]),

@@ -20,6 +20,9 @@ SENTENCE, CONTEXT, PASSAGE = 0.35, 0.5, 0.15  # the shares of a score
 FLOOR = 0.29
 REASON = 0.1  # what a sentence's score gains that gives the reason asked for, against "none of them answers"
 _OPEN = re.compile(r"\W*(?:what|why|how|when|where|who)\b", re.I)
+# What a list of questions puts before each, and before its answer.
+_QUESTION_MARK = re.compile(r"^(?:[-*+•] |\d+[.)] )?(?:Q(?:uestion)?(?: ?\d+)?[:.)]\s+)?")
+_ANSWER_MARK = re.compile(r"^(?:[-*+•] )?A(?:nswer)?(?: ?\d+)?:\s+")
 _INSTRUCTION = (
     "Answer the question from the numbered passages below and from nothing else. {style} Cite the passages "
     "that you use by their numbers, like this: [1]. If the passages do not hold the answer, say only: "
@@ -37,17 +40,21 @@ STYLES = {
 class Evidence:
     """A piece of text that the generator reads. `hit`: the 1-based position of its hit, as in citations.
 
-    `section`: the headings above it in the hit, "Install > Linux".
+    `section`: the headings above it in the hit, "Install > Linux"; `asked`: the question that it stands
+    below as below a heading.
     """
 
     text: str
     hit: int
     score: float
     section: str = ""
+    asked: str = ""
 
     @property
     def headed(self) -> str:
-        """The text after its headings, "Install, Linux: …", which say what it is about."""
+        """The text after its headings, "Install, Linux: …", or its question: they say what it is about."""
+        if self.asked:
+            return f"{self.asked} {self.text}"
         return f"{self.section.replace(' > ', ', ')}: {self.text}" if self.section else self.text
 
 
@@ -66,8 +73,9 @@ def select_evidence(
     `in_order`: as they stand in the hits instead, so that "it" still follows what it means. A sentence that
     would not fit is passed over and a shorter one may take its place; `most` bounds their number.
     `count_tokens` says how the budget is counted (default: the encoder's tokens). What can be quoted:
-    `text.sentences_with_sections`; a sentence that two hits share counts for the better hit. One that only
-    asks, or repeats the query, answers nothing, but tells what the sentences after it are about.
+    `text.sentences_with_sections`; a sentence that two hits share counts for the better hit, and one that
+    stands in several sections for the one that comes nearest. One that only asks, or repeats the query,
+    answers nothing, but tells what the sentences after it are about.
 
     `score`, from cosines with the query: 0.35 · sentence + 0.5 · sentence under its title, section and
     question + 0.15 · its whole passage. Where the best score is below FLOOR, there is no evidence. Where the
@@ -79,28 +87,38 @@ def select_evidence(
         raise ValueError(f"budget={budget!r}: a number of tokens, at least 1")
     if count_tokens is None:
         count_tokens = lambda text: len(encoder.tokenizer(text, add_special_tokens=False)["input_ids"])  # noqa: E731
-    found: dict[str, tuple[int, str, str]] = {}  # hit, section, in its context
+    # The same words under other headings, or another question, say another thing.
+    found: dict[tuple[str, str, str], tuple[int, str, str]] = {}  # hit, in its context
     for position, hit in enumerate(hits, 1):
-        under, asked = "", ""
+        under, asked, headline = "", "", ""
         for sentence, section in sentences_with_sections(hit.passage.text):
             if section != under:
-                under, asked = section, ""
+                under, asked, headline = section, "", ""
             if _only_asks(sentence, query):
-                asked = sentence
+                asked, headline = sentence, _headline(sentence, hit.passage.text)
                 continue
+            if headline:
+                sentence = _ANSWER_MARK.sub("", sentence) or sentence
             context = (hit.passage.title, section.replace(" > ", " "), asked, sentence)
-            found.setdefault(sentence, (position, section, " ".join(filter(None, context))))
+            context = " ".join(filter(None, context))
+            found.setdefault((sentence, section, asked), (position, headline, context))
     if not found:
         return []
-    positions, sections, contexts = zip(*found.values())
-    texts = [*found, *contexts, *(hit.passage.full_text for hit in hits)]
+    said, sections, _ = zip(*found)
+    positions, questions, contexts = zip(*found.values())
+    texts = [*said, *contexts, *(hit.passage.full_text for hit in hits)]
     vectors = encoder.encode_passages(texts, progress=False)
     nearness = np.max([vectors @ encoder.encode_query(text) for text in wordings(query)], axis=0)
     alone, within, whole = np.split(nearness, [len(found), 2 * len(found)])
     scores = SENTENCE * alone + CONTEXT * within + PASSAGE * whole[np.array(positions) - 1]
     if scores.max() < FLOOR:
         return []
-    pieces = list(map(Evidence, found, positions, scores.tolist(), sections))
+    pieces = list(map(Evidence, said, positions, scores.tolist(), sections, questions))
+    best: dict[str, Evidence] = {}
+    for piece in pieces:
+        if piece.text not in best or piece.score > best[piece.text].score:
+            best[piece.text] = piece
+    pieces = [piece for piece in pieces if best[piece.text] is piece]
     if term := asked_term(query):
         pieces = [piece for piece in pieces if piece.score >= FLOOR and defines(piece.text, term)] or pieces
     elif reason := asked_reason(query):
@@ -117,6 +135,15 @@ def select_evidence(
             budget -= cost
             chosen.append(piece)
     return [piece for piece in pieces if piece in chosen] if in_order else chosen
+
+
+def _headline(question: str, text: str) -> str:
+    """The question where it heads what follows, as in a list of questions: on a line of its own, or marked
+    "Q:"; "" where it is part of running text."""
+    bare = _QUESTION_MARK.sub("", question)
+    marked = bool(re.match(r"\W*Q", question)) and bare != question
+    alone = re.search(rf"^[ \t]*{re.escape(question)}[ \t]*$", text, re.M)
+    return bare if marked or alone else ""
 
 
 def _only_asks(sentence: str, query: str) -> bool:

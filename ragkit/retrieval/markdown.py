@@ -3,26 +3,22 @@
 What is no prose goes; everything else stays, so that nothing is lost silently.
 """
 
-import json
 import re
-import tomllib
-from contextlib import suppress
 
+from ragkit.retrieval.front_matter import split_front_matter
 from ragkit.retrieval.inline import Inline
 from ragkit.retrieval.markdown_blocks import Scanner
 from ragkit.retrieval.text import cells
-
-_FRONT = re.compile(r"\A(---|\+\+\+)[ \t]*\n(.*?\n)??(?:\1|\.\.\.)[ \t]*(?:\n|\Z)", re.S)
 
 
 def plain_markdown(text: str, *, indented_code: bool = True) -> tuple[str, str]:
     """(title, text) of a Markdown document: the title "" where neither front matter nor a heading gives one.
 
-    The title is the front matter's (YAML or TOML) or else the first level-1 heading's, and never a
-    subheading; a level-1 heading that only repeats it is left out of the text. Paragraphs come on one line,
-    code in ``` fences, tables as rows between |.
+    The title is the front matter's (YAML, TOML, JSON, Pandoc's) or else the first level-1 heading's, and
+    never a subheading; a level-1 heading that only repeats it is left out of the text. Paragraphs come on
+    one line, code in ``` fences, tables as rows between |.
     """
-    title, text = _front_matter(text)
+    title, text = split_front_matter(text)
     blocks = Scanner(text, indented_code).scan()
     inline = Inline(
         [block.text for block in blocks if block.kind not in ("code", "label")],
@@ -66,26 +62,3 @@ def table(rows: list[list[str]]) -> str:
     escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
     escaped.insert(1, ["---"] * len(rows[0]))
     return "\n".join(f"| {' | '.join(row)} |" for row in escaped)
-
-
-def _front_matter(text: str) -> tuple[str, str]:
-    """(title, the text after the front matter)."""
-    found = _FRONT.match(text)
-    fields = found[2] or "" if found else ""
-    first = re.search(r"^[^\S\n]*[^\s#].*$", fields, re.M)
-    if not found or not re.match(r"[\w\"' -]+[:=]|\[", first[0] if first else "a:"):
-        return "", text  # two rules, say
-    rest = text[found.end() :]
-    if found[1] == "+++":
-        with suppress(tomllib.TOMLDecodeError):
-            return str(tomllib.loads(fields).get("title", "")), rest
-        return "", rest
-    line = re.search(r"^title[ \t]*:[ \t]*(.*(?:\n[ \t]+\S.*)*)", fields, re.M | re.I)
-    title = " ".join(re.sub(r"^[>|][+-]?\s*\n", "", line[1]).split()) if line else ""
-    if quoted := re.match(r"'((?:[^']|'')*)'", title):
-        return quoted[1].replace("''", "'"), rest
-    if quoted := re.match(r'"((?:[^"\\]|\\.)*)"', title):
-        with suppress(ValueError):
-            return json.loads(quoted[0]), rest
-        return quoted[1], rest
-    return re.sub(r"(?:^|\s)#.*$", "", title), rest

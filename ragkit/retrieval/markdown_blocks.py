@@ -3,56 +3,11 @@ tables; what Obsidian, MkDocs, Docusaurus, Hugo, Jekyll, MyST and PowerShell's d
 
 import html
 import re
-from typing import NamedTuple
 
-from ragkit.retrieval.inline import CODE
+from ragkit.retrieval import markdown_patterns as begins
+from ragkit.retrieval.markdown_patterns import Block
+from ragkit.retrieval.tables import grid_rows, html_rows
 from ragkit.retrieval.text import cells
-
-
-class Block(NamedTuple):
-    """`kind`: heading, prose, item, code, table or label (of a reference definition).
-
-    `info`: a heading's level, a fence's language, the indent of prose in lists.
-    """
-
-    kind: str
-    text: str
-    info: str = ""
-
-
-_QUOTE = re.compile(r"(?: {0,3}>)*+ ?")
-_FENCE = re.compile(r"(`{3,})([^`]*)$|(~{3,}|:{3,})(.*)$")
-_ITEM = re.compile(r"([-*+•]|\d{1,9}[.)])(?: {1,4}|\t)(?=\S)")
-_HEADING = re.compile(r"(#{1,6})(?:[ \t]+(.*))?$|<h([1-6])\b[^>]*>(.*)</h\3>$")
-_RULE = re.compile(r"([-*_])(?:[ \t]*\1){2,}$|=+$|\+{3,}$")
-_DELIMITER = re.compile(r"\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*+\|?$")
-# An indented body follows: MkDocs' admonitions and tabs, footnotes, definitions.
-_OPENER = re.compile(
-    r'(?:!!!|\?\?\?\+?)[ ]?(?=[\w"])(?:[\w-]+(?:[ ]+[\w-]+)*)?(?:[ ]*"(?P<named>.*)")?$'
-    r'|===[!+]?[ ]+"(?P<tab>.*)"$'
-    r"|\[(?P<label>\^[^\]]+)\]:[ \t]*(?P<note>.*)$|:[ \t]{1,3}(?P<meaning>\S.*)$"
-)
-_SLASHES = re.compile(r"/{3,}\s*(?:[\w-]+\s*(?:\|\s*(?P<title>.*))?)?$")  # PyMdown's blocks
-# Not a word of prose: reference definitions, MDX imports and exports, MyST targets, tables of contents.
-_NO_PROSE = re.compile(
-    r"\[(?P<label>[^\[\]^][^\[\]]*)\]:\s*(?:<[^<>]*>|\{\{.*?\}\}|\S)++(?:\s+(?:\"[^\"]*\"|'[^']*'|\(.*\)))?$"
-    r"|(?:im|ex)port\s(?:.*\sfrom\s*)?['\"{*].*$|import\s+\w+(?:,\s*\{[^}]*\})?\s+from\s*['\"].*$"
-    r"|export\s+(?:const|default|function)\b.*$|\([\w:. -]+\)=$|\[TOC\]$|\[!(?:INCLUDE|VIDEO)\b.*$"
-)
-# Directives whose body is prose; that of any other is code.
-_PROSE = set(
-    "note tip hint info important warning caution danger error attention seealso admonition versionadded "
-    "versionchanged versionremoved deprecated topic sidebar margin aside dropdown card grid grid-item "
-    "grid-item-card tab-item tab-set tabs epigraph pull-quote highlights rubric glossary container div "
-    "definition theorem exercise solution proof details example list-table".split()
-)
-VERSIONS = {  # what Sphinx writes before the version
-    "versionadded": "Added in version", "versionchanged": "Changed in version",
-    "deprecated": "Deprecated since version", "versionremoved": "Removed in version",
-}  # fmt: skip
-_COMMENT_END = {"<!--": "-->", "{/*": "*/}", "%%": "%%"}
-_COMMENT = re.compile(rf"<!--|\{{/\*|(?<!\S)%%(?=\s|\w|$)|{CODE}", re.S)
-_UNREAD = re.compile(r"<(script|style|svg|pre)\b|\{(?:\{[<%]|%)\s*(highlight)\s*(\w*).*$", re.I)
 
 
 def _width(line: str) -> int:
@@ -77,14 +32,24 @@ class Scanner:
         self.inside: list[tuple[int, bool]] = []  # open bodies: the indent they ask for, whether of a list
         self.directives: list[str] = []  # the fences of open directives whose body is prose
         self.quoted = self.width = 0  # of the line that is read: its quote marks, its indent
+        self.parted = 0  # up to this line, no table or heading of several lines
         self.never: set[str] = set()  # ends of comments and elements that come no more
 
     def scan(self) -> list[Block]:
-        doors = (self.unread, self.fence, self.body, self.no_prose, self.heading, self.rule, self.table)
+        doors = (
+            self.unread,
+            self.fence,
+            self.body,
+            self.no_prose,
+            self.heading,
+            self.rule,
+            self.grid,
+            self.table,
+        )
         while self.at < len(self.lines):
             line = self.lines[self.at]
             self.at += 1
-            quote = _QUOTE.match(line)[0] if ">" in line else ""
+            quote = begins.QUOTE.match(line)[0] if ">" in line else ""
             depth = quote.count(">")
             if depth > self.quoted and re.search(r"<[A-Za-z][^<>]*$", "".join(self.paragraph[-30:])):
                 self.paragraph.append(line)  # no quote: a tag of several lines ends here
@@ -98,7 +63,9 @@ class Scanner:
                 self.finish()
                 self.inside.clear()
             self.quoted, self.width = depth, _width(line)
-            lazy = self.paragraph and not any(door.match(content) for door in (_ITEM, _FENCE, _OPENER))
+            lazy = self.paragraph and not any(
+                door.match(content) for door in (begins.ITEM, begins.FENCE, begins.OPENER)
+            )
             shut = [] if lazy else [n for n, (asked, _) in enumerate(self.inside) if self.width < asked]
             if shut:
                 self.finish()
@@ -132,7 +99,7 @@ class Scanner:
 
     def indented(self, line: str, content: str) -> bool:
         base, listed = self.inside[-1] if self.inside else (0, False)
-        item = listed and _ITEM.match(content)
+        item = listed and begins.ITEM.match(content)
         if item or self.paragraph or not self.indented_code or self.width < base + 4:
             return False
         code = [_dedent(line, base + 4)]
@@ -151,11 +118,11 @@ class Scanner:
 
     def without_comments(self, content: str) -> str:
         """The line without its comments; what stands before a long one is put before what follows it."""
-        if not any(start in content for start in _COMMENT_END):
+        if not any(start in content for start in begins.COMMENT_END):
             return content
         kept, at = "", 0
-        for found in _COMMENT.finditer(content):
-            if found.start() < at or not (close := _COMMENT_END.get(found[0])):
+        for found in begins.COMMENT.finditer(content):
+            if found.start() < at or not (close := begins.COMMENT_END.get(found[0])):
                 continue  # in another comment, or code
             end = content.find(close, found.end())
             if close == "%%" and end >= 0 and content[end + 2 : end + 3].strip():
@@ -173,29 +140,40 @@ class Scanner:
 
     def unread(self, content: str) -> bool:
         """What has an end of its own: <pre> and highlighted code; scripts, styles and pictures go."""
-        if not (opened := _UNREAD.match(content)):
+        if not (opened := begins.UNREAD.match(content)):
             return False
         tag, language = (opened[1] or opened[2]).lower(), opened[3] or ""
         end = rf"(?i)</{tag}\s*>|\{{(?:\{{[<%]|%)\s*(?:end|/\s*){tag}.*"
         here = re.search(end, content)
+        whole = tag == "table" or tag[-1].isdigit()
+        if whole and (self.at <= self.parted or (here and tag != "table" and here.end() == len(content))):
+            return False  # a heading on one line
         place = self.at - 1 if here else self.until(end)
         if not (here or place):
             return False
         body = "\n".join([content, *self.lines[self.at : place + 1]])
-        self.at = place + 1
         closing = re.search(end, body)
+        rows = html_rows(body[: closing.end()]) if tag == "table" else []
+        if whole and not rows and (tag == "table" or re.search(r"\n\s*\n", body)):
+            self.parted = place + 1  # other blocks are in it
+            return False
+        self.at = place + 1
         code = body[opened.end() if opened[2] else 0 : closing.start()]
         if tag == "pre":
             code = html.unescape(re.sub(r"</?[A-Za-z][^<>]*>", "", code))
         if tag in ("pre", "highlight"):
             self.add("code", code.strip("\n"), language)
+        elif tag == "table":
+            self.add("table", "\n".join(rows))
+        elif whole:
+            self.add("heading", " ".join(code.partition(">")[2].split()), tag[1])
         if rest := body[closing.end() :].strip():
             self.at -= 1
             self.lines[self.at] = rest
         return True
 
     def fence(self, content: str) -> bool:
-        if not (fence := _FENCE.match(content)):
+        if not (fence := begins.FENCE.match(content)):
             return False
         marks, info = fence[1] or fence[3], (fence[2] or fence[4] or "").strip()
         if not info and self.directives and marks.startswith(self.directives[-1]):
@@ -203,14 +181,14 @@ class Scanner:
             return self.add("prose", "")
         directive = re.match(r"\{\s*([\w:.-]+)[^}]*\}\s*(.*)$", info)
         name, title = directive.groups() if directive else (info, "")
-        prose = bool(directive) and name.lower() in _PROSE
+        prose = bool(directive) and name.lower() in begins.PROSE
         if prose or (marks[0] == ":" and not (directive and title)):
             if prose and marks[0] != ":":
                 self.directives.append(marks)
             elif words := re.match(r"[\w.-]*\s*(?:\[(.*)\]|([^{}=:]*))$", info):
                 title = words[1] or words[2]
-            if name in VERSIONS and title:
-                title = f"{VERSIONS[name]} {title}."
+            if name in begins.VERSIONS and title:
+                title = f"{begins.VERSIONS[name]} {title}."
             self.add("prose", title)
             while self.at < len(self.lines) and re.match(r"\s*:[\w-]+:(?:\s|$)", self.lines[self.at]):
                 self.at += 1  # options
@@ -234,9 +212,9 @@ class Scanner:
         """Where a body of prose begins, or ends by its marks: admonitions, tabs, footnotes, definitions."""
         if self.quoted and (alert := re.match(r"\[!\w+[^\]]*\][+-]?\s*(.*)$", content)):
             return self.add("prose", alert[1])
-        if slashes := _SLASHES.match(content):
+        if slashes := begins.SLASHES.match(content):
             return self.add("prose", slashes["title"] or "")
-        if not (opener := _OPENER.match(content)):
+        if not (opener := begins.OPENER.match(content)):
             return False
         if opener["meaning"] and self.paragraph:
             self.paragraph[-1] = self.paragraph[-1].rstrip() + ": "
@@ -249,7 +227,7 @@ class Scanner:
         return True
 
     def no_prose(self, content: str) -> bool:
-        if self.paragraph or not (none := _NO_PROSE.match(content)):
+        if self.paragraph or not (none := begins.NO_PROSE.match(content)):
             return False
         if re.match(r"(?:im|ex)port\b[^}]*\{[^}]*$", content):  # goes on to its closing brace
             following = self.lines[self.at : self.at + 200]
@@ -257,7 +235,7 @@ class Scanner:
         return self.add("label", none["label"] or "")
 
     def heading(self, content: str) -> bool:
-        if heading := _HEADING.match(content):
+        if heading := begins.HEADING.match(content):
             words = heading[2] or heading[4] or ""
             bare = words.rstrip("#")
             words = bare.rstrip() if not bare or bare[-1] in " \t" else words
@@ -271,14 +249,26 @@ class Scanner:
         return self.add("heading", words, "1" if content[0] == "=" else "2")
 
     def rule(self, content: str) -> bool:
-        return bool(_RULE.match(content)) and self.add("prose", "")
+        return bool(begins.RULE.match(content)) and self.add("prose", "")
+
+    def grid(self, content: str) -> bool:
+        if self.paragraph or self.at <= self.parted or not re.match(r"\+(?:[-=:]+\+)+$", content):
+            return False
+        drawn, at = [content], self.at
+        while self.at < len(self.lines) and (row := self.ahead().strip())[:1] in ("|", "+"):
+            drawn.append(row)
+            self.at += 1
+        if rows := grid_rows(drawn):
+            return self.add("table", "\n".join(rows))
+        self.at, self.parted = at, self.at
+        return False
 
     def table(self, content: str) -> bool:
         if "|" not in content or self.at == len(self.lines):
-            return False
+            return self.grid(content)
         below = self.ahead().strip()
         fits = content[0] == "|" or len(cells(content)) == len(cells(below))
-        if "|" not in below or not _DELIMITER.match(below) or not fits:
+        if "|" not in below or not begins.DELIMITER.match(below) or not fits:
             return False
         rows = [content]
         self.at += 1
@@ -288,14 +278,14 @@ class Scanner:
         return self.add("table", "\n".join(rows))
 
     def prose(self, line: str, content: str) -> None:
-        item = _ITEM.match(content)
+        item = begins.ITEM.match(content)
         # Within a paragraph a figure with a full stop is a year, say, but for 1.
         year = item and self.paragraph and self.kind == "prose" and item[1][:-1] not in ("", "1")
         if item and not year:
             self.finish()
             self.inside.append((self.width + item.end(), True))
-            content = _QUOTE.sub("", content[item.end() :], count=1)
-            if _FENCE.match(content):
+            content = begins.QUOTE.sub("", content[item.end() :], count=1)
+            if begins.FENCE.match(content):
                 self.width += item.end()
                 self.fence(content)
                 return

@@ -9,7 +9,7 @@ from docutils.parsers.rst import Directive, Parser, directives, roles
 from docutils.parsers.rst.languages import en
 
 from ragkit.retrieval.markdown import fenced, table
-from ragkit.retrieval.markdown_blocks import VERSIONS
+from ragkit.retrieval.markdown_patterns import VERSIONS
 
 # Directives of Sphinx, which docutils does not know: with nothing to read, and with code in their body.
 _UNREAD = set("toctree currentmodule module py:module highlight index autosummary literalinclude".split())

@@ -91,7 +91,8 @@ def spans(text: str) -> list[Span]:
             found.append(Span(*_trim(text, start, at), "code", path, block[0].strip()))
         elif block["level"]:
             level = len(block["level"])
-            path = (*(above for above in path if above[0] < level), (level, block["heading"].strip(" \t#")))
+            words = re.sub(r"(?:^|[ \t]+)#+[ \t]*$", "", block["heading"]).strip()  # not the sign of C#
+            path = (*(above for above in path if above[0] < level), (level, words))
             found.append(Span(*_trim(text, start, at), "heading", path))
         else:
             opening = text[start:at].strip()
