@@ -78,7 +78,7 @@ def test_ask_json_is_json_and_nothing_else(reading, capsys):
     assert found["answer"] in found["sources"][cited - 1]["text"]
     assert [source["rank"] for source in found["sources"]] == [1, 2, 3]
     assert set(found["sources"][0]) == {"rank", "id", "title", "score", "text"}
-    assert set(found["evidence"][0]) == {"text", "hit", "score", "section"}
+    assert set(found["evidence"][0]) == {"text", "hit", "score", "section", "asked"}
     assert set(found["timings"]) == {"encode", "retrieve", "rerank", "generate"}
 
 

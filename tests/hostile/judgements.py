@@ -277,7 +277,9 @@ ROWS = (
     ("infinity for a context's score", [PAIR | {"context": [{"text": "x", "score": INF}]}], refused("score is inf, not a finite")),
     ("a number for a context's title", [PAIR | {"context": [{"text": "x", "title": 5}]}], lambda found: found[0].hits[0].passage.title == "5"),
     *((f"{str(value)[:9]} for a vote", [TWO | {"score": value}, TWO | {"score": -1}], refused("row 0: (rating=|a vote of)"))
-      for value in (4, -4, NAN, INF, "A", True, 0.5, 1e308)),
+      for value in (4, -4, INF, "A", True, 0.5, 1e308)),
+    *((f"{value} for a vote", [TWO | {"score": value}, TWO | {"score": -1}], refused("row 0: two answers without a vote on them"))
+      for value in (NAN, None)),  # a gap, as tables have it
     *((f"{str(value)[:12]} for ranks", [MANY | {"ranks": value}], refused("row 0: (a rank is|.* ranks and|the answers have neither)"))
       for value in ([1, 2], [NAN] * 3, [INF, 1, 2], ["a", "b", "c"], None, "abc", [1, 2, 3, 4], [True, False, True], [10**400, 1, 2])),
     ("a text for the answers", [MANY | {"answers": "ab", "ranks": [1, 2]}], refused("row 0: answers are a list, not 'ab'")),
@@ -320,7 +322,7 @@ FILES = (
     ("UTF-16", ("a.jsonl", json.dumps(PAIR).encode("utf-16")), refused("a\\.jsonl, line 1: .*utf-8")),
     ("no gzip", ("a.jsonl.gz", b"xx"), refused("a\\.jsonl\\.gz: not a whole gzip file")),
     ("half of a gzip", ("a.json.gz", gzip.compress(json.dumps([PAIR]).encode())[:-9]), refused("not a whole gzip file")),
-    ("a table of commas", ("a.csv", b"prompt,chosen,rejected\nq,a,b\n"), refused("a\\.csv, line 1: Expecting value")),
+    ("a table of commas", ("a.csv", b"prompt,chosen,rejected\nq,a,b\n"), refused("a\\.csv: a table, and JSON is read here: .* pandas\\.read_csv")),
     ("a pickle", ("a.jsonl", b"\x80\x04."), refused("a\\.jsonl, line 1: 'utf-8' codec")),
 )  # fmt: skip
 
