@@ -265,7 +265,7 @@ class Scanner:
 
     def table(self, content: str) -> bool:
         if "|" not in content or self.at == len(self.lines):
-            return self.grid(content)
+            return False
         below = self.ahead().strip()
         fits = content[0] == "|" or len(cells(content)) == len(cells(below))
         if "|" not in below or not begins.DELIMITER.match(below) or not fits:
