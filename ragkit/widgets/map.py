@@ -30,7 +30,7 @@ STYLE = """
 .rk-map .rk-dot > .rk-star { visibility: visible; font-size: 30px; pointer-events: auto; }
 .rk-map .rk-dot:hover > text, .rk-map:not(:has(.rk-dot:hover)) .rk-dot:focus > text { visibility: visible; }
 .rk-map .rk-dot:hover > circle, .rk-map .rk-dot:focus > circle { stroke: #000; stroke-width: 3; }
-@container (max-width: 700px) { .rk-map text { font-size: 17px; } }
+@container (max-width: 960px) { .rk-map text { font-size: 17px; } }
 @container (max-width: 480px) { .rk-map text { font-size: 22px; } }
 """
 
